@@ -1,0 +1,48 @@
+//! The settings a partition's log acts on: the typed form of a topic's configs.
+
+use crate::record::TimestampType;
+
+/// When an append counts (see the README on durability).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FlushMode {
+    /// After a group-committed fdatasync: survives the death of the machine.
+    #[default]
+    Commit,
+    /// After the write: survives the death of the process, as in a stock Kafka broker.
+    Os,
+}
+
+/// A topic's effective configs, parsed. Field names are Kafka's config names with `_` for `.`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LogConfig {
+    /// Whether `cleanup.policy` contains `compact`.
+    pub compact: bool,
+    /// Whether `cleanup.policy` contains `delete`.
+    pub delete: bool,
+    /// Largest batch accepted, in bytes as compressed.
+    pub max_message_bytes: usize,
+    /// Largest single record after decompression, bytes.
+    pub max_decompressed_message_bytes: usize,
+    /// Whose clock stamps records.
+    pub message_timestamp_type: TimestampType,
+    /// How far a record's time may lag the broker's clock, ms.
+    pub message_timestamp_before_max_ms: i64,
+    /// How far a record's time may lead the broker's clock, ms.
+    pub message_timestamp_after_max_ms: i64,
+    /// In-sync replicas that acks=all asks for.
+    pub min_insync_replicas: i32,
+    /// Segment size before rolling, bytes.
+    pub segment_bytes: u64,
+    /// Segment age before rolling, ms of record time.
+    pub segment_ms: i64,
+    /// Random cut from `segment_ms`, ms.
+    pub segment_jitter_ms: i64,
+    /// Largest index file, bytes.
+    pub segment_index_bytes: usize,
+    /// Log bytes between index entries.
+    pub index_interval_bytes: usize,
+    /// Wait before removed files are unlinked, ms.
+    pub file_delete_delay_ms: i64,
+    /// `ottla.flush`.
+    pub flush: FlushMode,
+}

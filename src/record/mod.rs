@@ -1,0 +1,15 @@
+//! Record batches (magic 2): their header, their records, compression, the one validity walk, and where their bytes are.
+//!
+//! Nothing here knows a topic, a socket or a wire message. See the format in Kafka's documentation of record batches.
+
+pub mod range;
+
+/// Whose clock a record's timestamp is from (attribute bit 3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TimestampType {
+    /// The producer's, per record.
+    #[default]
+    CreateTime,
+    /// The broker's at append, one for the whole batch.
+    LogAppendTime,
+}

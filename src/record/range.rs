@@ -1,0 +1,31 @@
+//! Bytes that still lie in a file: how records travel from the log to the socket without being read.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+
+/// A file that ranges can point into. Implemented by the files of `storage`.
+pub trait RangeFile: Send + Sync + fmt::Debug {
+    /// The descriptor for `sendfile`; `None` where there is no real file (a simulated disk).
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Reads at `position` (bytes from the start of the file) until `buffer` is full or the file ends; returns how many
+    /// bytes were read.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Whether a read of `length` bytes at `position` can be answered from memory now, without waiting for a disk.
+    fn is_cached(&self, position: u64, length: usize) -> bool;
+}
+
+/// `length` bytes of `file` from `position`. The bytes never change while the range lives: only what is below the high
+/// watermark is ever handed out, and a deleted file stays open.
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    /// The open file.
+    pub file: Arc<dyn RangeFile>,
+    /// First byte, from the start of the file.
+    pub position: u64,
+    /// Bytes in the range.
+    pub length: usize,
+}

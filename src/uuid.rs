@@ -1,0 +1,73 @@
+//! Kafka's 128-bit ids of topics, clusters and directories, and their 22-character text form.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Sixteen bytes, written as unpadded url-safe base64 (22 characters). All zero means "none".
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Uuid(pub [u8; 16]);
+
+/// Why a text is not an id.
+#[derive(Debug, thiserror::Error)]
+#[error("not a 22-character url-safe base64 id")]
+pub struct ParseUuidError;
+
+impl Uuid {
+    /// The absent id.
+    pub const ZERO: Self = Self([0; 16]);
+
+    /// A fresh id. Never all zero, never Kafka's reserved metadata-topic id, and its text never starts with `-` (which
+    /// command lines would read as an option).
+    pub fn random() -> Self {
+        loop {
+            let id = Self(fastrand::u128(..).to_be_bytes());
+            let reserved = u128::from_be_bytes(id.0) <= 1;
+            if !reserved && !id.to_string().starts_with('-') {
+                return id;
+            }
+        }
+    }
+
+    /// Whether this is the absent id.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::ZERO
+    }
+}
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Uuid {
+    type Err = ParseUuidError;
+
+    fn from_str(text: &str) -> Result<Self, ParseUuidError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ParseUuidError)?;
+        bytes.try_into().map(Self).map_err(|_| ParseUuidError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_22_characters_and_reads_back() {
+        let id = Uuid::random();
+        assert_eq!(id.to_string().len(), 22);
+        assert_eq!(id.to_string().parse::<Uuid>().unwrap(), id);
+        assert_eq!(Uuid::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert!("short".parse::<Uuid>().is_err());
+    }
+}
