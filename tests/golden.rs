@@ -128,7 +128,11 @@ macro_rules! apis {
                 for version in $api::MIN_VERSION..=$api::MAX_VERSION {
                     for request in [true, false] {
                         assert!(
-                            all.iter().any(|g| g.version == version && g.request == request && g.shape == "full"),
+                            all.iter().any(|g| {
+                                g.version == version
+                                    && g.request == request
+                                    && (g.shape == "full" || g.bytes.is_empty())
+                            }),
                             "no golden bytes of version {version}"
                         );
                     }
