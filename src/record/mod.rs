@@ -2,7 +2,21 @@
 //!
 //! Nothing here knows a topic, a socket or a wire message. See the format in Kafka's documentation of record batches.
 
+pub mod batch;
+pub mod builder;
+pub mod compression;
 pub mod range;
+pub mod records;
+pub mod validate;
+pub mod varint;
+mod walk;
+
+pub use batch::{BatchHeader, HEADER_BYTES};
+pub use builder::BatchBuilder;
+pub use compression::Codec;
+pub use records::Record;
+pub use validate::{InvalidBatch, Rules, ValidBatch, validate};
+pub use walk::MalformedRecord;
 
 /// Whose clock a record's timestamp is from (attribute bit 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -1,0 +1,235 @@
+//! Reading the records of a stored batch: whole ones for who wants the data, and where and when they are for searches.
+
+use std::io::Read;
+
+use bytes::Bytes;
+
+use super::TimestampType;
+use super::batch::BatchHeader;
+use super::compression::{Codec, Decompress, decompress_stream};
+use super::validate::InvalidBatch;
+use super::walk::{
+    Block, Input, MalformedRecord, STREAM_BUFFER_BYTES, Skimmed, StreamFailure, Streamed, length,
+    nullable_length, skim,
+};
+use crate::clock::TimestampMs;
+
+/// A record with its place and time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Its offset in the log.
+    pub offset: i64,
+    /// Milliseconds since the epoch by the batch's clock; -1 if it has none.
+    pub timestamp: TimestampMs,
+    /// The key; `None` is null, which is not the same as empty.
+    pub key: Option<Bytes>,
+    /// The value; `None` is null: a tombstone where the topic is compacted.
+    pub value: Option<Bytes>,
+    /// In the producer's order; keys may repeat.
+    pub headers: Vec<Header>,
+}
+
+/// A header of a record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Header {
+    /// UTF-8 in every batch that passed validation.
+    pub key: Bytes,
+    /// The value; `None` is null.
+    pub value: Option<Bytes>,
+}
+
+/// The records of the batch that `header` and `payload` are, in order. The keys and values are slices of the payload, or
+/// of one block that it was decompressed to, which may have at most `max_decompressed_bytes`.
+pub fn records(
+    header: &BatchHeader,
+    payload: &Bytes,
+    max_decompressed_bytes: usize,
+) -> Result<Records, InvalidBatch> {
+    let codec = header.attributes.codec()?;
+    let block = decompress_all(codec, payload, max_decompressed_bytes)?;
+    Ok(Records { header: *header, block, index: 0 })
+}
+
+/// The records of a batch. Ends after the first error.
+pub struct Records {
+    header: BatchHeader,
+    /// What is left.
+    block: Bytes,
+    index: i32,
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, InvalidBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index >= self.header.record_count {
+            return self.end();
+        }
+        let index = self.index;
+        match self.read() {
+            Ok(record) => {
+                self.index += 1;
+                Some(Ok(record))
+            }
+            Err(cause) => {
+                self.stop();
+                Some(Err(InvalidBatch::MalformedRecord { index, cause }))
+            }
+        }
+    }
+}
+
+impl Records {
+    fn end(&mut self) -> Option<Result<Record, InvalidBatch>> {
+        let left_bytes = self.block.len();
+        self.stop();
+        (left_bytes > 0).then(|| Err(InvalidBatch::BytesAfterRecords(self.header.record_count)))
+    }
+
+    fn stop(&mut self) {
+        self.index = self.header.record_count;
+        self.block.clear();
+    }
+
+    fn read(&mut self) -> Result<Record, MalformedRecord> {
+        let whole = self.block.clone();
+        let mut block = Block::new(&whole);
+        let record_bytes = length(block.varint()?)?;
+        let mut fields = Block::new(block.take(record_bytes)?);
+        fields.byte()?;
+        let timestamp_delta = fields.varlong()?;
+        let offset_delta = fields.varint()?;
+        let key = nullable_slice(&whole, &mut fields)?;
+        let value = nullable_slice(&whole, &mut fields)?;
+        let header_count = length(fields.varint()?)?;
+        // A header has two bytes at least, so that a count is believed only as far as the record goes.
+        let mut headers = Vec::with_capacity(header_count.min(fields.rest().len() / 2));
+        for _ in 0..header_count {
+            let key = nullable_slice(&whole, &mut fields)?.ok_or(MalformedRecord::NullHeaderKey)?;
+            headers.push(Header { key, value: nullable_slice(&whole, &mut fields)? });
+        }
+        if !fields.is_at_end() {
+            return Err(MalformedRecord::WrongLength);
+        }
+        self.block = whole.slice_ref(block.rest());
+        Ok(Record {
+            offset: offset(&self.header, offset_delta),
+            timestamp: timestamp(&self.header, timestamp_delta),
+            key,
+            value,
+            headers,
+        })
+    }
+}
+
+fn nullable_slice(whole: &Bytes, fields: &mut Block<'_>) -> Result<Option<Bytes>, MalformedRecord> {
+    let Some(bytes) = nullable_length(fields.varint()?)? else { return Ok(None) };
+    Ok(Some(whole.slice_ref(fields.take(bytes)?)))
+}
+
+/// Where a record is and of when.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Its offset in the log.
+    pub offset: i64,
+    /// Milliseconds since the epoch by the batch's clock; -1 if it has none.
+    pub timestamp: TimestampMs,
+}
+
+/// The offsets and timestamps of the records of a batch, in order; keys and values are passed over, and a compressed
+/// payload is decompressed only as far as the iterator is driven, `max_decompressed_bytes` at most.
+pub fn stamps<'a>(
+    header: &BatchHeader,
+    payload: &'a [u8],
+    max_decompressed_bytes: usize,
+) -> Result<Stamps<'a>, InvalidBatch> {
+    let source = match header.attributes.codec()? {
+        Codec::None => Source::Block(Block::new(payload)),
+        codec => {
+            let reader = decompress_stream(codec, payload)
+                .map_err(|source| InvalidBatch::Decompression { codec, source })?;
+            let stream = Streamed::new(reader, vec![0; STREAM_BUFFER_BYTES], max_decompressed_bytes);
+            Source::Stream { stream: Box::new(stream), codec, max_bytes: max_decompressed_bytes }
+        }
+    };
+    Ok(Stamps { header: *header, source, index: 0 })
+}
+
+/// The offsets and timestamps of a batch's records. Ends after the first error.
+pub struct Stamps<'a> {
+    header: BatchHeader,
+    source: Source<'a>,
+    index: i32,
+}
+
+enum Source<'a> {
+    Block(Block<'a>),
+    Stream { stream: Box<Streamed<Decompress<'a>, Vec<u8>>>, codec: Codec, max_bytes: usize },
+}
+
+impl Source<'_> {
+    fn skim(&mut self, index: i32) -> Result<Skimmed, InvalidBatch> {
+        let (skimmed, failure) = match self {
+            Self::Block(block) => (skim(block, usize::MAX), None),
+            Self::Stream { stream, codec, max_bytes } => {
+                let skimmed = skim(&mut **stream, usize::MAX);
+                (skimmed, stream.failure().map(|failure| invalid_stream(failure, *codec, *max_bytes)))
+            }
+        };
+        match failure {
+            Some(failure) => Err(failure),
+            None => skimmed.map_err(|cause| InvalidBatch::MalformedRecord { index, cause }),
+        }
+    }
+}
+
+impl Iterator for Stamps<'_> {
+    type Item = Result<Stamp, InvalidBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.index >= self.header.record_count {
+            return None;
+        }
+        let skimmed = self.source.skim(self.index);
+        self.index = if skimmed.is_ok() { self.index + 1 } else { self.header.record_count };
+        Some(skimmed.map(|record| Stamp {
+            offset: offset(&self.header, record.offset_delta),
+            timestamp: timestamp(&self.header, record.timestamp_delta),
+        }))
+    }
+}
+
+/// The block of records in `payload`: itself if it is not compressed.
+pub(super) fn decompress_all(codec: Codec, payload: &Bytes, max_bytes: usize) -> Result<Bytes, InvalidBatch> {
+    if codec == Codec::None {
+        return Ok(payload.clone());
+    }
+    let failed = |source| InvalidBatch::Decompression { codec, source };
+    let mut block = Vec::new();
+    decompress_stream(codec, payload)
+        .and_then(|stream| stream.take(max_bytes as u64 + 1).read_to_end(&mut block))
+        .map_err(failed)?;
+    if block.len() > max_bytes {
+        return Err(InvalidBatch::DecompressedTooLarge { max_bytes });
+    }
+    Ok(Bytes::from(block))
+}
+
+/// A failure of the stream that a batch's records were read from.
+pub(super) fn invalid_stream(failure: StreamFailure, codec: Codec, max_bytes: usize) -> InvalidBatch {
+    match failure {
+        StreamFailure::Decoder(source) => InvalidBatch::Decompression { codec, source },
+        StreamFailure::TooLarge => InvalidBatch::DecompressedTooLarge { max_bytes },
+    }
+}
+
+fn offset(header: &BatchHeader, offset_delta: i32) -> i64 {
+    header.base_offset.wrapping_add(i64::from(offset_delta))
+}
+
+fn timestamp(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
+    match header.attributes.timestamp_type() {
+        TimestampType::CreateTime => header.base_timestamp.wrapping_add(timestamp_delta),
+        TimestampType::LogAppendTime => header.max_timestamp,
+    }
+}
