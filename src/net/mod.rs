@@ -1,1 +1,8 @@
-//! (placeholder)
+//! Sockets: listeners accept, connections read frames and write answers in order. Knows handlers only as "frame in,
+//! answer out"; what an API does is none of its business.
+
+pub mod budget;
+pub mod connection;
+pub mod frame;
+pub mod listener;
+pub mod transmit;

@@ -203,6 +203,11 @@ impl Chunks {
         self.done.is_empty() && self.gathering.is_empty()
     }
 
+    /// Bytes gathered in memory and not yet closed.
+    pub fn gathered_bytes(&self) -> usize {
+        self.gathering.len()
+    }
+
     /// Closes what is being gathered and gives the chunks, to be consumed from the front.
     pub fn sealed(&mut self) -> &mut VecDeque<Chunk> {
         self.seal();
