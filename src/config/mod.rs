@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use definition::{Definition, Fault, nearest, shortened};
 pub use endpoint::{Endpoint, default_name};
 pub use keys::{BrokerKey, Config};
+pub(crate) use keys::{CODECS, FLUSH_MODES, MAX_DECOMPRESSED, POLICIES, TIMESTAMP_TYPES};
 pub use topic_spec::{MAX_PARTITIONS, TopicSpec};
 
 /// Settings as text, by name: what was set, without defaults.
