@@ -207,7 +207,7 @@ pub(super) fn decompress_all(codec: Codec, payload: &Bytes, max_bytes: usize) ->
     let failed = |source| InvalidBatch::Decompression { codec, source };
     let mut block = Vec::new();
     decompress_stream(codec, payload)
-        .and_then(|stream| stream.take(max_bytes as u64 + 1).read_to_end(&mut block))
+        .and_then(|stream| stream.take((max_bytes as u64).saturating_add(1)).read_to_end(&mut block))
         .map_err(failed)?;
     if block.len() > max_bytes {
         return Err(InvalidBatch::DecompressedTooLarge { max_bytes });

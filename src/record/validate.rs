@@ -228,14 +228,20 @@ impl ValidBatch {
     }
 }
 
-/// A compressed batch above this size may take long enough to disturb a thread that serves sockets: a kilobyte of zstd can
-/// hold 32 MiB.
-pub const COSTLY_COMPRESSED_BYTES: usize = 1 << 10;
+/// LZ4 or snappy above this size takes long enough to disturb a thread that serves sockets: it is quick, and holds at most
+/// 255 times its bytes.
+pub const COSTLY_QUICK_CODEC_BYTES: usize = 16 << 10;
+/// Gzip or zstd above this size does: a kilobyte of zstd can hold 32 MiB.
+pub const COSTLY_DENSE_CODEC_BYTES: usize = 1 << 10;
 
 /// Whether [`validate`] of `batch` should run where it delays nobody. Cheap, and makes no other claim on the bytes.
 pub fn is_costly(batch: &Bytes) -> bool {
-    batch.len() > COSTLY_COMPRESSED_BYTES
-        && BatchHeader::parse(batch).is_ok_and(|header| header.attributes.is_compressed())
+    match BatchHeader::parse(batch).and_then(|header| header.attributes.codec()) {
+        Ok(Codec::Snappy | Codec::Lz4) => batch.len() > COSTLY_QUICK_CODEC_BYTES,
+        Ok(Codec::Gzip | Codec::Zstd) => batch.len() > COSTLY_DENSE_CODEC_BYTES,
+        // What is not a batch is refused at once.
+        Ok(Codec::None) | Err(_) => false,
+    }
 }
 
 /// Checks the record field of a Produce request for one partition: exactly one batch that `rules` allow and that every
@@ -258,7 +264,6 @@ pub fn validate(batches: Bytes, rules: &Rules) -> Result<ValidBatch, InvalidBatc
     {
         batch.set_timestamps(timestamps.0, timestamps.1);
     }
-    check_size(batch.size_bytes(), rules)?;
     if batch.size_bytes() > rules.segment_bytes {
         return Err(InvalidBatch::LargerThanSegment {
             size_bytes: batch.size_bytes(),
@@ -305,10 +310,9 @@ fn check_header(header: &BatchHeader, batch: &[u8], rules: &Rules) -> Result<Cod
 }
 
 fn check_size(size_bytes: usize, rules: &Rules) -> Result<(), InvalidBatch> {
-    if size_bytes > rules.max_message_bytes {
-        return Err(InvalidBatch::TooLarge { size_bytes, max_bytes: rules.max_message_bytes });
-    }
-    Ok(())
+    // The length field has 31 bits, whatever the topic says.
+    let max_bytes = rules.max_message_bytes.min(i32::MAX as usize);
+    if size_bytes > max_bytes { Err(InvalidBatch::TooLarge { size_bytes, max_bytes }) } else { Ok(()) }
 }
 
 /// What reading over the records has shown.
@@ -463,17 +467,24 @@ impl Refused {
     }
 }
 
+/// Largest compressed batch that is renumbered, bytes after decompression: unlike the walk, this holds all of it.
+const RENUMBERED_MAX_BYTES: usize = 64 << 20;
+
 /// The same records with offset deltas 0, 1, 2… Rare: no known client sends others.
 #[cold]
 fn renumber(batch: ValidBatch, codec: Codec, rules: &Rules) -> Result<ValidBatch, InvalidBatch> {
-    let records = decompress_all(codec, &batch.payload, rules.max_decompressed_batch_bytes)?;
+    let max_bytes = rules.max_decompressed_batch_bytes.min(RENUMBERED_MAX_BYTES);
+    let records = decompress_all(codec, &batch.payload, max_bytes)?;
     let mut renumbered = Vec::with_capacity(records.len());
     let mut block = Block::new(&records);
     for index in 0..batch.header.record_count {
         copy_with_offset_delta(index, &mut block, &mut renumbered)
             .map_err(|cause| InvalidBatch::MalformedRecord { index, cause })?;
     }
-    Ok(ValidBatch::seal(batch.header, Bytes::from(compress(codec, None, &renumbered))))
+    let payload = Bytes::from(compress(codec, None, &renumbered));
+    // It may have grown, by longer deltas or because the client compressed harder.
+    check_size(HEADER_BYTES + payload.len(), rules)?;
+    Ok(ValidBatch::seal(batch.header, payload))
 }
 
 fn copy_with_offset_delta(
@@ -848,6 +859,24 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_too_large_to_be_held_is_not_renumbered() {
+        let value = vec![0; RENUMBERED_MAX_BYTES];
+        let one = BatchBuilder::new().record(NOW, None, Some(&value)).codec(Codec::Lz4);
+        let mut block =
+            decompress_all(Codec::Lz4, one.clone().build_valid().payload(), usize::MAX).unwrap().to_vec();
+        let sent = one.build();
+        validate(sent.clone(), &rules()).unwrap();
+
+        // The offset delta, behind the length of four bytes, attributes and timestamp delta.
+        assert_eq!(std::mem::replace(&mut block[6], 2), 0);
+        let refused = validate(with_block(&sent, compress(Codec::Lz4, None, &block)), &rules()).unwrap_err();
+        assert!(
+            matches!(refused, InvalidBatch::DecompressedTooLarge { max_bytes: RENUMBERED_MAX_BYTES }),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
     fn decompressed_records_have_a_limit_each_and_together() {
         let large = vec![0; 10_000];
         for codec in Codec::ALL.into_iter().skip(1) {
@@ -879,13 +908,17 @@ mod tests {
 
     #[test]
     fn only_large_compressed_batches_are_costly() {
+        let mut random = fastrand::Rng::with_seed(1);
         let noise: Vec<u8> =
-            (0..20_000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+            std::iter::repeat_with(|| random.u8(..)).take(COSTLY_QUICK_CODEC_BYTES).collect();
         let of =
             |codec, value: &[u8]| BatchBuilder::new().record(NOW, None, Some(value)).codec(codec).build();
-        assert!(!is_costly(&of(Codec::None, &noise)));
-        assert!(!is_costly(&of(Codec::Lz4, b"small")));
-        assert!(is_costly(&of(Codec::Lz4, &noise)));
+        for codec in Codec::ALL {
+            assert!(!is_costly(&of(codec, b"small")));
+            assert_eq!(is_costly(&of(codec, &noise)), codec != Codec::None, "{codec:?}");
+            let dense = matches!(codec, Codec::Gzip | Codec::Zstd);
+            assert_eq!(is_costly(&of(codec, &noise[..COSTLY_DENSE_CODEC_BYTES])), dense, "{codec:?}");
+        }
         assert!(!is_costly(&Bytes::from(noise)), "no batch at all");
     }
 
