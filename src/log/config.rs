@@ -46,3 +46,29 @@ pub struct LogConfig {
     /// `ottla.flush`.
     pub flush: FlushMode,
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Kafka's defaults, for tests to vary.
+    pub fn config() -> LogConfig {
+        LogConfig {
+            compact: false,
+            delete: true,
+            max_message_bytes: 1_048_588,
+            max_decompressed_message_bytes: 64 << 20,
+            message_timestamp_type: TimestampType::CreateTime,
+            message_timestamp_before_max_ms: i64::MAX,
+            message_timestamp_after_max_ms: 3_600_000,
+            min_insync_replicas: 1,
+            segment_bytes: 1 << 30,
+            segment_ms: 604_800_000,
+            segment_jitter_ms: 0,
+            segment_index_bytes: 10 << 20,
+            index_interval_bytes: 4096,
+            file_delete_delay_ms: 60_000,
+            flush: FlushMode::Os,
+        }
+    }
+}

@@ -1,5 +1,120 @@
 //! Partitions on disk: append, read, recover. Layers, each knowing only what is below it: [`partition`] (high watermark,
-//! waiters) over [`log`] (ordered segments, one writer) over `segment` (one base offset, its files and indexes) over
-//! [`crate::storage`].
+//! waiters) over [`log`] (ordered segments, one writer) over [`segment`] (one base offset, its files and indexes) over
+//! [`crate::storage`]. [`directory`] is the log directory around them: lock, checkpoints, syncing, start and stop.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use self::config::{FlushMode, LogConfig};
+pub use self::directory::{DirectoryOptions, LogDirectory, OpenDirectoryError, Recovered};
+pub use self::partition::{Appended, Offsets, Partition, ReadSet};
+pub use self::producers::ProducerView;
+pub use self::recovery::Cut;
+pub use self::scan::Damage;
+pub use self::segment::TimestampOffset;
+pub use self::waiter::{Subscription, Waiter};
+
+mod checkpoint;
 pub mod config;
+pub mod directory;
+mod epochs;
+mod flush;
+mod index;
+#[expect(clippy::module_inception, reason = "Kafka's word for the thing is the module's too")]
+mod log;
+pub mod partition;
+mod producers;
+mod recovery;
+mod roll;
+mod scan;
+mod segment;
+mod view;
+mod waiter;
+
+/// Why a partition does not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The offset is not in the log.
+    #[error("offset {offset} is not within the log, which has {log_start_offset} to {log_end_offset}")]
+    OffsetOutOfRange {
+        /// The offset asked for.
+        offset: i64,
+        /// First offset of the log.
+        log_start_offset: i64,
+        /// Where the next batch will be appended.
+        log_end_offset: i64,
+    },
+    /// An idempotent producer's batch does not follow its last one.
+    #[error("producer {producer_id} must go on with sequence {expected}, not {found}")]
+    OutOfOrderSequence {
+        /// The producer.
+        producer_id: i64,
+        /// The sequence that must come next.
+        expected: i32,
+        /// The batch's first sequence.
+        found: i32,
+    },
+    /// The producer has been replaced by one with a newer epoch.
+    #[error("producer {producer_id} has epoch {known} now, not {found}")]
+    InvalidProducerEpoch {
+        /// The producer.
+        producer_id: i64,
+        /// Its newest epoch.
+        known: i16,
+        /// The batch's epoch.
+        found: i16,
+    },
+    /// The batch does not fit any segment of the topic.
+    #[error("batch of {size_bytes} bytes is larger than a segment of {segment_bytes} bytes")]
+    RecordListTooLarge {
+        /// Size of the batch.
+        size_bytes: usize,
+        /// `segment.bytes` of the topic.
+        segment_bytes: u64,
+    },
+    /// The partition has been deleted.
+    #[error("the partition has been deleted")]
+    Deleted,
+    /// The broker is stopping.
+    #[error("the log directory is closed")]
+    Shutdown,
+    /// A write or sync has failed before: nothing more is written until the log has been through recovery.
+    #[error("the log takes no writes since a write or sync failed")]
+    Poisoned,
+    /// The disk is full. What was written of the batch has been cut off; later appends may succeed.
+    #[error("no space for {}: {source}", path.display())]
+    NoSpace {
+        /// The file that would have grown.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The disk failed.
+    #[error("{}: {source}", path.display())]
+    Disk {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The log's bytes are not what was written.
+    #[error("{} at position {position}: {damage}", path.display())]
+    Damaged {
+        /// The segment file.
+        path: PathBuf,
+        /// Where the damaged batch starts, bytes.
+        position: u64,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+}
+
+impl LogError {
+    fn disk(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path, source },
+            _ => Self::Disk { path, source },
+        }
+    }
+}

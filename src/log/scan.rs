@@ -1,0 +1,170 @@
+//! Walking over the batches of a segment file: headers only, or every byte with its checksum.
+
+use std::io;
+
+use crate::record::batch::CHECKSUMMED_FROM;
+use crate::record::range::RangeFile;
+use crate::record::{BatchHeader, HEADER_BYTES, InvalidBatch};
+use crate::storage::read_exact_at;
+
+/// Why the bytes at a place in a segment are not the batch that should be there.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// The file ends inside the batch.
+    #[error("the file ends {missing_bytes} bytes before the batch does")]
+    Truncated {
+        /// How many bytes more there should be.
+        missing_bytes: u64,
+    },
+    /// No header of a batch: zeros, garbage, another magic.
+    #[error("no batch header: {0}")]
+    Header(#[source] InvalidBatch),
+    /// The checksum is not that of the bytes.
+    #[error("checksum {stated:#010x} stated, {computed:#010x} computed")]
+    Checksum {
+        /// What the header says.
+        stated: u32,
+        /// What the bytes have.
+        computed: u32,
+    },
+    /// The header is whole, the records behind it are not.
+    #[error("records: {0}")]
+    Records(#[source] InvalidBatch),
+    /// The batch's offsets overlap earlier ones, run backwards, or do not fit the segment.
+    #[error(
+        "offsets {base_offset} to {last_offset} where {expected_min} or more, within one segment, must come"
+    )]
+    Offsets {
+        /// First offset of the batch.
+        base_offset: i64,
+        /// Last offset of the batch.
+        last_offset: i64,
+        /// The end of what came before.
+        expected_min: i64,
+    },
+}
+
+/// Why a walk stopped before its end.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The bytes are damaged.
+    #[error("at position {position}: {damage}")]
+    Damaged {
+        /// Where the damaged batch starts, bytes.
+        position: u64,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+}
+
+/// Walks from batch to batch.
+pub struct Scanner<'f> {
+    file: &'f dyn RangeFile,
+    position: u64,
+    end: u64,
+    expected_min: i64,
+    segment_base_offset: i64,
+    /// A run of the file, read at once.
+    buffer: Vec<u8>,
+    buffer_position: u64,
+}
+
+impl<'f> Scanner<'f> {
+    /// Starts at `position`, which must be the start of a batch with offsets of at least `expected_min`, and ends at `end`
+    /// (exclusive). Reads `buffer_bytes` at a time.
+    pub fn new(
+        file: &'f dyn RangeFile,
+        segment_base_offset: i64,
+        (position, expected_min): (u64, i64),
+        end: u64,
+        buffer_bytes: usize,
+    ) -> Self {
+        assert!(buffer_bytes >= HEADER_BYTES, "a buffer holds at least one header");
+        let buffer = Vec::with_capacity(buffer_bytes);
+        Self { file, position, end, expected_min, segment_base_offset, buffer, buffer_position: position }
+    }
+
+    /// The next batch and its position. Its header is checked for plausibility; its checksum is compared if it holds
+    /// `check_from_offset` or what comes after that.
+    pub fn next(&mut self, check_from_offset: i64) -> Result<Option<(u64, BatchHeader)>, ScanError> {
+        let Some(header) = self.peek()? else { return Ok(None) };
+        if header.last_offset() >= check_from_offset {
+            self.compare_checksum(&header)?;
+        }
+        let position = self.position;
+        self.position += header.size_bytes() as u64;
+        self.expected_min = header.last_offset() + 1;
+        Ok(Some((position, header)))
+    }
+
+    fn compare_checksum(&mut self, header: &BatchHeader) -> Result<(), ScanError> {
+        let end = self.position + header.size_bytes() as u64;
+        let mut at = self.position + CHECKSUMMED_FROM as u64;
+        let mut computed = 0;
+        while at < end {
+            let run = self.buffered(at, 1)?;
+            let run = &run[..run.len().min((end - at) as usize)];
+            computed = crc32c::crc32c_append(computed, run);
+            at += run.len() as u64;
+        }
+        match computed == header.crc {
+            true => Ok(()),
+            false => Err(self.damaged(Damage::Checksum { stated: header.crc, computed })),
+        }
+    }
+
+    fn damaged(&self, damage: Damage) -> ScanError {
+        ScanError::Damaged { position: self.position, damage }
+    }
+
+    fn peek(&mut self) -> Result<Option<BatchHeader>, ScanError> {
+        let left = self.end.saturating_sub(self.position);
+        if left == 0 {
+            return Ok(None);
+        }
+        if left < HEADER_BYTES as u64 {
+            return Err(self.damaged(Damage::Truncated { missing_bytes: HEADER_BYTES as u64 - left }));
+        }
+        let bytes = self.buffered(self.position, HEADER_BYTES)?;
+        let header = match BatchHeader::parse(bytes) {
+            Ok(header) => header,
+            Err(invalid) => return Err(self.damaged(Damage::Header(invalid))),
+        };
+        let size_bytes = header.size_bytes() as u64;
+        if size_bytes > left {
+            return Err(self.damaged(Damage::Truncated { missing_bytes: size_bytes - left }));
+        }
+        let fits = header.last_offset_delta >= 0
+            && header.base_offset >= self.expected_min
+            && header.last_offset() >= header.base_offset
+            && header.last_offset() - self.segment_base_offset <= i64::from(i32::MAX);
+        if !fits {
+            let (base_offset, last_offset) = (header.base_offset, header.last_offset());
+            let expected_min = self.expected_min;
+            return Err(self.damaged(Damage::Offsets { base_offset, last_offset, expected_min }));
+        }
+        Ok(Some(header))
+    }
+
+    /// What is buffered from `position` on, at least `bytes_min` of it, which the file must have.
+    fn buffered(&mut self, position: u64, bytes_min: usize) -> io::Result<&[u8]> {
+        let offset = position.wrapping_sub(self.buffer_position);
+        let have = (self.buffer.len() as u64).saturating_sub(offset);
+        if have < bytes_min as u64 {
+            let length = (self.end - position).min(self.buffer.capacity() as u64) as usize;
+            self.buffer.resize(length, 0);
+            self.buffer_position = position;
+            if let Err(error) = read_exact_at(self.file, &mut self.buffer, position) {
+                self.buffer.clear();
+                return Err(error);
+            }
+        }
+        Ok(&self.buffer[(position - self.buffer_position) as usize..])
+    }
+}
+
+/// No checksum is compared: for [`Scanner::next`] over what is known to be whole.
+pub const UNCHECKED: i64 = i64::MAX;

@@ -1,0 +1,236 @@
+//! What a partition has published: the offsets and places that readers, waiters and the syncing threads go by. Pure state behind
+//! a lock that is never held across I/O.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::LogError;
+use super::log::Unsynced;
+use super::segment::Segment;
+
+/// Newest batches whose places are kept in memory, so that who reads the tail needs no index.
+const RECENT_MAX: usize = 32;
+
+/// A place between two batches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Place {
+    /// Offset of what comes next.
+    pub offset: i64,
+    /// Base offset of the segment.
+    pub segment: i64,
+    /// Bytes of that segment that lie before.
+    pub position: u64,
+}
+
+/// A recently appended batch of the active segment.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    base_offset: i64,
+    position: u64,
+}
+
+/// How far the syncing of a partition is. At most one thread syncs it at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SyncState {
+    /// Nothing to sync.
+    #[default]
+    Clean,
+    /// In the directory's list of those to sync when it is time.
+    Listed,
+    /// On its way to a syncing thread.
+    Queued,
+    /// A thread syncs it; nothing was appended meanwhile.
+    Running,
+    /// A thread syncs it; it is to be synced once more.
+    RunningAgain,
+}
+
+/// What the caller has to do after the view has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SyncStep {
+    /// Nothing.
+    None,
+    /// Hand the partition to the syncing threads.
+    Enqueue,
+    /// Put the partition on the directory's list.
+    List,
+}
+
+/// What one sync covers.
+#[derive(Debug)]
+pub struct SyncWork {
+    /// Segment files to sync, ascending.
+    pub segments: Vec<Arc<Segment>>,
+    /// What lies beside them.
+    pub beside: Unsynced,
+    /// The end of what is durable afterwards.
+    pub end: Place,
+    /// Bytes that no longer count as unsynced afterwards.
+    pub bytes: u64,
+}
+
+/// Where a reader begins.
+#[derive(Debug)]
+pub struct Start {
+    /// The segment that holds the offset.
+    pub segment: Arc<Segment>,
+    /// Position and length of the batch, if they are in memory.
+    pub known: Option<(u64, usize)>,
+}
+
+/// The published state.
+#[derive(Debug, Default)]
+pub struct View {
+    /// First offset.
+    pub log_start: i64,
+    /// End of what consumers may see.
+    pub high_watermark: Place,
+    /// End of what is written.
+    pub log_end: Place,
+    /// End of what is on disk.
+    pub synced: Place,
+    /// Ascending; the last one is active.
+    pub segments: Vec<Arc<Segment>>,
+    /// Bytes appended since the last sync began.
+    pub unsynced_bytes: u64,
+    pub(super) sync: SyncState,
+    beside: Unsynced,
+    recent: VecDeque<Recent>,
+}
+
+impl View {
+    /// Takes in a batch that was appended at `position` of the active segment.
+    pub fn appended(&mut self, base_offset: i64, position: u64, end_offset: i64, end_position: u64) {
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Recent { base_offset, position });
+        self.log_end = Place { offset: end_offset, position: end_position, ..self.log_end };
+        self.unsynced_bytes += end_position - position;
+    }
+
+    /// The active segment is a new one.
+    pub fn rolled(&mut self, segments: &[Arc<Segment>]) {
+        self.segments = segments.to_vec();
+        self.recent.clear();
+        let segment = segments.last().map_or(0, |active| active.base_offset());
+        self.log_end = Place { segment, position: 0, ..self.log_end };
+    }
+
+    /// Adds to what a sync must cover.
+    pub fn wrote_beside(&mut self, beside: Unsynced) {
+        self.beside.absorb(beside);
+    }
+
+    /// Notes that there is something to sync: now (`commit`), or when it is time.
+    pub fn wants_sync(&mut self, commit: bool) -> SyncStep {
+        let (state, step) = match (self.sync, commit) {
+            (SyncState::Clean, false) => (SyncState::Listed, SyncStep::List),
+            (SyncState::Clean | SyncState::Listed, true) => (SyncState::Queued, SyncStep::Enqueue),
+            (SyncState::Running, _) => (SyncState::RunningAgain, SyncStep::None),
+            (state, _) => (state, SyncStep::None),
+        };
+        self.sync = state;
+        step
+    }
+
+    /// Takes the partition off the directory's list; whether it is still to be synced.
+    pub fn unlist(&mut self) -> bool {
+        let listed = self.sync == SyncState::Listed;
+        if listed {
+            self.sync = SyncState::Queued;
+        }
+        listed
+    }
+
+    /// What a sync that begins now has to cover.
+    pub fn begin_sync(&mut self) -> SyncWork {
+        self.sync = SyncState::Running;
+        let first = self.segments.partition_point(|segment| segment.base_offset() < self.synced.segment);
+        let segments = match self.synced == self.log_end {
+            true => Vec::new(),
+            false => self.segments[first..].to_vec(),
+        };
+        SyncWork {
+            segments,
+            beside: std::mem::take(&mut self.beside),
+            end: self.log_end,
+            bytes: std::mem::take(&mut self.unsynced_bytes),
+        }
+    }
+
+    /// A sync has ended well: what it covered is durable, and visible if it was not.
+    pub fn end_sync(&mut self, end: Place, commit: bool) -> SyncStep {
+        self.raise_synced(end);
+        let again = self.sync == SyncState::RunningAgain;
+        self.sync = SyncState::Clean;
+        if again { self.wants_sync(commit) } else { SyncStep::None }
+    }
+
+    /// Everything below `end` is durable.
+    pub fn raise_synced(&mut self, end: Place) {
+        if end.offset >= self.synced.offset {
+            self.synced = end;
+        }
+        self.raise_high_watermark(end);
+    }
+
+    /// Everything below `end` may be seen.
+    pub fn raise_high_watermark(&mut self, end: Place) {
+        if end.offset > self.high_watermark.offset {
+            self.high_watermark = end;
+        }
+    }
+
+    /// Where a reader of `offset` begins; `None` at the high watermark and above.
+    pub fn start_of(&self, offset: i64) -> Result<Option<Start>, LogError> {
+        if offset < self.log_start || offset > self.log_end.offset {
+            return Err(LogError::OffsetOutOfRange {
+                offset,
+                log_start_offset: self.log_start,
+                log_end_offset: self.log_end.offset,
+            });
+        }
+        if offset >= self.high_watermark.offset {
+            return Ok(None);
+        }
+        let known = self.recent_at(offset);
+        let number = match known {
+            Some(_) => self.segments.len(),
+            None => self.segments.partition_point(|segment| segment.base_offset() <= offset),
+        };
+        // Below the first segment lies nothing, unless compaction or deletion is just moving the start.
+        let segment = self.segments.get(number.saturating_sub(1));
+        Ok(segment.map(|segment| Start { segment: Arc::clone(segment), known }))
+    }
+
+    /// The segment after the one that begins at `base_offset`, if consumers may see any of it.
+    pub fn segment_after(&self, base_offset: i64) -> Option<Arc<Segment>> {
+        let next = self.segments.partition_point(|segment| segment.base_offset() <= base_offset);
+        self.segments.get(next).filter(|next| next.base_offset() <= self.high_watermark.segment).cloned()
+    }
+
+    /// About how many bytes consumers may see from `offset` on; exact for recent offsets, and never 0 if there are any.
+    pub fn visible_bytes_from(&self, offset: i64) -> u64 {
+        let end = self.high_watermark;
+        if offset >= end.offset {
+            return 0;
+        }
+        if let Some((position, _)) = self.recent_at(offset) {
+            return end.position.saturating_sub(position).max(1);
+        }
+        if offset < end.segment {
+            // All that is visible of the active segment, and at least a byte of the older ones.
+            return end.position + 1;
+        }
+        let share = (end.offset - offset) as f64 / (end.offset - end.segment).max(1) as f64;
+        ((end.position as f64 * share) as u64).max(1)
+    }
+
+    fn recent_at(&self, offset: i64) -> Option<(u64, usize)> {
+        let after = self.recent.partition_point(|recent| recent.base_offset <= offset);
+        let batch = self.recent.get(after.checked_sub(1)?)?;
+        let end = self.recent.get(after).map_or(self.log_end.position, |next| next.position);
+        Some((batch.position, (end - batch.position) as usize))
+    }
+}

@@ -1,0 +1,564 @@
+//! A file system in memory that keeps two states: what the running machine sees, and what would be left after a power cut.
+//! Bytes become durable by syncing their file, names by syncing their folder, as POSIX has it and no better.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex};
+use rustix::io::Errno;
+
+use super::{Disk, DiskFile, Entry, Lock};
+use crate::record::range::RangeFile;
+
+/// Cheap to clone; clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct SimulatedDisk(Arc<Machine>);
+
+#[derive(Debug)]
+struct Machine {
+    tree: Mutex<Tree>,
+    faults: Mutex<Faults>,
+    syncs_released: Condvar,
+}
+
+#[derive(Debug)]
+struct Tree {
+    /// Folders and files by number; number 0 is the root. Names point to numbers, so a renamed folder takes its content
+    /// along. Numbers are never reused: disks of tests are small.
+    nodes: Vec<Node>,
+    locks: BTreeSet<PathBuf>,
+    boots: u64,
+}
+
+#[derive(Clone, Debug)]
+enum Node {
+    Folder(Folder),
+    File(Arc<SimulatedFile>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Folder {
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+}
+
+/// What goes wrong from now on.
+#[derive(Debug, Default)]
+struct Faults {
+    /// Bytes that can still be written before writes fail with the error.
+    write_limit: Option<(u64, Errno)>,
+    sync_error: Option<Errno>,
+    syncs_held: bool,
+    syncs_waiting: usize,
+    file_syncs: u64,
+    writes: u64,
+}
+
+impl Default for SimulatedDisk {
+    fn default() -> Self {
+        let tree = Tree { nodes: vec![Node::Folder(Folder::default())], locks: BTreeSet::new(), boots: 1 };
+        Self(Arc::new(Machine {
+            tree: Mutex::new(tree),
+            faults: Mutex::default(),
+            syncs_released: Condvar::new(),
+        }))
+    }
+}
+
+impl SimulatedDisk {
+    /// The machine dies and starts again: of what was written since a file's last sync, a random run of the first writes is
+    /// left, the last of them torn at a random byte; of the names changed since a folder's last sync, random ones are
+    /// back as they were. Files that are open go on existing for who has them, but no longer reach the disk.
+    pub fn power_cut(&self, seed: u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut tree = self.0.tree.lock();
+        tree.boots += 1;
+        tree.locks.clear();
+        for node in &mut tree.nodes {
+            match node {
+                Node::Folder(folder) => folder.lose_unsynced(&mut random),
+                Node::File(file) => *file = Arc::new(file.after_power_cut(&mut random)),
+            }
+        }
+        drop(tree);
+        *self.0.faults.lock() = Faults::default();
+        self.0.syncs_released.notify_all();
+    }
+
+    /// From now on syncs of files wait until [`Self::release_syncs`].
+    pub fn hold_syncs(&self) {
+        self.0.faults.lock().syncs_held = true;
+    }
+
+    /// Lets the waiting syncs, and all later ones, go on.
+    pub fn release_syncs(&self) {
+        self.0.faults.lock().syncs_held = false;
+        self.0.syncs_released.notify_all();
+    }
+
+    /// How many syncs wait for [`Self::release_syncs`] at this moment.
+    pub fn syncs_waiting(&self) -> usize {
+        self.0.faults.lock().syncs_waiting
+    }
+
+    /// How many syncs of files have ended well so far.
+    pub fn file_syncs(&self) -> u64 {
+        self.0.faults.lock().file_syncs
+    }
+
+    /// How many calls have written to a file so far.
+    pub fn writes(&self) -> u64 {
+        self.0.faults.lock().writes
+    }
+
+    /// Writes fail with `error` after `bytes` more; the write that reaches the limit is cut short there.
+    pub fn fail_writes_after(&self, bytes: u64, error: Errno) {
+        self.0.faults.lock().write_limit = Some((bytes, error));
+    }
+
+    /// Writes work again.
+    pub fn mend_writes(&self) {
+        self.0.faults.lock().write_limit = None;
+    }
+
+    /// Syncs of files fail with `error` from now on.
+    pub fn fail_syncs(&self, error: Errno) {
+        self.0.faults.lock().sync_error = Some(error);
+    }
+
+    /// Flips the bits of `mask` in the byte at `position`, at rest: in what is seen and in what is durable.
+    pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
+        let file = self.0.tree.lock().file(path)?;
+        let mut content = file.content.lock();
+        content.seen[position] ^= mask;
+        if let Some(byte) = content.durable.get_mut(position) {
+            *byte ^= mask;
+        }
+        Ok(())
+    }
+
+    /// The bytes of a file as the running machine sees them.
+    pub fn content(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Ok(self.0.tree.lock().file(path)?.content.lock().seen.clone())
+    }
+
+    /// An independent copy of the disk as the running machine sees it, all of it durable, for trying one thing many ways.
+    pub fn copy(&self) -> Self {
+        let source = self.0.tree.lock();
+        let copy = Self::default();
+        let mut target = copy.0.tree.lock();
+        target.boots = source.boots;
+        target.nodes.clear();
+        for node in &source.nodes {
+            target.nodes.push(match node {
+                Node::Folder(folder) => {
+                    Node::Folder(Folder { names: folder.names.clone(), durable_names: folder.names.clone() })
+                }
+                Node::File(file) => {
+                    let seen = file.content.lock().seen.clone();
+                    let content = Content { durable: seen.clone(), seen, ..Content::default() };
+                    Node::File(Arc::new(SimulatedFile {
+                        content: Mutex::new(content),
+                        machine: Arc::clone(&copy.0),
+                    }))
+                }
+            });
+        }
+        drop(target);
+        copy
+    }
+}
+
+impl Disk for SimulatedDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.0.tree.lock().file(path)?)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let mut tree = self.0.tree.lock();
+        if let Ok(existing) = tree.file(path) {
+            existing.set_len(0)?;
+            return Ok(existing);
+        }
+        let file = Arc::new(SimulatedFile { content: Mutex::default(), machine: Arc::clone(&self.0) });
+        tree.add(path, Node::File(Arc::clone(&file)))?;
+        Ok(file)
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        if self.0.tree.lock().file(path).is_err() {
+            self.create(path)?;
+        }
+        if !self.0.tree.lock().locks.insert(path.to_owned()) {
+            return Ok(None);
+        }
+        Ok(Some(Box::new(SimulatedLock { machine: Arc::clone(&self.0), path: path.to_owned() })))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut tree = self.0.tree.lock();
+        let mut made = PathBuf::new();
+        for component in path.components() {
+            made.push(component);
+            if tree.resolve(&made).is_err() {
+                tree.add(&made, Node::Folder(Folder::default()))?;
+            }
+        }
+        tree.folder(path).map(|_| ())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut tree = self.0.tree.lock();
+        let node = tree.resolve(from)?;
+        tree.parent(to)?;
+        tree.forget(from)?;
+        let (folder, name) = tree.parent(to)?;
+        folder.names.insert(name, node);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut tree = self.0.tree.lock();
+        tree.file(path)?;
+        tree.forget(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut tree = self.0.tree.lock();
+        tree.folder(path)?;
+        tree.forget(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let mut tree = self.0.tree.lock();
+        let names = tree.folder(path)?.names.clone();
+        let is_dir = |node: usize| matches!(tree.nodes[node], Node::Folder(_));
+        Ok(names.into_iter().map(|(name, node)| Entry { name, is_dir: is_dir(node) }).collect())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut tree = self.0.tree.lock();
+        let folder = tree.folder(path)?;
+        folder.durable_names = folder.names.clone();
+        Ok(())
+    }
+
+    fn sync_all(&self, _path: &Path) -> io::Result<()> {
+        let nodes = self.0.tree.lock().nodes.clone();
+        for node in &nodes {
+            if let Node::File(file) = node {
+                file.sync_data()?;
+            }
+        }
+        for node in &mut self.0.tree.lock().nodes {
+            if let Node::Folder(folder) = node {
+                folder.durable_names = folder.names.clone();
+            }
+        }
+        Ok(())
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(format!("boot {}", self.0.tree.lock().boots))
+    }
+}
+
+impl Tree {
+    fn resolve(&self, path: &Path) -> io::Result<usize> {
+        let mut at = 0;
+        for component in path.components() {
+            let Component::Normal(name) = component else { continue };
+            let Node::Folder(folder) = &self.nodes[at] else { return Err(Errno::NOTDIR.into()) };
+            let name = name.to_str().ok_or(Errno::INVAL)?;
+            at = *folder.names.get(name).ok_or(Errno::NOENT)?;
+        }
+        Ok(at)
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Arc<SimulatedFile>> {
+        match &self.nodes[self.resolve(path)?] {
+            Node::File(file) => Ok(Arc::clone(file)),
+            Node::Folder(_) => Err(Errno::ISDIR.into()),
+        }
+    }
+
+    fn folder(&mut self, path: &Path) -> io::Result<&mut Folder> {
+        let at = self.resolve(path)?;
+        match &mut self.nodes[at] {
+            Node::Folder(folder) => Ok(folder),
+            Node::File(_) => Err(Errno::NOTDIR.into()),
+        }
+    }
+
+    /// The folder that holds `path`, and the last name of `path`.
+    fn parent(&mut self, path: &Path) -> io::Result<(&mut Folder, String)> {
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(Errno::INVAL)?.to_owned();
+        let folder = self.folder(path.parent().unwrap_or(Path::new("")))?;
+        Ok((folder, name))
+    }
+
+    fn add(&mut self, path: &Path, node: Node) -> io::Result<()> {
+        let number = self.nodes.len();
+        let (folder, name) = self.parent(path)?;
+        folder.names.insert(name, number);
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    fn forget(&mut self, path: &Path) -> io::Result<()> {
+        let (folder, name) = self.parent(path)?;
+        folder.names.remove(&name).map(|_| ()).ok_or(Errno::NOENT.into())
+    }
+}
+
+impl Folder {
+    fn lose_unsynced(&mut self, random: &mut fastrand::Rng) {
+        let names: BTreeSet<String> = self.names.keys().chain(self.durable_names.keys()).cloned().collect();
+        for name in names {
+            if random.bool() {
+                match self.durable_names.get(&name) {
+                    Some(node) => self.names.insert(name, *node),
+                    None => self.names.remove(&name),
+                };
+            }
+        }
+        self.durable_names = self.names.clone();
+    }
+}
+
+#[derive(Debug)]
+struct SimulatedLock {
+    machine: Arc<Machine>,
+    path: PathBuf,
+}
+
+impl Lock for SimulatedLock {}
+
+impl Drop for SimulatedLock {
+    fn drop(&mut self) {
+        self.machine.tree.lock().locks.remove(&self.path);
+    }
+}
+
+#[derive(Debug)]
+struct SimulatedFile {
+    content: Mutex<Content>,
+    machine: Arc<Machine>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    seen: Vec<u8>,
+    durable: Vec<u8>,
+    /// What makes `seen` of `durable`, in order.
+    unsynced: Vec<Change>,
+    /// Changes that have become durable so far.
+    synced: usize,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write { position: usize, bytes: Vec<u8> },
+    SetLength(usize),
+}
+
+impl Change {
+    /// Does the change to `content`; of a write, at most the first `limit` bytes.
+    fn apply(&self, content: &mut Vec<u8>, limit: usize) {
+        match self {
+            Self::SetLength(length) => content.resize(*length, 0),
+            Self::Write { position, bytes } => {
+                let bytes = &bytes[..bytes.len().min(limit)];
+                if !bytes.is_empty() {
+                    content.resize(content.len().max(position + bytes.len()), 0);
+                    content[*position..position + bytes.len()].copy_from_slice(bytes);
+                }
+            }
+        }
+    }
+}
+
+impl SimulatedFile {
+    fn change(&self, change: Change) {
+        let mut content = self.content.lock();
+        change.apply(&mut content.seen, usize::MAX);
+        content.unsynced.push(change);
+    }
+
+    fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+        let content = self.content.lock();
+        let mut left = content.durable.clone();
+        let whole = random.usize(..=content.unsynced.len());
+        for change in &content.unsynced[..whole] {
+            change.apply(&mut left, usize::MAX);
+        }
+        if let Some(torn @ Change::Write { bytes, .. }) = content.unsynced.get(whole) {
+            torn.apply(&mut left, random.usize(..=bytes.len()));
+        }
+        let content = Content { seen: left.clone(), durable: left, ..Content::default() };
+        Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
+    }
+}
+
+impl RangeFile for SimulatedFile {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let content = self.content.lock();
+        let from = (position as usize).min(content.seen.len());
+        let read = buffer.len().min(content.seen.len() - from);
+        buffer[..read].copy_from_slice(&content.seen[from..from + read]);
+        Ok(read)
+    }
+
+    fn is_cached(&self, _position: u64, _length: usize) -> bool {
+        true
+    }
+}
+
+impl DiskFile for SimulatedFile {
+    fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut faults = self.machine.faults.lock();
+        faults.writes += 1;
+        if let Some((left, error)) = &mut faults.write_limit {
+            if *left == 0 && !bytes.is_empty() {
+                return Err((*error).into());
+            }
+            bytes.truncate(*left as usize);
+            *left -= bytes.len() as u64;
+        }
+        drop(faults);
+        let written = bytes.len();
+        self.change(Change::Write { position: position as usize, bytes });
+        Ok(written)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        // As with a real disk, what counts is what was written before the sync began.
+        let begun_at = {
+            let content = self.content.lock();
+            content.synced + content.unsynced.len()
+        };
+        let mut faults = self.machine.faults.lock();
+        faults.syncs_waiting += 1;
+        while faults.syncs_held {
+            self.machine.syncs_released.wait(&mut faults);
+        }
+        faults.syncs_waiting -= 1;
+        if let Some(error) = faults.sync_error {
+            return Err(error.into());
+        }
+        faults.file_syncs += 1;
+        drop(faults);
+        let mut content = self.content.lock();
+        let Content { durable, unsynced, synced, .. } = &mut *content;
+        for change in unsynced.drain(..begun_at.saturating_sub(*synced)) {
+            change.apply(durable, usize::MAX);
+            *synced += 1;
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.change(Change::SetLength(length as usize));
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.content.lock().seen.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::write_all_at;
+    use super::*;
+
+    fn with_folder() -> SimulatedDisk {
+        let disk = SimulatedDisk::default();
+        disk.create_dir_all(Path::new("/data/a")).unwrap();
+        for folder in ["/", "/data", "/data/a"] {
+            disk.sync_dir(Path::new(folder)).unwrap();
+        }
+        disk
+    }
+
+    fn write(file: &dyn DiskFile, bytes: &[u8], position: u64) {
+        write_all_at(file, &mut [IoSlice::new(bytes)], position).unwrap();
+    }
+
+    #[test]
+    fn a_power_cut_leaves_what_was_synced_and_a_prefix_of_the_rest() {
+        let mut lengths = BTreeSet::new();
+        for seed in 0..200 {
+            let disk = with_folder();
+            let path = Path::new("/data/a/log");
+            let file = disk.create(path).unwrap();
+            write(&*file, b"synced", 0);
+            file.sync_data().unwrap();
+            disk.sync_dir(Path::new("/data/a")).unwrap();
+            write(&*file, b"first", 6);
+            write(&*file, b"second", 11);
+            disk.power_cut(seed);
+            let left = disk.content(path).unwrap();
+            assert!(left.starts_with(b"synced"), "seed {seed}");
+            assert!(b"syncedfirstsecond".starts_with(&left), "seed {seed}");
+            lengths.insert(left.len());
+        }
+        assert!(lengths.len() > 8, "tears at many places: {lengths:?}");
+    }
+
+    #[test]
+    fn a_name_that_was_not_synced_may_be_lost_and_a_renamed_folder_keeps_its_files() {
+        let (mut kept, mut lost) = (0, 0);
+        for seed in 0..50 {
+            let disk = with_folder();
+            disk.create(Path::new("/data/a/file")).unwrap();
+            disk.sync_dir(Path::new("/data/a")).unwrap();
+            disk.rename(Path::new("/data/a"), Path::new("/data/b")).unwrap();
+            disk.sync_dir(Path::new("/data")).unwrap();
+            disk.create(Path::new("/data/b/unsynced")).unwrap();
+            disk.power_cut(seed);
+            assert!(disk.open(Path::new("/data/a/file")).is_err());
+            assert!(disk.open(Path::new("/data/b/file")).is_ok());
+            match disk.open(Path::new("/data/b/unsynced")) {
+                Ok(_) => kept += 1,
+                Err(_) => lost += 1,
+            }
+        }
+        assert!(kept > 0 && lost > 0);
+    }
+
+    #[test]
+    fn a_full_disk_takes_part_of_a_write() {
+        let disk = with_folder();
+        let file = disk.create(Path::new("/data/a/log")).unwrap();
+        disk.fail_writes_after(3, Errno::NOSPC);
+        let error = write_all_at(&*file, &mut [IoSlice::new(b"12345")], 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(disk.content(Path::new("/data/a/log")).unwrap(), b"123");
+        disk.mend_writes();
+        write(&*file, b"12345", 0);
+        assert_eq!(file.length().unwrap(), 5);
+    }
+
+    #[test]
+    fn a_lock_is_free_again_when_dropped_or_when_the_machine_died() {
+        let disk = with_folder();
+        let path = Path::new("/data/.lock");
+        let held = disk.try_lock(path).unwrap().unwrap();
+        assert!(disk.try_lock(path).unwrap().is_none());
+        drop(held);
+        let _held = disk.try_lock(path).unwrap().unwrap();
+        let boot = disk.boot_id().unwrap();
+        disk.power_cut(1);
+        assert!(disk.try_lock(path).unwrap().is_some());
+        assert_ne!(boot, disk.boot_id().unwrap());
+    }
+}

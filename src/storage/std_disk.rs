@@ -1,0 +1,195 @@
+//! The machine's own file system.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::{Errno, ReadWriteFlags};
+
+use super::{Disk, DiskFile, Entry, Lock};
+use crate::record::range::RangeFile;
+
+/// Bytes between the places that [`RangeFile::is_cached`] probes. The kernel reads ahead and evicts in runs of pages, so a
+/// range whose probed pages are all there is almost surely there as a whole; a wrong guess costs one wait for the disk.
+const PROBE_STRIDE_BYTES: u64 = 128 * 1024;
+
+/// `std::fs` and the few calls it lacks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StdDisk;
+
+impl Disk for StdDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Arc::new(StdFile(file)))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Arc::new(StdFile(file)))
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(FileLock { _file: file }))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                entries.push(Entry { name, is_dir: entry.file_type()?.is_dir() });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn sync_all(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(path)?)?)
+    }
+
+    fn boot_id(&self) -> io::Result<String> {
+        Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    }
+}
+
+#[derive(Debug)]
+struct FileLock {
+    /// Closing it frees the lock.
+    _file: File,
+}
+
+impl Lock for FileLock {}
+
+#[derive(Debug)]
+struct StdFile(File);
+
+impl RangeFile for StdFile {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.0.as_fd())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match rustix::io::pread(&self.0, &mut buffer[filled..], position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn is_cached(&self, position: u64, length: usize) -> bool {
+        let Some(last_byte) = (position + length as u64).checked_sub(1) else { return true };
+        let probes = (position..last_byte).step_by(PROBE_STRIDE_BYTES as usize);
+        probes.chain([last_byte]).all(|probe| {
+            let mut byte = [0];
+            let read = rustix::io::preadv2(
+                &self.0,
+                &mut [IoSliceMut::new(&mut byte)],
+                probe,
+                ReadWriteFlags::NOWAIT,
+            );
+            // Only "would have to wait" is a no: a file system that cannot tell is read without asking.
+            !matches!(read, Err(Errno::AGAIN))
+        })
+    }
+}
+
+impl DiskFile for StdFile {
+    fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        Ok(rustix::io::pwritev(&self.0, parts, position)?)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Durability, read_file, replace_file, write_all_at};
+    use super::*;
+
+    #[test]
+    fn what_is_written_in_parts_reads_back_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StdDisk.create(&folder.path().join("file")).unwrap();
+        write_all_at(&*file, &mut [IoSlice::new(b""), IoSlice::new(b"head"), IoSlice::new(b"payload")], 3)
+            .unwrap();
+        let mut buffer = [0; 20];
+        assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 14);
+        assert_eq!(&buffer[..14], b"\0\0\0headpayload");
+        assert!(file.is_cached(0, 14));
+        assert!(file.is_cached(0, 0));
+        file.set_len(4).unwrap();
+        assert_eq!(file.length().unwrap(), 4);
+    }
+
+    #[test]
+    fn a_replaced_file_has_the_new_content_and_leaves_no_temporary() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint");
+        for content in [&b"old"[..], b"new content"] {
+            replace_file(&StdDisk, &path, content, Durability::Now).unwrap();
+            assert_eq!(read_file(&StdDisk, &path, 100).unwrap(), content);
+        }
+        assert_eq!(StdDisk.list(folder.path()).unwrap().len(), 1);
+        assert_eq!(read_file(&StdDisk, &path, 5).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".lock");
+        let held = StdDisk.try_lock(&path).unwrap();
+        assert!(held.is_some());
+        assert!(StdDisk.try_lock(&path).unwrap().is_none());
+        drop(held);
+        assert!(StdDisk.try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_boot_has_a_name() {
+        let boot = StdDisk.boot_id().unwrap();
+        assert!(!boot.is_empty());
+        assert_eq!(boot, StdDisk.boot_id().unwrap());
+    }
+}
