@@ -13,22 +13,21 @@ pub mod view;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-pub use state::{CatalogError, CatalogState, Change};
+pub use state::{AssignmentFault, CatalogError, CatalogState, Change};
 pub use view::{Topic, View};
 
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::log::config::{FlushMode, LogConfig};
-use crate::log::directory::LogDirectory;
-use crate::log::error::LogError;
-use crate::log::partition::Partition;
-use crate::record::builder::BatchBuilder;
-use crate::record::records::records;
+use crate::log::{LogDirectory, LogError, Partition};
+use crate::record::BatchBuilder;
+use crate::record::records::{records, split_batch};
 use crate::uuid::Uuid;
 
 /// Name of the catalog's own log. Not a topic: clients do not see it and cannot make one of that name.
@@ -49,11 +48,14 @@ const SNAPSHOT_AFTER: usize = 5000;
 /// Bytes that one read of the catalog log takes at start.
 const REPLAY_BYTES: usize = 1 << 20;
 
+/// Most that the records of one batch may decompress to; ours are not compressed.
+const RECORDS_MAX_BYTES: usize = 1 << 30;
+
 /// Segments of the catalog log, bytes: small, so that a snapshot lets the old ones go.
 const SEGMENT_BYTES: u64 = 4 << 20;
 
 type Step = Box<dyn FnOnce(&mut Batch) -> Answer + Send>;
-type Answer = Box<dyn FnOnce(Result<(), LogError>) + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
 
 /// The handle that all share.
 pub struct Catalog {
@@ -94,19 +96,25 @@ impl Catalog {
     ) -> Result<Self, CatalogError> {
         let flush = view::inherited_flush(config);
         let log = directory.partition(CATALOG_LOG, CATALOG_ID, 0, 0, Arc::new(log_config(flush)));
-        directory.recover(std::slice::from_ref(&log));
         let (mut state, replayed) = replay(&log)?;
         let view = View::of(&state, directory, config);
-        let cut = if directory.was_clean() { Vec::new() } else { directory.recover(&view.partitions()) };
-
         let mut batch = Batch { state: state.clone(), changes: Vec::new() };
-        for recovery in cut {
-            batch.push(Change::LeaderEpoch {
-                topic_id: recovery.partition.topic_id(),
-                partition: recovery.partition.index(),
-                leader_epoch: recovery.partition.leader_epoch() + 1,
-            });
-            recovery.partition.bump_leader_epoch(recovery.partition.leader_epoch() + 1);
+        if !directory.was_clean() {
+            let mut all = view.partitions();
+            all.push(Arc::clone(&log));
+            let recovered = directory.recover(&all);
+            for (partition, error) in recovered.failed {
+                error!(topic = partition.topic(), partition = partition.index(), %error, "partition not recovered");
+            }
+            for cut in recovered.cuts {
+                let topic = view.topic(&cut.topic);
+                if let Some(partition) = topic.and_then(|topic| topic.partition(cut.partition)) {
+                    let leader_epoch = partition.leader_epoch() + 1;
+                    partition.bump_leader_epoch(leader_epoch);
+                    let (topic_id, partition) = (partition.topic_id(), partition.index());
+                    batch.push(Change::LeaderEpoch { topic_id, partition, leader_epoch });
+                }
+            }
         }
         let mut writer = Writer {
             log,
@@ -154,8 +162,9 @@ impl Catalog {
             // The asker may have gone; its change stands.
             Box::new(move |kept| drop(reply.send(kept.map(|()| outcome))))
         });
-        self.steps.send(step).await.map_err(|_| LogError::Shutdown)?;
-        Ok(answered.await.map_err(|_| LogError::Shutdown)??)
+        let stopped = || CatalogError::NotStored(Arc::new(LogError::Shutdown));
+        self.steps.send(step).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?.map_err(CatalogError::NotStored)
     }
 
     /// A producer id that was never given before.
@@ -191,20 +200,24 @@ fn log_config(flush: FlushMode) -> LogConfig {
 fn replay(log: &Arc<Partition>) -> Result<(CatalogState, usize), CatalogError> {
     let mut state = CatalogState::default();
     let mut changes = 0;
-    let mut offset = log.offsets().log_start;
-    while offset < log.offsets().high_watermark {
-        let bytes = log.read(offset, REPLAY_BYTES, true)?.to_bytes()?;
-        let mut rest = bytes;
-        while let Some((batch, after)) = crate::record::batch::split_first(&rest) {
-            for record in records(&batch.0, batch.1)? {
+    let offsets = log.offsets()?;
+    let mut offset = offsets.log_start_offset;
+    while offset < offsets.high_watermark {
+        let mut bytes = BytesMut::new();
+        for range in log.read(offset, REPLAY_BYTES, true)?.ranges {
+            bytes.extend_from_slice(&range.read()?);
+        }
+        let mut bytes = bytes.freeze();
+        // The last batch of a read may be cut; the next read begins with it.
+        while let Some((header, payload)) = split_batch(&mut bytes) {
+            for record in records(&header, &payload, RECORDS_MAX_BYTES)? {
                 let record = record?;
                 if record.offset >= offset {
                     state.apply(&Change::from_record(record.value.as_deref().unwrap_or_default())?);
                     changes += 1;
                 }
             }
-            offset = batch.0.last_offset() + 1;
-            rest = after;
+            offset = header.last_offset() + 1;
         }
     }
     Ok((state, changes))
@@ -249,7 +262,7 @@ impl Writer {
                     step(&mut batch)
                 })
                 .collect();
-            let kept = self.append(&batch).await;
+            let kept = self.append(&batch).await.map_err(Arc::new);
             state = match &kept {
                 Ok(()) => batch.state,
                 Err(failure) => {
@@ -295,7 +308,7 @@ impl Writer {
         if self.since_snapshot < SNAPSHOT_AFTER + 2 * snapshot.len() {
             return;
         }
-        let first_of_snapshot = self.log.offsets().log_end;
+        let first_of_snapshot = self.log.offsets().map_or(0, |offsets| offsets.log_end_offset);
         let written = match self.write(&snapshot) {
             Ok(last) => self.log.durable(last + 1).await,
             Err(error) => Err(error),

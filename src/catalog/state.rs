@@ -10,10 +10,10 @@ use super::CATALOG_LOG;
 use super::records;
 use super::topic_config::InvalidConfig;
 use crate::config::{ConfigMap, MAX_PARTITIONS};
-use crate::log::error::LogError;
+use crate::log::LogError;
 use crate::protocol::api::decode;
 use crate::protocol::wire::{Chunks, DecodeError, Encode, Sink, Str, Wire};
-use crate::record::validate::InvalidBatch;
+use crate::record::InvalidBatch;
 use crate::uuid::Uuid;
 
 /// Longest topic name, bytes.
@@ -94,9 +94,27 @@ pub enum CatalogError {
     /// `delete.topic.enable` is false.
     #[error("Topic deletion is disabled.")]
     DeletionDisabled,
-    /// The change could not be stored.
+    /// One topic twice in a request.
+    #[error("Duplicate topic in the request.")]
+    Twice,
+    /// A topic to delete must be named by name or by id.
+    #[error("Topic name and topic ID: exactly one must be given.")]
+    NameXorId,
+    /// The change took longer than the client wanted to wait.
+    #[error("The request timed out; the change may still happen.")]
+    TimedOut,
+    /// The change could not be stored; everyone whose change was in the same batch hears of it.
     #[error(transparent)]
+    NotStored(Arc<LogError>),
+    /// A request failed as a whole.
+    #[error(transparent)]
+    Together(Arc<Self>),
+    /// The catalog's log cannot be read.
+    #[error("catalog log: {0}")]
     Log(#[from] LogError),
+    /// A file of the catalog's log cannot be read.
+    #[error("catalog log: {0}")]
+    Read(#[from] std::io::Error),
     /// The catalog's log has a batch that cannot be read.
     #[error("catalog log: {0}")]
     Batch(#[from] InvalidBatch),

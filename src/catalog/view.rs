@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use tracing::warn;
+
 use super::state::{CatalogState, Change, INTERNAL_TOPICS};
 use super::topic_config::{Inherited, effective};
 use crate::config::{Config, ConfigMap};
-use crate::log::config::{FlushMode, LogConfig};
-use crate::log::directory::LogDirectory;
-use crate::log::partition::Partition;
+use crate::log::{FlushMode, LogConfig, LogDirectory, Partition};
 use crate::uuid::Uuid;
 
 /// A topic and its partitions.
@@ -90,7 +90,11 @@ impl View {
                         if view.topics.get(&topic.name).is_some_and(|named| named.id == *topic_id) {
                             view.topics.remove(&topic.name);
                         }
-                        topic.partitions.iter().for_each(|partition| directory.delete(partition));
+                        for partition in &topic.partitions {
+                            if let Err(error) = directory.delete(partition) {
+                                warn!(%error, "folder of a deleted partition not removed; the next start will");
+                            }
+                        }
                     }
                 }
                 Change::BrokerConfigs { .. } => {

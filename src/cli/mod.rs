@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::broker::StartError;
 use crate::catalog::topic_config::InvalidConfig;
 use crate::config::ConfigError;
 
@@ -36,6 +37,10 @@ enum Command {
 enum CommandError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("the system gives no threads or signals: {0}")]
+    Runtime(#[from] std::io::Error),
     #[error("topic {topic:?}: {source}")]
     Topic { topic: String, source: InvalidConfig },
     #[error("defaults of topics: {source}")]

@@ -4,9 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing::warn;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
 
+use super::logging::START_TARGET;
 use super::{CommandError, logging};
+use crate::broker::Broker;
 use crate::catalog::topic_config::{self, Inherited, NOT_ACTED_ON, TopicConfig};
 use crate::config::{Config, ConfigMap, TopicSpec, default_name};
 
@@ -55,9 +59,49 @@ pub(super) fn run(flags: Flags) -> Result<(), CommandError> {
     for (place, name) in not_acted_on(&config) {
         warn!(place, name, "a topic config that is stored and described, but not acted on");
     }
-    // Seam: here the broker starts (`broker::Broker::start(config).await` on a runtime made here), runs until a signal, and
-    // its start errors become a variant of `CommandError`: one line, exit code 2.
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("ottla").build()?;
+    let ended = runtime.block_on(serve(config));
+    // Whatever still waits for a disk has nothing left to say.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(config: Config) -> Result<(), CommandError> {
+    // Before the broker is there to be stopped, so that no signal is lost.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let broker = Broker::start(config).await?;
+    let listeners: Vec<String> = broker.endpoints().iter().map(ToString::to_string).collect();
+    info!(
+        target: START_TARGET,
+        version = env!("CARGO_PKG_VERSION"),
+        listeners = listeners.join(","),
+        data = %broker.data().display(),
+        "ottla serves"
+    );
+    let mut signalled = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    signalled().await;
+    tokio::select! {
+        () = broker.stop() => {}
+        // Whoever asks twice does not want to wait; the next start recovers.
+        () = signalled() => {}
+    }
     Ok(())
+}
+
+/// A broker has a file a segment and a socket a client: it takes as many descriptors as it may.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// The checked configuration and the `OTTLA_` variables that mean nothing.

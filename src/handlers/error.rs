@@ -28,14 +28,13 @@ impl From<&InvalidBatch> for ErrorCode {
         match error {
             InvalidBatch::TooLarge { .. } => Self::MessageTooLarge,
             InvalidBatch::LargerThanSegment { .. } => Self::RecordListTooLarge,
-            InvalidBatch::Truncated { .. } | InvalidBatch::Length(_) | InvalidBatch::Checksum { .. } => {
-                Self::CorruptMessage
-            }
+            InvalidBatch::Length(_) | InvalidBatch::Checksum { .. } => Self::CorruptMessage,
+            InvalidBatch::Magic(0 | 1) => Self::InvalidRecord,
+            InvalidBatch::Magic(_) => Self::CorruptMessage,
             InvalidBatch::InvalidTimestamps { .. } => Self::InvalidTimestamp,
-            InvalidBatch::ZstdTooOld => Self::UnsupportedCompressionType,
-            InvalidBatch::TrailingBytes(_)
-            | InvalidBatch::Magic(_)
-            | InvalidBatch::UnknownCodec(_)
+            InvalidBatch::ZstdTooOld | InvalidBatch::UnknownCodec(_) => Self::UnsupportedCompressionType,
+            InvalidBatch::Truncated { .. }
+            | InvalidBatch::TrailingBytes(_)
             | InvalidBatch::BaseOffset(_)
             | InvalidBatch::RecordCount { .. }
             | InvalidBatch::ControlBatch
@@ -69,9 +68,10 @@ impl From<&CatalogError> for ErrorCode {
     fn from(error: &CatalogError) -> Self {
         match error {
             CatalogError::TopicName(_) | CatalogError::Collision { .. } => Self::InvalidTopicException,
-            CatalogError::Reserved(_) | CatalogError::AssignmentWithCount(_) | CatalogError::Twice => {
-                Self::InvalidRequest
-            }
+            CatalogError::Reserved(_)
+            | CatalogError::AssignmentWithCount(_)
+            | CatalogError::Twice
+            | CatalogError::NameXorId => Self::InvalidRequest,
             CatalogError::TopicExists(_) => Self::TopicAlreadyExists,
             CatalogError::UnknownTopic => Self::UnknownTopicOrPartition,
             CatalogError::UnknownTopicId => Self::UnknownTopicId,
@@ -86,6 +86,9 @@ impl From<&CatalogError> for ErrorCode {
             CatalogError::DeletionDisabled => Self::TopicDeletionDisabled,
             CatalogError::TimedOut => Self::RequestTimedOut,
             CatalogError::NotStored(error) => error.as_ref().into(),
+            CatalogError::Together(error) => error.as_ref().into(),
+            CatalogError::Log(error) => error.into(),
+            CatalogError::Read(_) => Self::KafkaStorageError,
             CatalogError::Batch(_) | CatalogError::Record(_) | CatalogError::LaterVersion { .. } => {
                 Self::UnknownServerError
             }

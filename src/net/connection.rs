@@ -4,18 +4,18 @@
 //! anything else is begun when all before it has been answered, as in Kafka.
 
 use std::collections::VecDeque;
-use std::future::{Future, pending, poll_fn};
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use crate::handlers::{Begun, Outcome, Refusal, Session, accept};
 use crate::net::budget::{Budget, FREE_FRAME_BYTES, Share};
 use crate::net::frame::{FrameBuffer, FrameError, SIZE_BYTES as FRAME_SIZE_BYTES};
 use crate::net::transmit;
@@ -32,48 +32,6 @@ const MOST_PENDING: usize = 256;
 
 /// Bytes of finished answers that are gathered before they are sent.
 const GATHER_BYTES: usize = 64 << 10;
-
-/// What a server makes of frames; implemented above, so that sockets know nothing of requests.
-pub trait Service: Send + 'static {
-    /// Looks at a frame: how to begin it.
-    ///
-    /// # Errors
-    /// A frame that cannot be answered; the connection is closed.
-    fn accept(&self, frame: Bytes) -> Result<Request, Refusal>;
-}
-
-/// A decoded request that has not begun.
-pub struct Request {
-    /// Whether it may begin while earlier requests of its kind are unanswered.
-    pub overlapping: bool,
-    /// Runs when its turn has come.
-    pub begin: Pin<Box<dyn Future<Output = Begun> + Send>>,
-}
-
-/// What beginning a request has come to.
-pub enum Begun {
-    /// Done.
-    Done(Outcome),
-    /// The rest runs while later requests begin.
-    Later(Pin<Box<dyn Future<Output = Outcome> + Send>>),
-}
-
-/// How a request ends.
-pub enum Outcome {
-    /// Writes the answer's whole frame.
-    Answer(Box<dyn FnOnce(&mut Chunks) + Send>),
-    /// No answer is wanted (Produce with acks=0).
-    Silence,
-    /// The connection must be closed, for this reason.
-    Close(String),
-}
-
-/// Why a frame is not answered.
-#[derive(Debug)]
-pub struct Refusal {
-    /// For the log: API, version, place and reason.
-    pub reason: String,
-}
 
 /// Limits of one connection.
 #[derive(Clone, Debug)]
@@ -113,13 +71,13 @@ struct Pending {
 pub async fn serve(
     stream: TcpStream,
     peer: SocketAddr,
-    service: impl Service,
+    session: Session,
     limits: Limits,
     stop: tokio_util::sync::CancellationToken,
 ) {
     let mut connection = Connection {
         stream,
-        service,
+        session,
         incoming: FrameBuffer::new(limits.request_max_bytes),
         share: None,
         pending: VecDeque::new(),
@@ -140,15 +98,15 @@ pub async fn serve(
         End::Idle => debug!(%peer, "connection closed: idle for connections.max.idle.ms"),
         End::Socket(error) => debug!(%peer, %error, "connection lost"),
         End::Frame(error) => warn!(%peer, %error, "connection closed: not a Kafka request"),
-        End::Refused(Refusal { reason }) => warn!(%peer, reason, "connection closed: request cannot be answered"),
+        End::Refused(reason) => warn!(%peer, %reason, "connection closed: request cannot be answered"),
         End::Closed(reason) => info!(%peer, reason, "connection closed"),
         End::Slow { size } => warn!(%peer, size, "connection closed: its frame did not arrive in time"),
     }
 }
 
-struct Connection<S> {
+struct Connection {
     stream: TcpStream,
-    service: S,
+    session: Session,
     incoming: FrameBuffer,
     /// The part of the global budget that the frame under way holds.
     share: Option<Share>,
@@ -161,7 +119,7 @@ struct Connection<S> {
     limits: Limits,
 }
 
-impl<S: Service> Connection<S> {
+impl Connection {
     async fn run(&mut self) -> End {
         loop {
             match self.begin_requests().await {
@@ -206,7 +164,7 @@ impl<S: Service> Connection<S> {
             };
             self.frame_deadline = None;
             let bytes = frame.len();
-            let request = self.service.accept(frame).map_err(End::Refused)?;
+            let request = accept(&self.session, frame).map_err(End::Refused)?;
             let state = if request.overlapping {
                 request.begin.await
             } else {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use rustix::net::SendFlags;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -100,7 +100,7 @@ async fn send_range(stream: &TcpStream, range: &mut FileRange) -> io::Result<()>
             })
             .await?;
         if sent == 0 {
-            return Err(truncated(range));
+            return Err(range.truncated());
         }
         range.position += sent as u64;
         range.length -= sent;
@@ -116,27 +116,8 @@ async fn warm(range: &FileRange, step: usize) -> io::Result<()> {
 /// Reads a whole range: at once if it is cached, else on a thread that may wait.
 async fn read(range: &FileRange) -> io::Result<Bytes> {
     if range.file.is_cached(range.position, range.length) {
-        return read_now(range);
+        return range.read();
     }
     let range = range.clone();
-    tokio::task::spawn_blocking(move || read_now(&range)).await?
-}
-
-fn read_now(range: &FileRange) -> io::Result<Bytes> {
-    let mut bytes = BytesMut::zeroed(range.length);
-    let mut filled = 0;
-    while filled < range.length {
-        match range.file.read_at(&mut bytes[filled..], range.position + filled as u64)? {
-            0 => return Err(truncated(range)),
-            read => filled += read,
-        }
-    }
-    Ok(bytes.freeze())
-}
-
-fn truncated(range: &FileRange) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        format!("{:?} ends before {} + {} bytes", range.file, range.position, range.length),
-    )
+    tokio::task::spawn_blocking(move || range.read()).await?
 }

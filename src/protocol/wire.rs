@@ -223,11 +223,7 @@ impl Chunks {
         for chunk in self.sealed().drain(..) {
             match chunk {
                 Chunk::Bytes(bytes) => out.put(bytes),
-                Chunk::File(range) => {
-                    let start = out.len();
-                    out.resize(start + range.length, 0);
-                    range.file.read_at(&mut out[start..], range.position)?;
-                }
+                Chunk::File(range) => out.put(range.read()?),
             }
         }
         Ok(out.freeze())

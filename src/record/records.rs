@@ -5,7 +5,7 @@ use std::io::Read;
 use bytes::Bytes;
 
 use super::TimestampType;
-use super::batch::BatchHeader;
+use super::batch::{BatchHeader, HEADER_BYTES};
 use super::compression::{Codec, Decompress, decompress_stream};
 use super::validate::InvalidBatch;
 use super::walk::{
@@ -36,6 +36,16 @@ pub struct Header {
     pub key: Bytes,
     /// The value; `None` is null.
     pub value: Option<Bytes>,
+}
+
+/// Takes the batch at the front of stored batches; `None` where what is left holds no whole batch.
+pub fn split_batch(batches: &mut Bytes) -> Option<(BatchHeader, Bytes)> {
+    let header = BatchHeader::parse(batches).ok()?;
+    if batches.len() < header.size_bytes() {
+        return None;
+    }
+    let mut batch = batches.split_to(header.size_bytes());
+    Some((header, batch.split_off(HEADER_BYTES)))
 }
 
 /// The records of the batch that `header` and `payload` are, in order. The keys and values are slices of the payload, or
