@@ -185,17 +185,33 @@ func messages(topic string, partition int32, first, end int) []*kgo.Record {
 
 // produce sends all and then waits for all: what is for one partition and fits leaves in one batch.
 func (s *suite) produce(records []*kgo.Record, options ...kgo.Opt) error {
-	client := s.newClient(append([]kgo.Opt{kgo.ManualFlushing(), kgo.MaxBufferedRecords(20_000)}, options...)...)
+	// Flushed earlier, a batch could leave while records still wait for the client to learn the topic's partitions.
+	ready := make(readyRecords, 2*len(records))
+	client := s.newClient(append([]kgo.Opt{
+		kgo.ManualFlushing(), kgo.MaxBufferedRecords(20_000), kgo.WithHooks(ready),
+	}, options...)...)
 	defer client.Close()
 	var first kgo.FirstErrPromise
 	for _, record := range records {
-		client.Produce(s.ctx, record, first.Promise())
+		note := first.Promise()
+		client.Produce(s.ctx, record, func(record *kgo.Record, err error) {
+			ready <- struct{}{}
+			note(record, err)
+		})
+	}
+	for range records {
+		<-ready
 	}
 	if err := client.Flush(s.ctx); err != nil {
 		return err
 	}
 	return first.Err()
 }
+
+// readyRecords receives something for each record that has its place in a batch or has failed.
+type readyRecords chan struct{}
+
+func (r readyRecords) OnProduceRecordPartitioned(*kgo.Record, int32) { r <- struct{}{} }
 
 func (s *suite) mustProduce(records []*kgo.Record, options ...kgo.Opt) {
 	if err := s.produce(records, options...); err != nil {

@@ -58,7 +58,9 @@ func (s *suite) namesVersions() {
 	response := must(kmsg.NewPtrApiVersionsRequest().RequestWith(s.ctx, s.client))
 	check(kerr.ErrorForCode(response.ErrorCode) == nil, "error %d", response.ErrorCode)
 	for key, want := range served {
-		at := slices.IndexFunc(response.ApiKeys, func(k kmsg.ApiVersionsResponseApiKey) bool { return k.ApiKey == key.Int16() })
+		at := slices.IndexFunc(response.ApiKeys, func(named kmsg.ApiVersionsResponseApiKey) bool {
+			return named.ApiKey == key.Int16()
+		})
 		check(at >= 0, "%s is not served", key.Name())
 		named := response.ApiKeys[at]
 		check(named.MinVersion <= want.min && want.max <= named.MaxVersion, "%s is served from %d to %d",
@@ -80,7 +82,8 @@ func (s *suite) producesWithEachVersion() {
 
 func (s *suite) fetchesWithEachVersion() {
 	topic := s.create("fetch-versions", 1, nil)
-	s.mustProduce(messages(topic, 0, 0, 100), kgo.ProducerBatchMaxBytes(1000), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	uncompressed := kgo.ProducerBatchCompression(kgo.NoCompression())
+	s.mustProduce(messages(topic, 0, 0, 100), kgo.ProducerBatchMaxBytes(1000), uncompressed)
 	s.eachVersion(kmsg.Fetch, func(_ int16, client *kgo.Client) {
 		comesBack(messages(topic, 0, 0, 100), s.poll(client, 100))
 	}, from(topic, 0, kgo.NewOffset().AtStart()))
@@ -96,7 +99,8 @@ func (s *suite) listsOffsetsWithEachVersion() {
 			timestamp            int64
 			wantOffset, wantTime int64
 		}{
-			{1, -1, 100, -1}, {1, -2, 0, -1}, {1, ms + 41, 5, ms + 50}, {1, ms + 991, -1, -1}, {7, -3, 99, ms + 990}, {8, -4, 0, -1}, {9, -5, -1, -1},
+			{1, -1, 100, -1}, {1, -2, 0, -1}, {1, ms + 41, 5, ms + 50}, {1, ms + 991, -1, -1},
+			{7, -3, 99, ms + 990}, {8, -4, 0, -1}, {9, -5, -1, -1}, {11, -6, -1, -1},
 		} {
 			if version < list.since {
 				continue
@@ -139,7 +143,9 @@ func (s *suite) describesWithEachVersion() {
 }
 
 // fetch sends one request of a fetch session: what it wants of a topic from now on, and what no more.
-func (s *suite) fetch(id kadm.TopicID, session, epoch int32, offsets map[int32]int64, forgotten ...int32) *kmsg.FetchResponse {
+func (s *suite) fetch(
+	id kadm.TopicID, session, epoch int32, offsets map[int32]int64, forgotten ...int32,
+) *kmsg.FetchResponse {
 	request := kmsg.NewPtrFetchRequest()
 	request.MaxWaitMillis, request.MinBytes, request.MaxBytes = 100, 1, 1<<20
 	request.SessionID, request.SessionEpoch = session, epoch
@@ -198,8 +204,10 @@ func (s *suite) keepsAFetchSession() {
 func (s *suite) refusesABadFetchSession() {
 	id := s.describe(s.create("bad-session", 1, nil)).ID
 	session := s.fetch(id, 0, 0, map[int32]int64{0: 0}).SessionID
-	fails("an epoch too high", kerr.InvalidFetchSessionEpoch, kerr.ErrorForCode(s.fetch(id, session, 7, nil).ErrorCode))
-	fails("an unknown session", kerr.FetchSessionIDNotFound, kerr.ErrorForCode(s.fetch(id, session^0x5555, 1, nil).ErrorCode))
+	tooHigh := s.fetch(id, session, 7, nil)
+	fails("an epoch too high", kerr.InvalidFetchSessionEpoch, kerr.ErrorForCode(tooHigh.ErrorCode))
+	unknown := s.fetch(id, session^0x5555, 1, nil)
+	fails("an unknown session", kerr.FetchSessionIDNotFound, kerr.ErrorForCode(unknown.ErrorCode))
 	answers("the right epoch after that", s.fetch(id, session, 1, nil), map[int32]int64{})
 }
 

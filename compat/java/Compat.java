@@ -63,13 +63,13 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
 /** Apache Kafka's Java producer, consumer (without a group) and admin client against the broker at BOOTSTRAP. */
 public final class Compat {
     private static final String BOOTSTRAP = Objects.requireNonNull(System.getenv("BOOTSTRAP"), "BOOTSTRAP is not set");
-    /** Command that takes `restart` (SIGKILL, then a start on the same port and data); null if the broker is not ours. */
+    /** Command that takes `restart` (SIGKILL, a start on the same port and data); null if the broker is not ours. */
     private static final String BROKER = System.getenv("BROKER");
     private static final Duration DEADLINE = Duration.ofSeconds(60);
     private static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
     /**
-     * Where the timestamps of a test begin: a whole second, far enough back that no broker finds a record in the future,
-     * and well within 24 hours, after which Kafka forgets a producer by the times of its records.
+     * Where the timestamps of a test begin: a whole second, far enough back that no broker finds a record in the
+     * future, and well within 24 hours, after which Kafka forgets a producer by the times of its records.
      */
     private static final long START_MS = System.currentTimeMillis() / 1000 * 1000 - Duration.ofHours(1).toMillis();
 
@@ -168,8 +168,8 @@ public final class Compat {
             var bad = new NewTopic(other, 1, (short) 1).configs(Map.of(config.getKey(), config.getValue()));
             fails(InvalidConfigurationException.class, () -> createNow(bad));
         }
-        await(admin.createTopics(List.of(new NewTopic(other, 1, (short) 1)), new CreateTopicsOptions().validateOnly(true))
-            .all());
+        var validateOnly = new CreateTopicsOptions().validateOnly(true);
+        await(admin.createTopics(List.of(new NewTopic(other, 1, (short) 1)), validateOnly).all());
         check(!await(admin.listTopics().names()).contains(other), "a refused or only validated topic is listed");
     }
 
@@ -334,8 +334,7 @@ public final class Compat {
         // The latest time stands in the middle of the log.
         List<Integer> seconds = List.of(0, 10, 20, 90, 30, 40);
         for (int second : seconds) {
-            var one = new ProducerRecord<>(topic, 0, START_MS + second * 1000L, bytes("key"), bytes("second " + second));
-            produce(settings(), List.of(one));
+            produce(settings(), List.of(message(topic, 0, second * 100)));
         }
         equal(0L, offset(topic, 0, OffsetSpec.earliest()).offset(), "earliest");
         equal(6L, offset(topic, 0, OffsetSpec.latest()).offset(), "latest");
@@ -345,7 +344,7 @@ public final class Compat {
         equal(2L, offset(topic, 0, OffsetSpec.forTimestamp(START_MS + 10_001)).offset(), "offset by time");
         equal(START_MS + 20_000, offset(topic, 0, OffsetSpec.forTimestamp(START_MS + 10_001)).timestamp(),
             "time of that offset");
-        equal(3L, offset(topic, 0, OffsetSpec.forTimestamp(START_MS + 50_000)).offset(), "first offset not before a time");
+        equal(3L, offset(topic, 0, OffsetSpec.forTimestamp(START_MS + 50_000)).offset(), "first not before a time");
         equal(-1L, offset(topic, 0, OffsetSpec.forTimestamp(START_MS + 90_001)).offset(), "offset by a time after all");
         equal(0L, offset(topic, 0, OffsetSpec.earliestLocal()).offset(), "earliest local");
         equal(-1L, offset(topic, 0, OffsetSpec.latestTiered()).offset(), "latest tiered");
@@ -530,8 +529,8 @@ public final class Compat {
         var bad = new AlterConfigOp(new ConfigEntry("retention.ms", "soon"), OpType.SET);
         fails(InvalidConfigurationException.class,
             () -> await(admin.incrementalAlterConfigs(Map.of(resource, List.of(good, bad))).all()));
-        await(admin.incrementalAlterConfigs(Map.of(resource, List.of(good)), new AlterConfigsOptions().validateOnly(true))
-            .all());
+        var validateOnly = new AlterConfigsOptions().validateOnly(true);
+        await(admin.incrementalAlterConfigs(Map.of(resource, List.of(good)), validateOnly).all());
         alter(topic, "max.message.bytes", "54321", OpType.SET);
         until("a later change", () -> config(topic).get("max.message.bytes").value().equals("54321"));
         equal(ConfigSource.DEFAULT_CONFIG, config(topic).get("segment.bytes").source(), "source of what was refused");
@@ -554,7 +553,7 @@ public final class Compat {
         equal(TimestampType.CREATE_TIME, records.get(0).timestampType(), "kind of time before");
         equal(TimestampType.LOG_APPEND_TIME, records.get(1).timestampType(), "kind of time after");
         equal(records.get(1).timestamp(), acknowledged.timestamp(), "time acknowledged");
-        check(before <= acknowledged.timestamp() && acknowledged.timestamp() <= after, "time is not that of the append");
+        check(before <= acknowledged.timestamp() && acknowledged.timestamp() <= after, "not the time of the append");
     }
 
     // --- a crash ---
@@ -639,7 +638,7 @@ public final class Compat {
             default -> List.of();
         };
         byte[] key = n % 5 == 3 ? null : bytes("key-" + partition + "-" + n);
-        byte[] value = n % 7 == 6 ? null : bytes("value of record " + n + " in partition " + partition + " \u00e9\u4e2d");
+        byte[] value = n % 7 == 6 ? null : bytes("value of record " + n + " in " + partition + " \u00e9\u4e2d");
         return new ProducerRecord<>(topic, partition, START_MS + n * 10L, key, value, headers);
     }
 
@@ -713,7 +712,8 @@ public final class Compat {
             var wanted = sent.get(n);
             var found = received.get(n);
             String where = " of record " + n + " in " + found.topic() + "-" + found.partition();
-            equal(wanted.topic() + "-" + wanted.partition(), found.topic() + "-" + found.partition(), "partition" + where);
+            equal(wanted.topic(), found.topic(), "topic" + where);
+            equal(wanted.partition(), found.partition(), "partition" + where);
             check(Arrays.equals(wanted.key(), found.key()), "another key" + where);
             check(Arrays.equals(wanted.value(), found.value()), "another value" + where);
             equal(List.of(wanted.headers().toArray()), List.of(found.headers().toArray()), "headers" + where);
@@ -785,10 +785,9 @@ public final class Compat {
             System.out.println("PASS java " + sentence);
         } catch (Exception | AssertionError error) {
             failed++;
-            var place = Arrays.stream(error.getStackTrace()).filter(f -> f.getClassName().equals("Compat"))
-                .filter(f -> !Set.of("check", "equal", "fails", "await", "until").contains(f.getMethodName())).findFirst();
-            System.out.println("FAIL java " + sentence + ": " + error.toString().replace('\n', ' ')
-                + place.map(f -> " (line " + f.getLineNumber() + ")").orElse(""));
+            String lines = Arrays.stream(error.getStackTrace()).filter(frame -> frame.getClassName().equals("Compat"))
+                .map(frame -> "" + frame.getLineNumber()).collect(Collectors.joining(" < "));
+            System.out.println("FAIL java " + sentence + ": " + error.toString().replace('\n', ' ') + " at " + lines);
         }
     }
 
