@@ -75,12 +75,15 @@ def fresh_name():
 
 
 def mixed_records(count, partitions):
-    """Records with and without key, value and headers, one step of time apart, spread evenly over the partitions."""
+    """Records with and without key, value and headers, one step of time apart, spread evenly over the partitions.
+
+    None lacks both key and value: kafka-python does not send such.
+    """
     return [
         Record(
             partition=n % partitions,
             key=None if n % 7 == 0 else b"key-%d" % (n % 10),
-            value=None if n % 11 == 0 else b"value %d " % n * (n % 20 + 1),
+            value=None if n % 7 == 3 else b"value %d " % n * (n % 20 + 1),
             headers=[] if n % 3 == 0 else [("n", b"%d" % n), ("empty", b""), ("Größe", b"\x00\xff"), ("n", b"again")],
             timestamp=START_MS + n * STEP_MS,
         )
@@ -88,9 +91,13 @@ def mixed_records(count, partitions):
     ]
 
 
+def plain_record(n, partitions=1):
+    """A small numbered record with nothing but a value."""
+    return Record(n % partitions, None, b"record %d" % n, [], START_MS + n)
+
+
 def plain_records(count, partitions=1):
-    """Small numbered records with nothing but a value."""
-    return [Record(n % partitions, None, b"record %d" % n, [], START_MS + n) for n in range(count)]
+    return [plain_record(n, partitions) for n in range(count)]
 
 
 def large_record():
@@ -106,6 +113,24 @@ def by_partition(records):
     return partitions
 
 
-def broker(action):
-    """Kills or restarts the broker; returns when that is done."""
-    subprocess.run([BROKER, action], check=True, stdout=sys.stderr)
+def crash_under_load(offer, partitions):
+    """Offers records all the time while the broker is killed, some more while it is away, then restarts it.
+
+    Returns all the records that were offered.
+    """
+    offered = []
+
+    def offer_next():
+        offered.append(plain_record(len(offered), partitions))
+        offer(offered[-1])
+
+    while len(offered) < 5000:
+        offer_next()
+    killing = subprocess.Popen([BROKER, "kill"], stdout=sys.stderr)
+    while killing.poll() is None:
+        offer_next()
+    equal(killing.returncode, 0, "the exit status of the kill")
+    for _ in range(5000):
+        offer_next()
+    subprocess.run([BROKER, "restart"], check=True, stdout=sys.stderr)
+    return offered
