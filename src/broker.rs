@@ -165,20 +165,23 @@ impl Broker {
             let probe = |source| StartError::Probe { endpoint: endpoint.clone(), source };
             let bound = listener.local_addr().map_err(probe)?;
             let advertised = self.shared.config.advertised(&endpoint.name).cloned();
-            let told = advertised.clone().unwrap_or_else(|| Endpoint { port: bound.port(), ..endpoint.clone() });
+            let told =
+                advertised.clone().unwrap_or_else(|| Endpoint { port: bound.port(), ..endpoint.clone() });
             let (shared, per_connection) = (Arc::clone(&self.shared), connection_limits.clone());
             let name = endpoint.name.clone();
             let serve = move |stream: TcpStream, peer: SocketAddr| {
                 let session = session(&shared, &name, advertised.as_ref(), &stream, peer);
                 connection::serve(stream, peer, session, per_connection.clone(), shared.stopping.clone())
             };
-            let accepting = accept(listener, limits.clone(), self.shared.stopping.clone(), self.tasks.clone(), serve);
+            let accepting =
+                accept(listener, limits.clone(), self.shared.stopping.clone(), self.tasks.clone(), serve);
             self.tasks.spawn(accepting);
             probe::ask_metadata(bound).await.map_err(probe)?;
             self.endpoints.push(told);
         }
         if let Some(path) = &self.ready_file {
-            let lines: String = self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
+            let lines: String =
+                self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
             write_by_rename(path, &lines)
                 .map_err(|source| StartError::ReadyFile { path: path.clone(), source })?;
         }
@@ -209,7 +212,10 @@ impl Broker {
         self.shared.stopping.cancel();
         self.tasks.close();
         if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            warn!(connections = self.tasks.len(), "stopping while connections have not taken their last answers");
+            warn!(
+                connections = self.tasks.len(),
+                "stopping while connections have not taken their last answers"
+            );
         }
         self.catalog_stop.cancel();
         self.directory.close().await;
@@ -226,9 +232,11 @@ fn session(
 ) -> Session {
     let endpoint = match (advertised, stream.local_addr()) {
         (Some(advertised), _) => advertised.clone(),
-        (None, Ok(local)) => {
-            Endpoint { name: name.to_owned(), host: local.ip().to_canonical().to_string(), port: local.port() }
-        }
+        (None, Ok(local)) => Endpoint {
+            name: name.to_owned(),
+            host: local.ip().to_canonical().to_string(),
+            port: local.port(),
+        },
         // The socket is gone already; nobody will read the address.
         (None, Err(_)) => Endpoint { name: name.to_owned(), host: String::new(), port: 0 },
     };

@@ -73,8 +73,10 @@ pub enum CatalogError {
     #[error("Excessively large number of partitions per request.")]
     TooManyPartitions,
     /// A number of replicas that one node does not have.
-    #[error("Unable to replicate the partition {0} time(s): The target replication factor of {0} cannot be reached \
-             because only 1 broker(s) are registered.")]
+    #[error(
+        "Unable to replicate the partition {0} time(s): The target replication factor of {0} cannot be reached \
+             because only 1 broker(s) are registered."
+    )]
     ReplicationFactor(i16),
     /// A replication factor of zero or below.
     #[error("Replication factor must be larger than 0, or -1 to use the default value.")]

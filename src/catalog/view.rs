@@ -122,7 +122,13 @@ impl View {
         let log_config = Arc::new(effective(&topic.configs, &self.inherited(config)));
         for index in partitions.len() as i32..topic.partitions {
             let leader_epoch = topic.leader_epochs.get(&index).copied().unwrap_or_default();
-            partitions.push(directory.partition(name, topic.id, index, leader_epoch, Arc::clone(&log_config)));
+            partitions.push(directory.partition(
+                name,
+                topic.id,
+                index,
+                leader_epoch,
+                Arc::clone(&log_config),
+            ));
         }
         let configs = topic.configs.clone();
         let topic = Arc::new(Topic { name: Arc::clone(name), id: topic.id, configs, partitions });
@@ -162,7 +168,9 @@ impl View {
 
     /// Topics from `name` on (inclusive), by name.
     pub fn topics_from(&self, name: &str) -> impl Iterator<Item = &Arc<Topic>> {
-        self.topics.range::<str, _>((std::ops::Bound::Included(name), std::ops::Bound::Unbounded)).map(|(_, t)| t)
+        self.topics
+            .range::<str, _>((std::ops::Bound::Included(name), std::ops::Bound::Unbounded))
+            .map(|(_, t)| t)
     }
 
     /// The partitions of all topics.
@@ -185,5 +193,6 @@ pub(super) fn default_log_config() -> LogConfig {
 /// The flush mode that the broker was started with.
 pub fn inherited_flush(config: &Config) -> FlushMode {
     let none = ConfigMap::new();
-    effective(&none, &Inherited { dynamic_node: &none, dynamic_default: &none, fixed: config.explicit() }).flush
+    effective(&none, &Inherited { dynamic_node: &none, dynamic_default: &none, fixed: config.explicit() })
+        .flush
 }

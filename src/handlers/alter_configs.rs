@@ -23,7 +23,8 @@ pub async fn handle(cx: RequestContext, request: AlterConfigsRequest) -> AlterCo
             (config.name.to_string(), config.value.as_ref().map(ToString::to_string))
         };
         let entries = configs.configs.iter().map(entry).collect();
-        let altered = alter(&cx, &resource, &repeated, Alteration::Replace(entries), request.validate_only).await;
+        let altered =
+            alter(&cx, &resource, &repeated, Alteration::Replace(entries), request.validate_only).await;
         let failed = altered.err();
         responses.push(AlterConfigsResourceResponse {
             error_code: failed.as_ref().map_or(0, |(code, _)| (*code).into()),
@@ -119,7 +120,8 @@ fn topic_change(
         Alteration::Replace(entries) => replacement(entries),
     }
     .map_err(refusal)?;
-    let (dynamic_node, dynamic_default) = (batch.state().broker_configs(node), batch.state().broker_configs(""));
+    let (dynamic_node, dynamic_default) =
+        (batch.state().broker_configs(node), batch.state().broker_configs(""));
     let inherited = Inherited { dynamic_node: &dynamic_node, dynamic_default: &dynamic_default, fixed };
     topic_config::validate(&configs, &inherited).map_err(refusal)?;
     Ok(Change::TopicConfigs { topic_id: topic.id, configs })

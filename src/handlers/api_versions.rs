@@ -3,9 +3,9 @@
 use super::{RequestContext, TABLE};
 use crate::protocol::ErrorCode;
 use crate::protocol::api::Api;
+use crate::protocol::messages::ApiVersions;
 use crate::protocol::messages::Produce;
 use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
-use crate::protocol::messages::ApiVersions;
 
 /// Answers what this broker serves.
 pub async fn handle(cx: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -18,7 +18,8 @@ pub async fn handle(cx: RequestContext, request: ApiVersionsRequest) -> ApiVersi
 fn check(cx: &RequestContext, request: &ApiVersionsRequest) -> Result<(), ErrorCode> {
     // From version 3 on clients name themselves, and what they say ends up in metrics. KIP-511.
     let named = cx.version < 3
-        || is_software_text(&request.client_software_name) && is_software_text(&request.client_software_version);
+        || is_software_text(&request.client_software_name)
+            && is_software_text(&request.client_software_version);
     if !named {
         return Err(ErrorCode::InvalidRequest);
     }

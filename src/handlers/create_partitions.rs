@@ -39,7 +39,9 @@ pub async fn handle(cx: RequestContext, request: CreatePartitionsRequest) -> Cre
         topics.iter().map(&mut decide).collect::<Vec<Result<(), CatalogError>>>()
     });
     let results = match added.await {
-        Ok(added) => request.topics.into_iter().zip(added).map(|(topic, added)| answer(topic, added.as_ref().err())),
+        Ok(added) => {
+            request.topics.into_iter().zip(added).map(|(topic, added)| answer(topic, added.as_ref().err()))
+        }
         Err(error) => {
             let answers = request.topics.into_iter().map(|topic| answer(topic, Some(&error)));
             return CreatePartitionsResponse { results: answers.collect(), ..Default::default() };

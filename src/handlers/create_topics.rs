@@ -35,7 +35,8 @@ pub async fn handle(cx: RequestContext, request: CreateTopicsRequest) -> CreateT
     }
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let created = create(&cx, planned, request.validate_only, timeout).await;
-    let topics = request.topics.into_iter().zip(created).map(|(topic, created)| answer(&cx, topic.name, created));
+    let topics =
+        request.topics.into_iter().zip(created).map(|(topic, created)| answer(&cx, topic.name, created));
     // A name given twice is answered once.
     let mut answered = std::collections::HashSet::new();
     let topics = topics.filter(|topic| answered.insert(topic.name.clone())).collect();
@@ -82,7 +83,10 @@ fn assigned(cx: &RequestContext, topic: &CreatableTopic) -> Result<i32, CatalogE
     if indexes.iter().enumerate().any(|(at, index)| at as i32 != *index) {
         return Err(CatalogError::ReplicaAssignment(AssignmentFault::NotConsecutive));
     }
-    validate_replicas(topic.assignments.iter().map(|assignment| assignment.broker_ids.as_slice()), cx.node_id())?;
+    validate_replicas(
+        topic.assignments.iter().map(|assignment| assignment.broker_ids.as_slice()),
+        cx.node_id(),
+    )?;
     Ok(indexes.len() as i32)
 }
 

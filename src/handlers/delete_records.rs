@@ -30,7 +30,8 @@ async fn delete(cx: &RequestContext, topic: &str, wanted: &DeleteRecordsPartitio
     if topic.is_internal() {
         return Err(ErrorCode::InvalidTopicException);
     }
-    let partition = topic.partition(wanted.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?.clone();
+    let partition =
+        topic.partition(wanted.partition_index).ok_or(ErrorCode::UnknownTopicOrPartition)?.clone();
     let config = partition.config();
     if config.compact && !config.delete {
         return Err(ErrorCode::PolicyViolation);

@@ -68,12 +68,13 @@ async fn delete(cx: &RequestContext, wanted: Vec<DeletableTopic>) -> Vec<Deletab
             wanted.iter().map(|topic| failed(topic, ErrorCode::from(&error), &error.to_string())).collect()
         }
         Ok(deleted) => {
-            let answer = |(topic, deleted): (&DeletableTopic, Result<(Str, Uuid), CatalogError>)| match deleted {
-                Ok((name, topic_id)) => {
-                    DeletableTopicResult { name: Some(name), topic_id, ..Default::default() }
-                }
-                Err(error) => failed(topic, ErrorCode::from(&error), &error.to_string()),
-            };
+            let answer =
+                |(topic, deleted): (&DeletableTopic, Result<(Str, Uuid), CatalogError>)| match deleted {
+                    Ok((name, topic_id)) => {
+                        DeletableTopicResult { name: Some(name), topic_id, ..Default::default() }
+                    }
+                    Err(error) => failed(topic, ErrorCode::from(&error), &error.to_string()),
+                };
             wanted.iter().zip(deleted).map(answer).collect()
         }
     }

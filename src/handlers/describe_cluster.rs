@@ -16,7 +16,9 @@ const CONTROLLERS: i8 = 2;
 pub async fn handle(cx: RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
     let refused = match request.endpoint_type {
         BROKERS => None,
-        CONTROLLERS => Some((ErrorCode::MismatchedEndpointType, "This is a broker endpoint, not a controller's.")),
+        CONTROLLERS => {
+            Some((ErrorCode::MismatchedEndpointType, "This is a broker endpoint, not a controller's."))
+        }
         _ => Some((ErrorCode::UnsupportedEndpointType, "Unsupported endpoint type.")),
     };
     if let Some((code, message)) = refused {

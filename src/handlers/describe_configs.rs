@@ -6,8 +6,8 @@ use crate::catalog::topic_config::{self, ConfigEntry};
 use crate::catalog::{CatalogError, broker_config};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::describe_configs::{
-    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribeConfigsResult, DescribedConfig,
-    DescribedConfigSynonym,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribeConfigsResult,
+    DescribedConfig, DescribedConfigSynonym,
 };
 use crate::protocol::wire::Str;
 
@@ -23,7 +23,8 @@ pub async fn handle(cx: RequestContext, request: DescribeConfigsRequest) -> Desc
         Ok(entries) => {
             let keys = resource.configuration_keys.unwrap_or_default();
             let asked = |entry: &ConfigEntry| keys.is_empty() || keys.iter().any(|key| **key == *entry.name);
-            let configs = entries.into_iter().filter(asked).map(|entry| shape(entry, synonyms, documentation));
+            let configs =
+                entries.into_iter().filter(asked).map(|entry| shape(entry, synonyms, documentation));
             DescribeConfigsResult {
                 resource_type: resource.resource_type,
                 resource_name: resource.resource_name,
@@ -39,14 +40,21 @@ pub async fn handle(cx: RequestContext, request: DescribeConfigsRequest) -> Desc
             ..Default::default()
         },
     };
-    DescribeConfigsResponse { results: request.resources.into_iter().map(describe).collect(), ..Default::default() }
+    DescribeConfigsResponse {
+        results: request.resources.into_iter().map(describe).collect(),
+        ..Default::default()
+    }
 }
 
-fn entries(cx: &RequestContext, resource: &DescribeConfigsResource) -> Result<Vec<ConfigEntry>, (ErrorCode, String)> {
+fn entries(
+    cx: &RequestContext,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<ConfigEntry>, (ErrorCode, String)> {
     let view = cx.catalog.view();
     match resource.resource_type {
         TOPIC => {
-            let topic = view.topic(&resource.resource_name).ok_or_else(|| unknown_topic(&resource.resource_name))?;
+            let topic =
+                view.topic(&resource.resource_name).ok_or_else(|| unknown_topic(&resource.resource_name))?;
             Ok(topic_config::describe(&topic.configs, &view.inherited(&cx.config)))
         }
         BROKER if resource.resource_name.is_empty() => {
@@ -77,7 +85,8 @@ pub fn check_broker(cx: &RequestContext, name: &str) -> Result<(), (ErrorCode, S
     match name.parse::<i32>() {
         Ok(id) if id == cx.node_id() => Ok(()),
         Ok(id) => {
-            let message = format!("Unexpected broker id, expected {} or empty string, but received {id}", cx.node_id());
+            let message =
+                format!("Unexpected broker id, expected {} or empty string, but received {id}", cx.node_id());
             Err((ErrorCode::InvalidRequest, message))
         }
         Err(_) => Err((ErrorCode::InvalidRequest, format!("Node id must be an integer, but it is: {name}"))),

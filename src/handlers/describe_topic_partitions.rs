@@ -8,13 +8,16 @@ use crate::catalog::state::validate_name;
 use crate::catalog::{CatalogError, Topic};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::describe_topic_partitions::{
-    DescribeTopicPartitionsNextCursor, DescribeTopicPartitionsPartition,
-    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, DescribeTopicPartitionsTopicResponse,
+    DescribeTopicPartitionsNextCursor, DescribeTopicPartitionsPartition, DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsResponse, DescribeTopicPartitionsTopicResponse,
 };
 use crate::protocol::wire::Str;
 
 /// Answers topics in the order of their names, from the cursor on, until the limit of partitions; then says where to go on.
-pub async fn handle(cx: RequestContext, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+pub async fn handle(
+    cx: RequestContext,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
     let view = cx.catalog.view();
     let mut room = request.response_partition_limit.clamp(1, cx.config.max_request_partition_size_limit);
     let mut response = DescribeTopicPartitionsResponse::default();
@@ -69,7 +72,12 @@ fn next(name: &Str, partition_index: i32) -> DescribeTopicPartitionsNextCursor {
     DescribeTopicPartitionsNextCursor { topic_name: name.clone(), partition_index }
 }
 
-fn describe(cx: &RequestContext, topic: &Topic, first: i32, last: i32) -> DescribeTopicPartitionsTopicResponse {
+fn describe(
+    cx: &RequestContext,
+    topic: &Topic,
+    first: i32,
+    last: i32,
+) -> DescribeTopicPartitionsTopicResponse {
     DescribeTopicPartitionsTopicResponse {
         name: Some(Str::from(&*topic.name)),
         topic_id: topic.id,
@@ -91,4 +99,3 @@ fn describe(cx: &RequestContext, topic: &Topic, first: i32, last: i32) -> Descri
         ..Default::default()
     }
 }
-

@@ -9,8 +9,8 @@ use super::fetch_sessions::{TOPIC_IDS_FROM_VERSION, TopicKey, Wanted};
 use crate::log::{LogError, Partition, Waiter};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::fetch::{
-    FetchCurrentLeader, FetchDivergingEpoch, FetchNodeEndpoint, FetchPartition, FetchPartitionResponse, FetchRequest,
-    FetchResponse, FetchTopicResponse,
+    FetchCurrentLeader, FetchDivergingEpoch, FetchNodeEndpoint, FetchPartition, FetchPartitionResponse,
+    FetchRequest, FetchResponse, FetchTopicResponse,
 };
 use crate::protocol::wire::Records;
 
@@ -64,7 +64,8 @@ async fn wait_and_read(
     wait: Duration,
 ) -> Vec<FetchPartitionResponse> {
     let waiter = Waiter::new();
-    let _subscriptions: Vec<_> = targets.iter().flatten().map(|partition| partition.subscribe(&waiter)).collect();
+    let _subscriptions: Vec<_> =
+        targets.iter().flatten().map(|partition| partition.subscribe(&waiter)).collect();
     let deadline = tokio::time::sleep(wait);
     let mut deadline = std::pin::pin!(deadline);
     loop {
@@ -101,7 +102,8 @@ fn is_available(wanted: &[Wanted], targets: &[Result<Arc<Partition>, ErrorCode>]
 /// Whether to answer now: enough bytes, or something that the client must hear of.
 fn is_enough(answers: &[FetchPartitionResponse], limits: &Limits) -> bool {
     let bytes: u64 = answers.iter().map(|answer| answer.records.size_bytes() as u64).sum();
-    let wrong = |answer: &FetchPartitionResponse| answer.error_code != 0 || answer.diverging_epoch.epoch != -1;
+    let wrong =
+        |answer: &FetchPartitionResponse| answer.error_code != 0 || answer.diverging_epoch.epoch != -1;
     bytes >= limits.min_bytes.min(limits.max_bytes as u64) || answers.iter().any(wrong)
 }
 
@@ -181,11 +183,15 @@ fn read(
 }
 
 /// Where the client's log and ours part, if the epoch of its last record says that they do. KIP-595.
-fn diverging(partition: &Partition, wanted: &FetchPartition) -> Result<Option<FetchDivergingEpoch>, ErrorCode> {
+fn diverging(
+    partition: &Partition,
+    wanted: &FetchPartition,
+) -> Result<Option<FetchDivergingEpoch>, ErrorCode> {
     if wanted.last_fetched_epoch < 0 {
         return Ok(None);
     }
-    let end = partition.end_offset_for_epoch(wanted.last_fetched_epoch).map_err(|error| ErrorCode::from(&error))?;
+    let end =
+        partition.end_offset_for_epoch(wanted.last_fetched_epoch).map_err(|error| ErrorCode::from(&error))?;
     let (epoch, end_offset) = end.ok_or(ErrorCode::OffsetOutOfRange)?;
     let parted = epoch < wanted.last_fetched_epoch || end_offset < wanted.fetch_offset;
     Ok(parted.then_some(FetchDivergingEpoch { epoch, end_offset }))
@@ -197,7 +203,11 @@ fn by_topic(told: Vec<(TopicKey, FetchPartitionResponse)>) -> Vec<FetchTopicResp
     for (key, answer) in told {
         match topics.last_mut() {
             Some(last) if last.topic == key.name && last.topic_id == key.id => last.partitions.push(answer),
-            _ => topics.push(FetchTopicResponse { topic: key.name, topic_id: key.id, partitions: vec![answer] }),
+            _ => topics.push(FetchTopicResponse {
+                topic: key.name,
+                topic_id: key.id,
+                partitions: vec![answer],
+            }),
         }
     }
     topics
@@ -214,7 +224,8 @@ fn name_leader(
     for answer in response.responses.iter_mut().flat_map(|topic| &mut topic.partitions) {
         if answer.error_code == fenced {
             let leads = |partition: &&Arc<Partition>| partition.index() == answer.partition_index;
-            let leader_epoch = targets.iter().flatten().find(leads).map_or(-1, |partition| partition.leader_epoch());
+            let leader_epoch =
+                targets.iter().flatten().find(leads).map_or(-1, |partition| partition.leader_epoch());
             answer.current_leader = FetchCurrentLeader { leader_id: cx.node_id(), leader_epoch };
             named = true;
         }

@@ -157,7 +157,12 @@ impl FetchSessions {
         Ok(Plan { wanted, session: Some((id, session)), incremental: true })
     }
 
-    fn create(&self, listed: &[Wanted], by_id: bool, now_ms: TimestampMs) -> Option<(i32, Arc<Mutex<Session>>)> {
+    fn create(
+        &self,
+        listed: &[Wanted],
+        by_id: bool,
+        now_ms: TimestampMs,
+    ) -> Option<(i32, Arc<Mutex<Session>>)> {
         let mut sessions = self.sessions.lock();
         if sessions.len() >= self.slots {
             let evicted = evictable(&sessions, listed.len(), now_ms)?;

@@ -10,7 +10,10 @@ use crate::protocol::messages::incremental_alter_configs::{
 use crate::protocol::wire::Str;
 
 /// Changes every resource on its own, each wholly or not at all.
-pub async fn handle(cx: RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+pub async fn handle(
+    cx: RequestContext,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
     let resources: Vec<_> = request.resources.iter().map(resource).collect();
     let repeated = repeated(&resources);
     let mut responses = Vec::with_capacity(resources.len());

@@ -47,16 +47,15 @@ impl Lookup {
         match (timestamp, version) {
             (-1, _) => Ok(Self::Latest),
             (-2, _) => Ok(Self::Earliest),
-            (-3, 7..) => Ok(Self::MaxTimestamp),    // KIP-734
-            (-4, 8..) => Ok(Self::EarliestLocal),   // KIP-405
-            (-5, 9..) => Ok(Self::LatestTiered),    // KIP-1005
+            (-3, 7..) => Ok(Self::MaxTimestamp),           // KIP-734
+            (-4, 8..) => Ok(Self::EarliestLocal),          // KIP-405
+            (-5, 9..) => Ok(Self::LatestTiered),           // KIP-1005
             (-6, 11..) => Ok(Self::EarliestPendingUpload), // KIP-1023
             (0.., _) => Ok(Self::At(timestamp)),
             _ => Err(ErrorCode::UnsupportedVersion),
         }
     }
 }
-
 
 async fn look_up(
     cx: &RequestContext,
@@ -87,7 +86,9 @@ fn edge(partition: &Partition, lookup: Lookup, replica_id: i32) -> Result<Timest
         Lookup::Earliest | Lookup::EarliestLocal => {
             (offsets.log_start_offset, partition.epoch_at(offsets.log_start_offset)?)
         }
-        Lookup::LatestTiered | Lookup::EarliestPendingUpload | Lookup::MaxTimestamp | Lookup::At(_) => (-1, None),
+        Lookup::LatestTiered | Lookup::EarliestPendingUpload | Lookup::MaxTimestamp | Lookup::At(_) => {
+            (-1, None)
+        }
     };
     Ok(TimestampOffset { offset, timestamp: -1, leader_epoch: leader_epoch.unwrap_or(-1) })
 }

@@ -10,7 +10,8 @@ use crate::catalog::{CatalogError, Topic};
 use crate::log::Partition;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::metadata::{
-    MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic, MetadataTopicResponse,
+    MetadataBroker, MetadataPartition, MetadataRequest, MetadataResponse, MetadataTopic,
+    MetadataTopicResponse,
 };
 use crate::protocol::wire::Str;
 
@@ -47,10 +48,15 @@ fn all(cx: &RequestContext, operations: i32) -> Vec<MetadataTopicResponse> {
     cx.catalog.view().topics().map(|topic| describe(cx, topic, operations)).collect()
 }
 
-async fn find(cx: &RequestContext, wanted: &MetadataTopic, auto_create: bool) -> Result<Arc<Topic>, ErrorCode> {
+async fn find(
+    cx: &RequestContext,
+    wanted: &MetadataTopic,
+    auto_create: bool,
+) -> Result<Arc<Topic>, ErrorCode> {
     if !wanted.topic_id.is_zero() {
         // Ids are asked for without a name, from version 12 on; 10 and 11 have the field and no use for it. KIP-516.
-        if cx.version < 12 || wanted.name.is_some() {
+        // The Java client leaves the name empty rather than null.
+        if cx.version < 12 || wanted.name.as_deref().is_some_and(|name| !name.is_empty()) {
             return Err(ErrorCode::InvalidRequest);
         }
         return cx.catalog.topic_by_id(wanted.topic_id).ok_or(ErrorCode::UnknownTopicId);
@@ -63,14 +69,17 @@ async fn find(cx: &RequestContext, wanted: &MetadataTopic, auto_create: bool) ->
     }
     match validate_name(name) {
         Err(CatalogError::TopicName(_)) => Err(ErrorCode::InvalidTopicException),
-        Ok(()) if auto_create && cx.config.auto_create_topics_enable && !is_internal(name) => create(cx, name).await,
+        Ok(()) if auto_create && cx.config.auto_create_topics_enable && !is_internal(name) => {
+            create(cx, name).await
+        }
         _ => Err(ErrorCode::UnknownTopicOrPartition),
     }
 }
 
 /// Makes a topic with the broker's defaults. Two clients may ask at once: the second finds what the first has made.
 async fn create(cx: &RequestContext, name: &str) -> Result<Arc<Topic>, ErrorCode> {
-    let topic = NewTopic { name: name.to_owned(), partitions: cx.config.num_partitions, ..NewTopic::default() };
+    let topic =
+        NewTopic { name: name.to_owned(), partitions: cx.config.num_partitions, ..NewTopic::default() };
     let decided = cx.catalog.change(move |batch| match batch.state().create_topic(&topic) {
         Ok(change) => {
             batch.push(change);
@@ -93,9 +102,9 @@ fn answer(
         Ok(topic) => describe(cx, &topic, operations),
         Err(code) => MetadataTopicResponse {
             error_code: code.into(),
-            name: wanted.name.clone(),
+            name: wanted.name.clone().filter(|name| !name.is_empty() || wanted.topic_id.is_zero()),
             topic_id: wanted.topic_id,
-            is_internal: wanted.name.as_deref().is_some_and(|name| is_internal(name)),
+            is_internal: wanted.name.as_deref().is_some_and(is_internal),
             ..Default::default()
         },
     }

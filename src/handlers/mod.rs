@@ -34,8 +34,8 @@ use crate::protocol::api::{Api, decode};
 use crate::protocol::header::{RequestHeader, encode_response_header, response_header_size};
 use crate::protocol::messages::{
     AlterConfigs, ApiVersions, CreatePartitions, CreateTopics, DeleteRecords, DeleteTopics, DescribeCluster,
-    DescribeConfigs, DescribeTopicPartitions, Fetch, IncrementalAlterConfigs, InitProducerId, ListOffsets, Metadata,
-    OffsetForLeaderEpoch, Produce,
+    DescribeConfigs, DescribeTopicPartitions, Fetch, IncrementalAlterConfigs, InitProducerId, ListOffsets,
+    Metadata, OffsetForLeaderEpoch, Produce,
 };
 use crate::protocol::wire::{Chunks, DecodeError, Sink, Wire};
 

@@ -3,11 +3,15 @@
 use super::RequestContext;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::offset_for_leader_epoch::{
-    EpochEndOffset, EpochPartition, EpochTopicResult, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    EpochEndOffset, EpochPartition, EpochTopicResult, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
 };
 
 /// Answers with the largest epoch up to the one asked for and its end; -1 and -1 if none is known.
-pub async fn handle(cx: RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+pub async fn handle(
+    cx: RequestContext,
+    request: OffsetForLeaderEpochRequest,
+) -> OffsetForLeaderEpochResponse {
     let topics = request.topics.into_iter().map(|topic| EpochTopicResult {
         partitions: topic.partitions.iter().map(|wanted| answer(&cx, &topic.topic, wanted)).collect(),
         topic: topic.topic,

@@ -10,8 +10,8 @@ use crate::catalog::Topic;
 use crate::log::{LogError, Partition};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::produce::{
-    ProducePartition, ProducePartitionResponse, ProduceRecordError, ProduceRequest, ProduceResponse, ProduceTopic,
-    ProduceTopicResponse,
+    ProducePartition, ProducePartitionResponse, ProduceRecordError, ProduceRequest, ProduceResponse,
+    ProduceTopic, ProduceTopicResponse,
 };
 use crate::protocol::wire::{Records, Str};
 use crate::record::validate::is_costly;
@@ -95,9 +95,10 @@ async fn await_sync(response: &mut ProduceResponse, undurable: Vec<Undurable>, t
 
 /// With acks=0 nothing is answered; that something went wrong the client learns from its connection being closed.
 fn silence(response: &ProduceResponse) -> Handled<ProduceResponse> {
-    let failed = response.responses.iter().flat_map(|topic| {
-        topic.partition_responses.iter().map(move |partition| (&topic.name, partition))
-    });
+    let failed = response
+        .responses
+        .iter()
+        .flat_map(|topic| topic.partition_responses.iter().map(move |partition| (&topic.name, partition)));
     match failed.into_iter().find(|(_, partition)| partition.error_code != 0) {
         None => Handled::Silence,
         Some((topic, partition)) => {
@@ -204,9 +205,8 @@ impl From<InvalidBatch> for Refused {
     fn from(error: InvalidBatch) -> Self {
         let (code, message) = (ErrorCode::from(&error), Some(error.to_string()));
         let record_errors = match error {
-            InvalidBatch::InvalidRecords { record_errors } | InvalidBatch::InvalidTimestamps { record_errors } => {
-                record_errors
-            }
+            InvalidBatch::InvalidRecords { record_errors }
+            | InvalidBatch::InvalidTimestamps { record_errors } => record_errors,
             _ => Vec::new(),
         };
         let told = |error: crate::record::validate::RecordError| ProduceRecordError {

@@ -32,7 +32,9 @@ impl EphemeralDirectory {
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(Self { path }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+                Err(error) => {
+                    return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+                }
             }
         }
     }
@@ -67,7 +69,10 @@ fn is_abandoned(path: &Path) -> bool {
         // The lock goes with the process, however it ended.
         Ok(lock) => lock.try_lock().is_ok(),
         Err(_) => {
-            let age = fs::metadata(path).and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+            let age = fs::metadata(path)
+                .and_then(|metadata| metadata.modified())
+                .ok()
+                .and_then(|at| at.elapsed().ok());
             age.is_some_and(|age| age > YOUNG)
         }
     }

@@ -147,7 +147,9 @@ impl Connection {
                 self.send().await?;
             }
             let overlapping_only = !self.pending.is_empty();
-            if overlapping_only && (self.pending.len() >= MOST_PENDING || !self.pending.iter().all(|p| p.overlapping)) {
+            if overlapping_only
+                && (self.pending.len() >= MOST_PENDING || !self.pending.iter().all(|p| p.overlapping))
+            {
                 return Ok(());
             }
             if overlapping_only && !self.next_is_overlapping() {
@@ -159,7 +161,8 @@ impl Connection {
             if self.incoming.held() < FRAME_SIZE_BYTES + size || !self.share_for(size).await {
                 return Ok(());
             }
-            let (Some(frame), Some(share)) = (self.incoming.take().map_err(End::Frame)?, self.share.take()) else {
+            let (Some(frame), Some(share)) = (self.incoming.take().map_err(End::Frame)?, self.share.take())
+            else {
                 return Ok(());
             };
             self.frame_deadline = None;

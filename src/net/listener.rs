@@ -113,7 +113,9 @@ pub async fn accept<F>(
                         drop(place);
                     });
                 }
-                None => warn!(%peer, limit = limits.per_ip, "connection closed: max.connections.per.ip reached"),
+                None => {
+                    warn!(%peer, limit = limits.per_ip, "connection closed: max.connections.per.ip reached")
+                }
             },
             Err(error) => {
                 warn!(%error, "accept failed");

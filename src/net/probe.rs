@@ -45,7 +45,8 @@ fn request() -> io::Result<bytes::Bytes> {
         correlation_id: 0,
         client_id: Some(Str::from_static("ottla-probe")),
     };
-    let body = MetadataRequest { topics: Some(Vec::new()), allow_auto_topic_creation: false, ..Default::default() };
+    let body =
+        MetadataRequest { topics: Some(Vec::new()), allow_auto_topic_creation: false, ..Default::default() };
     let mut size = Count::default();
     header.encode(&mut size, cx.flexible);
     body.encode(&mut size, cx);
