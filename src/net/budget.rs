@@ -1,14 +1,15 @@
 //! The memory that requests in flight may take together: `queued.max.request.bytes`.
 //!
-//! Small frames pass freely, since their number is bounded by the number of connections; a larger one waits, with its
-//! socket unread, until the budget has room for all of it.
+//! Each connection has [`FREE_BYTES`] of its own; what goes beyond waits, with its socket unread, until the budget has
+//! room for all of it.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Frames up to this size, in bytes, are not counted.
-pub const FREE_FRAME_BYTES: usize = 64 << 10;
+/// Bytes of requests that a connection may have in flight without asking: their sum is bounded by the number of
+/// connections, and small requests pass however much the large ones hold.
+pub const FREE_BYTES: usize = 64 << 10;
 
 /// A pool of bytes shared by all connections. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct Budget {
 }
 
 /// A part of the budget, given back when dropped.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Share {
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -33,22 +34,18 @@ impl Budget {
     /// Waits until a frame of `bytes` fits, in the order of asking. A frame larger than the whole budget waits for all of
     /// it, so that it passes alone rather than never.
     pub async fn share(&self, bytes: usize) -> Share {
-        if bytes <= FREE_FRAME_BYTES {
-            return Share { _permit: None };
-        }
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
-        let permit = Arc::clone(&self.bytes).acquire_many_owned(wanted).await;
+        let permit = Arc::clone(&self.bytes).acquire_many_owned(self.capped(bytes)).await;
         Share { _permit: Some(permit.expect("the budget is never closed")) }
     }
 
     /// A share at once, or none.
     pub fn try_share(&self, bytes: usize) -> Option<Share> {
-        if bytes <= FREE_FRAME_BYTES {
-            return Some(Share { _permit: None });
-        }
-        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
-        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(wanted).ok()?;
+        let permit = Arc::clone(&self.bytes).try_acquire_many_owned(self.capped(bytes)).ok()?;
         Some(Share { _permit: Some(permit) })
+    }
+
+    fn capped(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total)
     }
 
     /// Bytes of the budget in use.
@@ -62,11 +59,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_large_frame_waits_for_room_and_small_ones_do_not() {
+    async fn what_does_not_fit_waits_and_what_is_larger_than_all_passes_alone() {
         let budget = Budget::new(1 << 20);
         let first = budget.share(1 << 20).await;
         assert_eq!(budget.used(), 1 << 20);
-        let _small = budget.share(FREE_FRAME_BYTES).await;
+        assert!(budget.try_share(1).is_none());
         let mut second = std::pin::pin!(budget.share(5 << 20));
         tokio::select! {
             biased;
@@ -75,5 +72,6 @@ mod tests {
         }
         drop(first);
         let _second = second.await;
+        assert_eq!(budget.used(), 1 << 20);
     }
 }

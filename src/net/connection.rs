@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use crate::handlers::{Begun, Outcome, Refusal, Session, accept};
-use crate::net::budget::{Budget, FREE_FRAME_BYTES, Share};
+use crate::net::budget::{Budget, FREE_BYTES, Share};
 use crate::net::frame::{FrameBuffer, FrameError, SIZE_BYTES as FRAME_SIZE_BYTES};
 use crate::net::transmit;
 use crate::protocol::wire::Chunks;
@@ -122,21 +122,20 @@ struct Connection {
 impl Connection {
     async fn run(&mut self) -> End {
         loop {
-            match self.begin_requests().await {
-                Ok(()) => {}
-                Err(end) => {
-                    // What was asked before the bad frame is still answered.
+            if let Err(end) = self.turn().await {
+                // What was asked before a bad frame is still answered.
+                if matches!(end, End::Frame(_) | End::Refused(_) | End::Closed(_)) {
                     let _ = self.finish_pending().await;
-                    return end;
                 }
-            }
-            if let Err(end) = self.send().await {
-                return end;
-            }
-            if let Err(end) = self.wait().await {
                 return end;
             }
         }
+    }
+
+    async fn turn(&mut self) -> Result<(), End> {
+        self.begin_requests().await?;
+        self.send().await?;
+        self.wait().await
     }
 
     /// Begins all requests that are here and may begin, and gathers the answers that are ready.
@@ -182,21 +181,30 @@ impl Connection {
         }
     }
 
-    /// Takes the global budget's share for the frame under way. Waits for it only while nothing is pending: what is
-    /// pending holds shares itself, and must be answered to give them back.
+    /// Takes the share of the global budget for the frame under way, beyond what the connection has of its own. Waits for it
+    /// only while nothing is pending: what is pending holds shares itself, and must be answered to give them back.
     async fn share_for(&mut self, size: usize) -> bool {
         if self.share.is_some() {
+            return true;
+        }
+        if self.in_flight_bytes() + size <= FREE_BYTES {
+            self.share = Some(Share::default());
             return true;
         }
         self.share = match self.limits.budget.try_share(size) {
             None if self.pending.is_empty() => Some(self.limits.budget.share(size).await),
             share => share,
         };
-        if size > FREE_FRAME_BYTES && self.share.is_some() {
+        if self.share.is_some() {
             let allowed = FRAME_GRACE + Duration::from_secs(size as u64 / SLOWEST_SENDER);
             self.frame_deadline = Some(Instant::now() + allowed);
         }
         self.share.is_some()
+    }
+
+    /// Bytes of requests that have begun and are not answered.
+    fn in_flight_bytes(&self) -> usize {
+        self.pending.iter().map(|pending| pending.bytes).sum()
     }
 
     /// Whether the frame at the front is a Produce request: key 0. Only a hint for order; the service decodes it.
@@ -240,15 +248,8 @@ impl Connection {
 
     /// Waits for what can move the connection on: bytes, the answer at the front, or a deadline.
     async fn wait(&mut self) -> Result<(), End> {
-        let in_flight = self.pending.iter().map(|pending| pending.bytes).sum::<usize>();
-        let room = self.incoming.held() + in_flight < self.limits.in_flight_max_bytes || in_flight == 0;
         let announced = self.incoming.announced().map_err(End::Frame)?;
-        // Beyond what small frames may take freely, the socket stays unread until the frame has its place in memory.
-        let may_read = room
-            && match announced {
-                Some(size) if size > FREE_FRAME_BYTES => self.share_for(size).await,
-                _ => true,
-            };
+        let may_read = self.may_read(announced).await;
         if self.pending.is_empty() {
             self.incoming.rest();
         }
@@ -272,6 +273,20 @@ impl Connection {
                 Ok(())
             }
             () = until(deadline) => Err(End::Slow { size: announced.unwrap_or_default() }),
+        }
+    }
+
+    /// Whether to read on. A frame that is all here and waits for its turn needs nothing read but a little, to notice a peer
+    /// that has gone; beyond what a connection may take freely, the socket stays unread until the frame has its place in memory.
+    async fn may_read(&mut self, announced: Option<usize>) -> bool {
+        let held = self.incoming.held();
+        match announced {
+            Some(size) if held < FRAME_SIZE_BYTES + size => {
+                let in_flight = self.in_flight_bytes();
+                let room = in_flight == 0 || in_flight + size <= self.limits.in_flight_max_bytes;
+                room && self.share_for(size).await
+            }
+            _ => held < FREE_BYTES,
         }
     }
 
