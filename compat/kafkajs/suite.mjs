@@ -60,11 +60,22 @@ async function partitionsOf(topic) {
   return topics[0].partitions;
 }
 
-/** A new topic, once its metadata is there. */
+/** Waits until all leaders are named and answer: a send of which one partition fails is repeated by this client for all. */
+async function untilReady(topic, count) {
+  const notYet = (error) => {
+    if (errorType(error) !== "NOT_LEADER_FOR_PARTITION") throw error;
+    return [];
+  };
+  await until(`${topic} has ${count} partitions`, async () => (await partitionsOf(topic)).length === count);
+  await until("they answer", async () => (await admin.fetchTopicOffsets(topic).catch(notYet)).length === count);
+}
+
+/** A new topic that takes records. */
 async function create(numPartitions, config = {}) {
   const topic = `compat.${randomUUID().slice(0, 13)}`;
   const configEntries = Object.entries(config).map(([name, value]) => ({ name, value }));
   await admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions, configEntries }] });
+  await untilReady(topic, numPartitions);
   return topic;
 }
 
@@ -254,7 +265,7 @@ const tests = {
   "adds partitions, which take records, and refuses to take them away": async () => {
     const topic = await create(1);
     await admin.createPartitions({ topicPartitions: [{ topic, count: 3 }] });
-    await until("there are 3 partitions", async () => (await partitionsOf(topic)).length === 3);
+    await untilReady(topic, 3);
     const messages = plainMessages(30, 3);
     await producer.send({ topic, messages });
     await expectAll(topic, messages);
@@ -265,7 +276,6 @@ const tests = {
     const topic = await create(1);
     const messages = plainMessages(100);
     await producer.send({ topic, messages });
-    // deleteTopicRecords looks for the leader before it has asked for the topic; this call makes the topic known.
     assert.deepEqual(await admin.fetchTopicOffsets(topic), [{ partition: 0, offset: "100", high: "100", low: "0" }]);
     await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: "42" }] });
     const left = (await read(topic, 0)).map(({ offset, payload }) => [offset, payload]);
@@ -282,7 +292,7 @@ const tests = {
     await admin.deleteTopics({ topics: [topic] });
     await until("the topic is gone", async () => !(await admin.listTopics()).includes(topic));
     await admin.createTopics({ waitForLeaders: true, topics: [{ topic, numPartitions: 1 }] });
-    await until("there is 1 partition", async () => (await partitionsOf(topic)).length === 1);
+    await untilReady(topic, 1);
     const fresh = kafka.producer();
     await fresh.connect();
     await fresh.send({ topic, messages: plainMessages(1) });
