@@ -51,6 +51,7 @@ broker_launch() {
     if ! broker_runs || ((SECONDS >= deadline)); then
       echo "the broker did not become ready; the end of $BROKER_DIR/log:" >&2
       tail -n 20 "$BROKER_DIR/log" >&2
+      broker_kill
       return 1
     fi
     sleep 0.02

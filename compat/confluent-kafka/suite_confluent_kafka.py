@@ -192,9 +192,10 @@ for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
 def _():
     name = create(1, {"max.message.bytes": "30000"})
     records = [Record(0, None, b"%4d" % n * 250, [], START_MS) for n in range(200)]
-    for codec in ("gzip", "snappy", "lz4", "zstd"):
+    # Not lz4: to a broker that does not serve FindCoordinator librdkafka sends such batches uncompressed.
+    for codec in ("gzip", "snappy", "zstd"):
         send(producer({"compression.type": codec, "linger.ms": 200}), name, records)
-    expect_all(name, records * 4)
+    expect_all(name, records * 3)
 
 
 @test("a record of 900 KB comes back, plain and compressed")
