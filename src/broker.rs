@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -129,6 +130,7 @@ impl Broker {
             cluster_id: directory.cluster_id(),
             catalog,
             fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
+            decompressions: Semaphore::new(cores()),
             stopping: CancellationToken::new(),
             config,
         });
@@ -281,6 +283,11 @@ async fn ensure_topic(shared: &Shared, wanted: &TopicSpec) -> Result<(), Catalog
         warn!(topic = wanted.name, have, wanted = ?wanted.configs, "the topic exists and is left as it is");
     }
     Ok(())
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Writes a file so that it is there wholly or not at all.

@@ -14,6 +14,9 @@ use crate::broker::Broker;
 use crate::catalog::topic_config::{self, Inherited, NOT_ACTED_ON, TopicConfig};
 use crate::config::{Config, ConfigMap, TopicSpec, default_name};
 
+/// Threads that may wait for a disk or decompress at once; idle ones go after a while.
+const BLOCKING_THREADS_MAX: usize = 64;
+
 /// Flags stand above all other sources of a setting. Each is a key of the configuration, whose table checks the value.
 #[derive(Args, PartialEq, Eq, Debug, Default)]
 pub(super) struct Flags {
@@ -60,7 +63,11 @@ pub(super) fn run(flags: Flags) -> Result<(), CommandError> {
         warn!(place, name, "a topic config that is stored and described, but not acted on");
     }
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("ottla").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_name("ottla")
+        .build()?;
     let ended = runtime.block_on(serve(config));
     // Whatever still waits for a disk has nothing left to say.
     runtime.shutdown_background();

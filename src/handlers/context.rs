@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::fetch_sessions::FetchSessions;
@@ -33,6 +34,9 @@ pub struct Shared {
     pub catalog: Catalog,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// Places for batches whose validation means to decompress a lot, one a core: beyond, they wait, so that a flood of
+    /// compression bombs takes neither all threads nor all memory.
+    pub decompressions: Semaphore,
     /// Cancelled when the broker stops: who waits answers with what there is.
     pub stopping: CancellationToken,
 }

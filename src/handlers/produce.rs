@@ -147,7 +147,7 @@ async fn append(
         max_decompressed_batch_bytes: cx.config.max_decompressed_batch_bytes,
         zstd_allowed: cx.version >= ZSTD_FROM_VERSION,
     };
-    let batch = check(batch, rules).await?;
+    let batch = check(cx, batch, rules).await?;
     if batch.header().attributes.is_transactional() {
         // No partition is ever part of a transaction before transactions exist: Kafka's own answer to that.
         return Err(Refused::code(match transactional_id {
@@ -168,10 +168,11 @@ async fn append(
 }
 
 /// Validates a batch, on another thread if that means to decompress a lot.
-async fn check(batch: Bytes, rules: Rules) -> Result<ValidBatch, Refused> {
+async fn check(cx: &RequestContext, batch: Bytes, rules: Rules) -> Result<ValidBatch, Refused> {
     if !is_costly(&batch) {
         return Ok(validate(batch, &rules)?);
     }
+    let _place = cx.decompressions.acquire().await;
     let checked = tokio::task::spawn_blocking(move || validate(batch, &rules)).await;
     // The pool is gone only when the process is about to be.
     Ok(checked.map_err(|_| Refused::code(ErrorCode::NotLeaderOrFollower))??)
