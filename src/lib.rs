@@ -4,6 +4,7 @@
 //! [`handlers`] answers it by asking [`catalog`] and [`log`], and the answer goes back the same way. [`record`] knows the
 //! record batch format, [`storage`] is the door to the disk. Imports only point down this list.
 
+pub mod broker;
 pub mod catalog;
 pub mod cli;
 pub mod clock;

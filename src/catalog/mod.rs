@@ -1,1 +1,324 @@
-//! (placeholder)
+//! Topics, their partitions and configs, the broker's dynamic configs and producer ids: validated here, kept in a log of
+//! their own ([`records`]), folded by [`state`], and served as a [`View`] that readers take without a lock.
+//!
+//! One task owns the state. It takes the changes that wait, appends them as one batch, and when the log says that they
+//! are durable shows them to everyone: nobody sees a topic that a crash could still take back.
+
+pub mod broker_config;
+pub mod records;
+pub mod state;
+pub mod topic_config;
+pub mod view;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+pub use state::{AssignmentFault, CatalogError, CatalogState, Change};
+pub use view::{Topic, View};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::log::config::{FlushMode, LogConfig};
+use crate::log::{LogDirectory, LogError, Partition};
+use crate::record::BatchBuilder;
+use crate::record::records::{records, split_batch};
+use crate::uuid::Uuid;
+
+/// Name of the catalog's own log. Not a topic: clients do not see it and cannot make one of that name.
+pub const CATALOG_LOG: &str = "__ottla_catalog";
+
+/// The catalog log's id, fixed as the id of Kafka's metadata log is.
+const CATALOG_ID: Uuid = Uuid([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+
+/// Producer ids that one record reserves: ids are never given twice, a crash wastes what is left of a block.
+const PRODUCER_ID_BLOCK: i64 = 1000;
+
+/// Changes that one batch takes at most.
+const CHANGES_A_BATCH: usize = 256;
+
+/// Changes in the log, beyond twice what lives, that make the next one write a snapshot.
+const SNAPSHOT_AFTER: usize = 5000;
+
+/// Bytes that one read of the catalog log takes at start.
+const REPLAY_BYTES: usize = 1 << 20;
+
+/// Most that the records of one batch may decompress to; ours are not compressed.
+const RECORDS_MAX_BYTES: usize = 1 << 30;
+
+/// Segments of the catalog log, bytes: small, so that a snapshot lets the old ones go.
+const SEGMENT_BYTES: u64 = 4 << 20;
+
+type Step = Box<dyn FnOnce(&mut Batch) -> Answer + Send>;
+type Answer = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
+
+/// The handle that all share.
+pub struct Catalog {
+    view: Arc<ArcSwap<View>>,
+    steps: mpsc::Sender<Step>,
+    producer_ids: Mutex<std::ops::Range<i64>>,
+}
+
+/// Changes that will be appended together, and the state as they leave it.
+pub struct Batch {
+    state: CatalogState,
+    changes: Vec<Change>,
+}
+
+impl Batch {
+    /// The state with all changes of the batch so far.
+    pub fn state(&self) -> &CatalogState {
+        &self.state
+    }
+
+    /// Adds a change.
+    pub fn push(&mut self, change: Change) {
+        self.state.apply(&change);
+        self.changes.push(change);
+    }
+}
+
+impl Catalog {
+    /// Replays the catalog's log and opens every partition that it names; then serves changes until `stop`.
+    ///
+    /// # Errors
+    /// What reading the log gives; a record that this version cannot read.
+    pub async fn open(
+        directory: &Arc<LogDirectory>,
+        config: &Config,
+        clock: &Clock,
+        stop: CancellationToken,
+    ) -> Result<Self, CatalogError> {
+        let flush = view::inherited_flush(config);
+        let log = directory.partition(CATALOG_LOG, CATALOG_ID, 0, 0, Arc::new(log_config(flush)));
+        let (mut state, replayed) = replay(&log)?;
+        let view = View::of(&state, directory, config);
+        let mut batch = Batch { state: state.clone(), changes: Vec::new() };
+        if !directory.was_clean() {
+            let mut all = view.partitions();
+            all.push(Arc::clone(&log));
+            let recovered = directory.recover(&all);
+            for (partition, error) in recovered.failed {
+                error!(topic = partition.topic(), partition = partition.index(), %error, "partition not recovered");
+            }
+            for cut in recovered.cuts {
+                let topic = view.topic(&cut.topic);
+                if let Some(partition) = topic.and_then(|topic| topic.partition(cut.partition)) {
+                    let leader_epoch = partition.leader_epoch() + 1;
+                    partition.bump_leader_epoch(leader_epoch);
+                    let (topic_id, partition) = (partition.topic_id(), partition.index());
+                    batch.push(Change::LeaderEpoch { topic_id, partition, leader_epoch });
+                }
+            }
+        }
+        let mut writer = Writer {
+            log,
+            clock: clock.clone(),
+            directory: Arc::clone(directory),
+            config: config.clone(),
+            since_snapshot: replayed,
+        };
+        if !batch.changes.is_empty() {
+            writer.append(&batch).await?;
+            state = batch.state;
+        }
+        let view = Arc::new(ArcSwap::from_pointee(view));
+        let (steps, waiting) = mpsc::channel(CHANGES_A_BATCH);
+        tokio::spawn(writer.run(state, waiting, Arc::clone(&view), stop));
+        Ok(Self { view, steps, producer_ids: Mutex::new(0..0) })
+    }
+
+    /// What there is now.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// The topic of that name.
+    pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
+        self.view.load().topic(name).cloned()
+    }
+
+    /// The topic of that id.
+    pub fn topic_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
+        self.view.load().topic_by_id(id).cloned()
+    }
+
+    /// Decides changes against the current state and gives what `decide` returned once they are durable and visible.
+    ///
+    /// # Errors
+    /// The log's, if the changes could not be kept; then none of them happened.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        decide: impl FnOnce(&mut Batch) -> T + Send + 'static,
+    ) -> Result<T, CatalogError> {
+        let (reply, answered) = oneshot::channel();
+        let step: Step = Box::new(move |batch| {
+            let outcome = decide(batch);
+            // The asker may have gone; its change stands.
+            Box::new(move |kept| drop(reply.send(kept.map(|()| outcome))))
+        });
+        let stopped = || CatalogError::NotStored(Arc::new(LogError::Shutdown));
+        self.steps.send(step).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?.map_err(CatalogError::NotStored)
+    }
+
+    /// A producer id that was never given before.
+    ///
+    /// # Errors
+    /// The log's, if a new block of ids could not be reserved.
+    pub async fn producer_id(&self) -> Result<i64, CatalogError> {
+        loop {
+            if let Some(id) = self.producer_ids.lock().next() {
+                return Ok(id);
+            }
+            let block = self
+                .change(|batch| {
+                    let first = batch.state().next_producer_id();
+                    batch.push(Change::ProducerIds { next: first + PRODUCER_ID_BLOCK });
+                    first..first + PRODUCER_ID_BLOCK
+                })
+                .await?;
+            let mut ids = self.producer_ids.lock();
+            // Another asker may have been first; its block is used up before ours is looked at, ours is not needed then.
+            if ids.is_empty() {
+                *ids = block;
+            }
+        }
+    }
+}
+
+fn log_config(flush: FlushMode) -> LogConfig {
+    LogConfig { segment_bytes: SEGMENT_BYTES, flush, ..view::default_log_config() }
+}
+
+/// Folds the log from its start. Also gives how many changes it holds.
+fn replay(log: &Arc<Partition>) -> Result<(CatalogState, usize), CatalogError> {
+    let mut state = CatalogState::default();
+    let mut changes = 0;
+    let offsets = log.offsets()?;
+    let mut offset = offsets.log_start_offset;
+    while offset < offsets.high_watermark {
+        let mut bytes = BytesMut::new();
+        for range in log.read(offset, REPLAY_BYTES, true)?.ranges {
+            bytes.extend_from_slice(&range.read()?);
+        }
+        let mut bytes = bytes.freeze();
+        // The last batch of a read may be cut; the next read begins with it.
+        while let Some((header, payload)) = split_batch(&mut bytes) {
+            for record in records(&header, &payload, RECORDS_MAX_BYTES)? {
+                let record = record?;
+                if record.offset >= offset {
+                    state.apply(&Change::from_record(record.value.as_deref().unwrap_or_default())?);
+                    changes += 1;
+                }
+            }
+            offset = header.last_offset() + 1;
+        }
+    }
+    Ok((state, changes))
+}
+
+/// The task that owns the state.
+struct Writer {
+    log: Arc<Partition>,
+    clock: Clock,
+    directory: Arc<LogDirectory>,
+    config: Config,
+    /// Changes in the log after the last snapshot.
+    since_snapshot: usize,
+}
+
+impl Writer {
+    async fn run(
+        mut self,
+        mut state: CatalogState,
+        mut waiting: mpsc::Receiver<Step>,
+        view: Arc<ArcSwap<View>>,
+        stop: CancellationToken,
+    ) {
+        let mut steps = Vec::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                taken = waiting.recv_many(&mut steps, CHANGES_A_BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                }
+            }
+            let mut batch = Batch { state, changes: Vec::new() };
+            let mut before = None;
+            let answers: Vec<Answer> = steps
+                .drain(..)
+                .map(|step| {
+                    if before.is_none() {
+                        before = Some(batch.state.clone());
+                    }
+                    step(&mut batch)
+                })
+                .collect();
+            let kept = self.append(&batch).await.map_err(Arc::new);
+            state = match &kept {
+                Ok(()) => batch.state,
+                Err(failure) => {
+                    error!(error = %failure, "a change of topics or configs could not be stored and was taken back");
+                    before.unwrap_or_default()
+                }
+            };
+            if kept.is_ok() && !batch.changes.is_empty() {
+                let next = view.load().after(&batch.changes, &state, &self.directory, &self.config);
+                view.store(Arc::new(next));
+                self.snapshot_if_due(&state).await;
+            }
+            for answer in answers {
+                answer(kept.clone());
+            }
+        }
+    }
+
+    /// Appends the batch's changes and waits until they are durable.
+    async fn append(&mut self, batch: &Batch) -> Result<(), LogError> {
+        if batch.changes.is_empty() {
+            return Ok(());
+        }
+        self.since_snapshot += batch.changes.len();
+        let last = self.write(&batch.changes)?;
+        self.log.durable(last + 1).await
+    }
+
+    /// One batch of records; all of it survives a crash or nothing. Returns its last offset.
+    fn write(&self, changes: &[Change]) -> Result<i64, LogError> {
+        let now = self.clock.now_ms();
+        let mut batch = BatchBuilder::new();
+        for change in changes {
+            let (key, value) = change.to_record();
+            batch = batch.record(now, Some(&key), Some(&value));
+        }
+        Ok(self.log.append(batch.build_valid())?.last_offset)
+    }
+
+    /// Writes the whole state as one batch and lets what stands before it go, when the log has grown well beyond it.
+    async fn snapshot_if_due(&mut self, state: &CatalogState) {
+        let snapshot = state.snapshot();
+        if self.since_snapshot < SNAPSHOT_AFTER + 2 * snapshot.len() {
+            return;
+        }
+        let first_of_snapshot = self.log.offsets().map_or(0, |offsets| offsets.log_end_offset);
+        let written = match self.write(&snapshot) {
+            Ok(last) => self.log.durable(last + 1).await,
+            Err(error) => Err(error),
+        };
+        match written.and_then(|()| self.log.delete_records(first_of_snapshot)) {
+            Ok(_) => {
+                info!(changes = snapshot.len(), "catalog snapshot written");
+                self.since_snapshot = snapshot.len();
+            }
+            Err(error) => error!(%error, "catalog snapshot failed; the changes are still in the log"),
+        }
+    }
+}

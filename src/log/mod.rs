@@ -17,6 +17,7 @@ pub use self::waiter::{Subscription, Waiter};
 mod checkpoint;
 pub mod config;
 pub mod directory;
+pub mod ephemeral;
 mod epochs;
 #[cfg(test)]
 mod fixture;

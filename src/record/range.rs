@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use bytes::{Bytes, BytesMut};
+
 /// A file that ranges can point into. Implemented by the files of `storage`.
 pub trait RangeFile: Send + Sync + fmt::Debug {
     /// The descriptor for `sendfile`; `None` where there is no real file (a simulated disk).
@@ -28,4 +30,28 @@ pub struct FileRange {
     pub position: u64,
     /// Bytes in the range.
     pub length: usize,
+}
+
+impl FileRange {
+    /// Reads all of it into memory.
+    ///
+    /// # Errors
+    /// The file's; that it ends before the range does.
+    pub fn read(&self) -> io::Result<Bytes> {
+        let mut bytes = BytesMut::zeroed(self.length);
+        let mut filled = 0;
+        while filled < self.length {
+            match self.file.read_at(&mut bytes[filled..], self.position + filled as u64)? {
+                0 => return Err(self.truncated()),
+                read => filled += read,
+            }
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// The error for a file that ends within the range.
+    pub fn truncated(&self) -> io::Error {
+        let what = format!("{:?} ends before {} + {} bytes", self.file, self.position, self.length);
+        io::Error::new(io::ErrorKind::UnexpectedEof, what)
+    }
 }

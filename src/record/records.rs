@@ -5,7 +5,7 @@ use std::io::Read;
 use bytes::Bytes;
 
 use super::TimestampType;
-use super::batch::BatchHeader;
+use super::batch::{BatchHeader, HEADER_BYTES};
 use super::compression::{Codec, Decompress, decompress_stream};
 use super::validate::InvalidBatch;
 use super::walk::{
@@ -36,6 +36,16 @@ pub struct Header {
     pub key: Bytes,
     /// The value; `None` is null.
     pub value: Option<Bytes>,
+}
+
+/// Takes the batch at the front of stored batches; `None` where what is left holds no whole batch.
+pub fn split_batch(batches: &mut Bytes) -> Option<(BatchHeader, Bytes)> {
+    let header = BatchHeader::parse(batches).ok()?;
+    if batches.len() < header.size_bytes() {
+        return None;
+    }
+    let mut batch = batches.split_to(header.size_bytes());
+    Some((header, batch.split_off(HEADER_BYTES)))
 }
 
 /// The records of the batch that `header` and `payload` are, in order. The keys and values are slices of the payload, or
@@ -207,7 +217,7 @@ pub(super) fn decompress_all(codec: Codec, payload: &Bytes, max_bytes: usize) ->
     let failed = |source| InvalidBatch::Decompression { codec, source };
     let mut block = Vec::new();
     decompress_stream(codec, payload)
-        .and_then(|stream| stream.take(max_bytes as u64 + 1).read_to_end(&mut block))
+        .and_then(|stream| stream.take((max_bytes as u64).saturating_add(1)).read_to_end(&mut block))
         .map_err(failed)?;
     if block.len() > max_bytes {
         return Err(InvalidBatch::DecompressedTooLarge { max_bytes });
@@ -231,5 +241,142 @@ fn timestamp(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
     match header.attributes.timestamp_type() {
         TimestampType::CreateTime => header.base_timestamp.wrapping_add(timestamp_delta),
         TimestampType::LogAppendTime => header.max_timestamp,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::BatchBuilder;
+    use super::super::compression::compress;
+    use super::super::validate::ValidBatch;
+    use super::*;
+
+    fn sample(codec: Codec) -> ValidBatch {
+        let mut batch = BatchBuilder::new()
+            .record_with_headers(
+                100,
+                Some(b"k"),
+                Some(b"v"),
+                &[("a", Some(b"1")), ("a", None), ("", Some(b""))],
+            )
+            .record(90, None, None)
+            .record(-1, Some(b""), Some(b""))
+            .codec(codec)
+            .build_valid();
+        batch.assign(1_000, 4);
+        batch
+    }
+
+    fn all(header: &BatchHeader, payload: &Bytes) -> Result<Vec<Record>, InvalidBatch> {
+        records(header, payload, 1 << 20)?.collect()
+    }
+
+    fn all_stamps(header: &BatchHeader, payload: &Bytes) -> Result<Vec<Stamp>, InvalidBatch> {
+        stamps(header, payload, 1 << 20)?.collect()
+    }
+
+    fn bytes(text: &'static str) -> Option<Bytes> {
+        Some(Bytes::from(text))
+    }
+
+    #[test]
+    fn null_and_empty_headers_offsets_and_times_are_as_produced() {
+        let header = |key: &'static str, value| Header { key: Bytes::from(key), value };
+        let expected = [
+            Record {
+                offset: 1_000,
+                timestamp: 100,
+                key: bytes("k"),
+                value: bytes("v"),
+                headers: vec![header("a", bytes("1")), header("a", None), header("", bytes(""))],
+            },
+            Record { offset: 1_001, timestamp: 90, key: None, value: None, headers: vec![] },
+            Record { offset: 1_002, timestamp: -1, key: bytes(""), value: bytes(""), headers: vec![] },
+        ];
+        for codec in Codec::ALL {
+            let batch = sample(codec);
+            assert_eq!(all(batch.header(), batch.payload()).unwrap(), expected, "{codec:?}");
+            let stamps = all_stamps(batch.header(), batch.payload()).unwrap();
+            let expected = expected
+                .each_ref()
+                .map(|record| Stamp { offset: record.offset, timestamp: record.timestamp });
+            assert_eq!(stamps, expected, "{codec:?}");
+        }
+    }
+
+    #[test]
+    fn uncompressed_keys_and_values_are_slices_of_the_payload() {
+        let batch = sample(Codec::None);
+        let first = all(batch.header(), batch.payload()).unwrap().remove(0);
+        assert!(batch.payload().as_ptr_range().contains(&first.value.unwrap().as_ptr()));
+    }
+
+    #[test]
+    fn the_brokers_time_hides_the_producers() {
+        let mut batch = sample(Codec::Gzip);
+        batch.stamp_log_append_time(5_000);
+        assert!(all(batch.header(), batch.payload()).unwrap().iter().all(|record| record.timestamp == 5_000));
+        let stamps = all_stamps(batch.header(), batch.payload()).unwrap();
+        assert!(stamps.len() == 3 && stamps.iter().all(|stamp| stamp.timestamp == 5_000));
+    }
+
+    #[test]
+    fn a_compacted_batch_keeps_the_offsets_of_the_records_that_are_left() {
+        let batch = sample(Codec::None);
+        // Only the second record, whose length is the first byte after the first record.
+        let first_bytes = 1 + batch.payload()[0] as usize / 2;
+        let second_bytes = 1 + batch.payload()[first_bytes] as usize / 2;
+        let payload = batch.payload().slice(first_bytes..first_bytes + second_bytes);
+        let header = BatchHeader { record_count: 1, ..*batch.header() };
+        let left = all(&header, &payload).unwrap();
+        assert_eq!(left.iter().map(|record| record.offset).collect::<Vec<_>>(), [1_001]);
+        assert_eq!(all_stamps(&header, &payload).unwrap(), [Stamp { offset: 1_001, timestamp: 90 }]);
+
+        let empty = BatchHeader { record_count: 0, ..header };
+        assert_eq!(all(&empty, &Bytes::new()).unwrap(), []);
+        assert_eq!(all_stamps(&empty, &Bytes::new()).unwrap(), []);
+    }
+
+    #[test]
+    fn a_torn_block_yields_its_whole_records_and_one_error() {
+        for codec in Codec::ALL {
+            let whole = sample(Codec::None);
+            let payload = whole.payload();
+            for end in 0..payload.len() {
+                let torn = Bytes::from(compress(codec, None, &payload[..end]));
+                let attributes = whole.header().attributes.with_codec(codec);
+                let header = BatchHeader { attributes, ..*whole.header() };
+                let mut read = records(&header, &torn, 1 << 20).unwrap();
+                assert_eq!(read.by_ref().filter(Result::is_err).count(), 1, "{codec:?} {end}");
+                assert!(read.next().is_none());
+                assert!(matches!(
+                    all_stamps(&header, &torn),
+                    Err(InvalidBatch::MalformedRecord { cause: MalformedRecord::Truncated, .. })
+                ));
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_the_last_record_is_an_error() {
+        let batch = sample(Codec::None);
+        let longer = Bytes::from([&batch.payload()[..], b"?"].concat());
+        let read: Vec<_> = records(batch.header(), &longer, 1 << 20).unwrap().collect();
+        assert!(read[..3].iter().all(Result::is_ok));
+        assert!(matches!(read[3..], [Err(InvalidBatch::BytesAfterRecords(3))]));
+    }
+
+    #[test]
+    fn decompression_has_a_limit() {
+        let batch = sample(Codec::Zstd);
+        let block_bytes = sample(Codec::None).payload().len();
+        assert!(records(batch.header(), batch.payload(), block_bytes).is_ok());
+        assert!(matches!(
+            records(batch.header(), batch.payload(), block_bytes - 1),
+            Err(InvalidBatch::DecompressedTooLarge { max_bytes }) if max_bytes == block_bytes - 1
+        ));
+        let limited: Result<Vec<_>, _> =
+            stamps(batch.header(), batch.payload(), block_bytes - 1).unwrap().collect();
+        assert!(matches!(limited, Err(InvalidBatch::DecompressedTooLarge { .. })));
     }
 }

@@ -228,13 +228,20 @@ impl ValidBatch {
     }
 }
 
-/// A compressed batch above this size takes long enough to disturb a thread that serves sockets.
-pub const COSTLY_COMPRESSED_BYTES: usize = 8 << 10;
+/// LZ4 or snappy above this size takes long enough to disturb a thread that serves sockets: it is quick, and holds at most
+/// 255 times its bytes.
+pub const COSTLY_QUICK_CODEC_BYTES: usize = 16 << 10;
+/// Gzip or zstd above this size does: a kilobyte of zstd can hold 32 MiB.
+pub const COSTLY_DENSE_CODEC_BYTES: usize = 1 << 10;
 
 /// Whether [`validate`] of `batch` should run where it delays nobody. Cheap, and makes no other claim on the bytes.
 pub fn is_costly(batch: &Bytes) -> bool {
-    batch.len() > COSTLY_COMPRESSED_BYTES
-        && BatchHeader::parse(batch).is_ok_and(|header| header.attributes.is_compressed())
+    match BatchHeader::parse(batch).and_then(|header| header.attributes.codec()) {
+        Ok(Codec::Snappy | Codec::Lz4) => batch.len() > COSTLY_QUICK_CODEC_BYTES,
+        Ok(Codec::Gzip | Codec::Zstd) => batch.len() > COSTLY_DENSE_CODEC_BYTES,
+        // What is not a batch is refused at once.
+        Ok(Codec::None) | Err(_) => false,
+    }
 }
 
 /// Checks the record field of a Produce request for one partition: exactly one batch that `rules` allow and that every
@@ -257,7 +264,6 @@ pub fn validate(batches: Bytes, rules: &Rules) -> Result<ValidBatch, InvalidBatc
     {
         batch.set_timestamps(timestamps.0, timestamps.1);
     }
-    check_size(batch.size_bytes(), rules)?;
     if batch.size_bytes() > rules.segment_bytes {
         return Err(InvalidBatch::LargerThanSegment {
             size_bytes: batch.size_bytes(),
@@ -304,10 +310,9 @@ fn check_header(header: &BatchHeader, batch: &[u8], rules: &Rules) -> Result<Cod
 }
 
 fn check_size(size_bytes: usize, rules: &Rules) -> Result<(), InvalidBatch> {
-    if size_bytes > rules.max_message_bytes {
-        return Err(InvalidBatch::TooLarge { size_bytes, max_bytes: rules.max_message_bytes });
-    }
-    Ok(())
+    // The length field has 31 bits, whatever the topic says.
+    let max_bytes = rules.max_message_bytes.min(i32::MAX as usize);
+    if size_bytes > max_bytes { Err(InvalidBatch::TooLarge { size_bytes, max_bytes }) } else { Ok(()) }
 }
 
 /// What reading over the records has shown.
@@ -430,34 +435,31 @@ enum Complaint {
     Timestamp(String),
 }
 
-/// The records that are refused so far. As in Kafka the first one decides on the batch's error.
+/// The records that are refused so far. As in Kafka one timestamp among them decides on the batch's error.
 #[derive(Default)]
 struct Refused {
-    first_is_timestamp: bool,
+    any_is_timestamp: bool,
     record_errors: Vec<RecordError>,
 }
 
 impl Refused {
     #[cold]
     fn push(&mut self, batch_index: i32, complaint: Complaint) {
-        if self.record_errors.len() == RECORD_ERRORS_MAX {
-            return;
-        }
         let (is_timestamp, message) = match complaint {
             Complaint::Record(message) => (false, message),
             Complaint::Timestamp(message) => (true, message),
         };
-        if self.record_errors.is_empty() {
-            self.first_is_timestamp = is_timestamp;
+        self.any_is_timestamp |= is_timestamp;
+        if self.record_errors.len() < RECORD_ERRORS_MAX {
+            self.record_errors.push(RecordError { batch_index, message });
         }
-        self.record_errors.push(RecordError { batch_index, message });
     }
 
     fn into_result(self) -> Result<(), InvalidBatch> {
-        let Self { first_is_timestamp, record_errors } = self;
+        let Self { any_is_timestamp, record_errors } = self;
         if record_errors.is_empty() {
             Ok(())
-        } else if first_is_timestamp {
+        } else if any_is_timestamp {
             Err(InvalidBatch::InvalidTimestamps { record_errors })
         } else {
             Err(InvalidBatch::InvalidRecords { record_errors })
@@ -465,17 +467,24 @@ impl Refused {
     }
 }
 
+/// Largest compressed batch that is renumbered, bytes after decompression: unlike the walk, this holds all of it.
+const RENUMBERED_MAX_BYTES: usize = 64 << 20;
+
 /// The same records with offset deltas 0, 1, 2… Rare: no known client sends others.
 #[cold]
 fn renumber(batch: ValidBatch, codec: Codec, rules: &Rules) -> Result<ValidBatch, InvalidBatch> {
-    let records = decompress_all(codec, &batch.payload, rules.max_decompressed_batch_bytes)?;
+    let max_bytes = rules.max_decompressed_batch_bytes.min(RENUMBERED_MAX_BYTES);
+    let records = decompress_all(codec, &batch.payload, max_bytes)?;
     let mut renumbered = Vec::with_capacity(records.len());
     let mut block = Block::new(&records);
     for index in 0..batch.header.record_count {
         copy_with_offset_delta(index, &mut block, &mut renumbered)
             .map_err(|cause| InvalidBatch::MalformedRecord { index, cause })?;
     }
-    Ok(ValidBatch::seal(batch.header, Bytes::from(compress(codec, None, &renumbered))))
+    let payload = Bytes::from(compress(codec, None, &renumbered));
+    // It may have grown, by longer deltas or because the client compressed harder.
+    check_size(HEADER_BYTES + payload.len(), rules)?;
+    Ok(ValidBatch::seal(batch.header, payload))
 }
 
 fn copy_with_offset_delta(
@@ -495,4 +504,478 @@ fn copy_with_offset_delta(
     write_varint(offset_delta, out);
     out.extend_from_slice(after);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::batch::Attributes;
+    use super::super::builder::BatchBuilder;
+    use super::super::records::{Record, records};
+    use super::*;
+
+    const NOW: TimestampMs = 1_700_000_000_000;
+
+    fn rules() -> Rules {
+        Rules {
+            max_message_bytes: 1 << 20,
+            segment_bytes: 1 << 30,
+            timestamp_type: TimestampType::CreateTime,
+            now_ms: NOW,
+            timestamp_before_max_ms: i64::MAX,
+            timestamp_after_max_ms: 3_600_000,
+            compacted: false,
+            max_decompressed_message_bytes: 1 << 30,
+            max_decompressed_batch_bytes: 1 << 30,
+            zstd_allowed: true,
+        }
+    }
+
+    fn builder() -> BatchBuilder {
+        BatchBuilder::new()
+            .record(NOW, Some(b"key"), Some(b"value"))
+            .record_with_headers(NOW - 5, Some(b"k"), None, &[("h", Some(b"v")), ("h", None)])
+            .record(NOW + 7, None, Some(b""))
+    }
+
+    /// The batch with its header changed and its checksum made right again.
+    fn edited(batch: &Bytes, edit: impl FnOnce(&mut BatchHeader)) -> Bytes {
+        let mut header = BatchHeader::parse(batch).unwrap();
+        edit(&mut header);
+        header.crc = header.checksum(&batch[HEADER_BYTES..]);
+        [&header.encode()[..], &batch[HEADER_BYTES..]].concat().into()
+    }
+
+    /// The batch with another block of records.
+    fn with_block(batch: &Bytes, block: Vec<u8>) -> Bytes {
+        ValidBatch::seal(BatchHeader::parse(batch).unwrap(), Bytes::from(block)).to_bytes()
+    }
+
+    fn read(batch: &ValidBatch) -> Vec<Record> {
+        records(batch.header(), batch.payload(), 1 << 30).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn a_valid_batch_keeps_its_bytes_without_a_copy() {
+        for codec in Codec::ALL {
+            let sent = builder().codec(codec).producer(7, 1, 9).build();
+            let batch = validate(sent.clone(), &rules()).unwrap();
+            assert_eq!(batch.to_bytes(), sent, "{codec:?}");
+            assert_eq!(batch.payload().as_ptr(), sent[HEADER_BYTES..].as_ptr(), "{codec:?}");
+            assert_eq!(batch.size_bytes(), sent.len());
+            assert_eq!(batch.header().size_bytes(), sent.len());
+        }
+    }
+
+    #[test]
+    fn its_place_does_not_change_the_checksum_but_its_time_does() {
+        let mut batch = validate(builder().build(), &rules()).unwrap();
+        let crc = batch.header().crc;
+        batch.assign(40, 3);
+        assert_eq!(batch.header().crc, crc);
+        assert_eq!((batch.header().base_offset, batch.header().last_offset()), (40, 42));
+        assert_eq!(batch.header().partition_leader_epoch, 3);
+
+        batch.stamp_log_append_time(NOW + 1);
+        assert_ne!(batch.header().crc, crc);
+        let stored = BatchHeader::parse(&batch.header_bytes()).unwrap();
+        assert_eq!(stored.crc, stored.checksum(batch.payload()));
+        assert!(read(&batch).iter().all(|record| record.timestamp == NOW + 1));
+        assert_eq!(read(&batch).iter().map(|record| record.offset).collect::<Vec<_>>(), [40, 41, 42]);
+    }
+
+    #[test]
+    fn every_cut_and_every_addition_is_refused() {
+        let sent = builder().build();
+        for end in 0..sent.len() {
+            let cut = validate(sent.slice(..end), &rules());
+            assert!(
+                matches!(cut, Err(InvalidBatch::Truncated { have_bytes, .. }) if have_bytes == end),
+                "{end}"
+            );
+        }
+        let twice = Bytes::from([&sent[..], &sent[..]].concat());
+        assert!(
+            matches!(validate(twice, &rules()), Err(InvalidBatch::TrailingBytes(bytes)) if bytes == sent.len())
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_that_the_checksum_covers_is_found() {
+        let sent = builder().build();
+        for at in super::super::batch::CHECKSUMMED_FROM..sent.len() {
+            for bit in 0..8 {
+                let mut flipped = sent.to_vec();
+                flipped[at] ^= 1 << bit;
+                let result = validate(flipped.into(), &rules());
+                // A flip in the codec may be refused before the checksum is looked at.
+                assert!(
+                    matches!(result, Err(InvalidBatch::Checksum { .. } | InvalidBatch::UnknownCodec(_))),
+                    "{at} {bit}: {result:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused_by_name() {
+        let sent = builder().build();
+        let refused = |edit: fn(&mut BatchHeader)| validate(edited(&sent, edit), &rules()).unwrap_err();
+
+        assert!(matches!(refused(|header| header.magic = 1), InvalidBatch::Magic(1)));
+        assert!(matches!(refused(|header| header.batch_length = 48), InvalidBatch::Length(48)));
+        assert!(matches!(refused(|header| header.base_offset = 1), InvalidBatch::BaseOffset(1)));
+        assert!(matches!(refused(|header| header.attributes = Attributes(6)), InvalidBatch::UnknownCodec(6)));
+        assert!(matches!(refused(|header| header.attributes = Attributes(32)), InvalidBatch::ControlBatch));
+        assert!(matches!(
+            refused(|header| header.producer_id = 4),
+            InvalidBatch::Sequence { producer_id: 4, base_sequence: -1 }
+        ));
+        for (record_count, last_offset_delta) in [(0, -1), (-1, -2), (3, 3), (4, 2), (i32::MIN, i32::MAX)] {
+            let lying = edited(&sent, |header| {
+                header.record_count = record_count;
+                header.last_offset_delta = last_offset_delta;
+            });
+            assert!(
+                matches!(validate(lying, &rules()), Err(InvalidBatch::RecordCount { .. })),
+                "{record_count}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_count_that_the_records_do_not_have_is_refused() {
+        for codec in Codec::ALL {
+            let sent = builder().codec(codec).build();
+            let counting = |record_count: i32| {
+                let header = |header: &mut BatchHeader| {
+                    header.record_count = record_count;
+                    header.last_offset_delta = record_count - 1;
+                };
+                validate(edited(&sent, header), &rules()).unwrap_err()
+            };
+            assert!(matches!(counting(2), InvalidBatch::BytesAfterRecords(2)), "{codec:?}");
+            for too_many in [4, i32::MAX] {
+                let refused = counting(too_many);
+                assert!(
+                    matches!(
+                        refused,
+                        InvalidBatch::MalformedRecord { index: 3, cause: MalformedRecord::Truncated }
+                    ),
+                    "{codec:?} {refused:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_checked_before_the_checksum_and_against_the_segment_at_last() {
+        let mut sent = builder().build().to_vec();
+        let size_bytes = sent.len();
+        let exact = Rules { max_message_bytes: size_bytes, segment_bytes: size_bytes, ..rules() };
+        validate(sent.clone().into(), &exact).unwrap();
+
+        let segment = Rules { segment_bytes: size_bytes - 1, ..exact };
+        assert!(matches!(
+            validate(sent.clone().into(), &segment),
+            Err(InvalidBatch::LargerThanSegment { max_bytes, .. }) if max_bytes == size_bytes - 1
+        ));
+        sent[size_bytes - 1] ^= 1;
+        let message = Rules { max_message_bytes: size_bytes - 1, ..exact };
+        assert!(matches!(
+            validate(sent.into(), &message),
+            Err(InvalidBatch::TooLarge { max_bytes, .. }) if max_bytes == size_bytes - 1
+        ));
+    }
+
+    #[test]
+    fn zstd_is_refused_where_the_request_is_older() {
+        let sent = builder().codec(Codec::Zstd).build();
+        let old = Rules { zstd_allowed: false, ..rules() };
+        assert!(matches!(validate(sent, &old), Err(InvalidBatch::ZstdTooOld)));
+        validate(builder().codec(Codec::Lz4).build(), &old).unwrap();
+    }
+
+    #[test]
+    fn a_record_that_a_consumer_could_not_read_is_refused_in_every_codec() {
+        let sent = builder().build();
+        let mut block = sent[HEADER_BYTES..].to_vec();
+        // The key length of the first record: -2.
+        block[4] = 3;
+        for codec in Codec::ALL {
+            let batch = edited(&sent, |header| header.attributes = header.attributes.with_codec(codec));
+            let refused = validate(with_block(&batch, compress(codec, None, &block)), &rules()).unwrap_err();
+            assert!(
+                matches!(
+                    refused,
+                    InvalidBatch::MalformedRecord { index: 0, cause: MalformedRecord::NegativeLength }
+                ),
+                "{codec:?} {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_block_that_does_not_decompress_is_refused() {
+        for codec in Codec::ALL.into_iter().skip(1) {
+            let sent = builder().codec(codec).build();
+            let garbage = with_block(&sent, b"not what any codec writes".to_vec());
+            let refused = validate(garbage, &rules()).unwrap_err();
+            assert!(
+                matches!(refused, InvalidBatch::Decompression { codec: of, .. } if of == codec),
+                "{refused:?}"
+            );
+
+            let block = &sent[HEADER_BYTES..];
+            let cut = with_block(&sent, block[..block.len() - 1].to_vec());
+            let refused = validate(cut, &rules()).unwrap_err();
+            assert!(
+                matches!(refused, InvalidBatch::Decompression { .. } | InvalidBatch::MalformedRecord { .. }),
+                "{codec:?} {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_compacted_topic_lists_the_records_without_a_key() {
+        let compacted = Rules { compacted: true, ..rules() };
+        let sent = builder().record(NOW, None, None).build();
+        let Err(InvalidBatch::InvalidRecords { record_errors }) = validate(sent, &compacted) else {
+            panic!("accepted")
+        };
+        assert_eq!(record_errors.iter().map(|error| error.batch_index).collect::<Vec<_>>(), [2, 3]);
+        assert!(record_errors[0].message.contains("key"));
+        // An empty key is a key.
+        validate(BatchBuilder::new().record(NOW, Some(b""), None).build(), &compacted).unwrap();
+    }
+
+    #[test]
+    fn the_list_of_refused_records_is_bounded_and_one_timestamp_decides() {
+        let compacted = Rules { compacted: true, ..rules() };
+        let mut many = BatchBuilder::new();
+        for _ in 0..RECORD_ERRORS_MAX + 50 {
+            many.push(NOW, None, None, &[]);
+        }
+        let Err(InvalidBatch::InvalidRecords { record_errors }) = validate(many.clone().build(), &compacted)
+        else {
+            panic!("accepted")
+        };
+        assert_eq!(record_errors.len(), RECORD_ERRORS_MAX);
+
+        let sent = many.record(NOW + 3_600_001, Some(b"k"), None).build();
+        let Err(InvalidBatch::InvalidTimestamps { record_errors }) = validate(sent, &compacted) else {
+            panic!("accepted")
+        };
+        assert_eq!(record_errors.len(), RECORD_ERRORS_MAX);
+    }
+
+    #[test]
+    fn timestamps_have_inclusive_bounds_and_minus_one_is_none() {
+        let bounded = Rules { timestamp_before_max_ms: 10, timestamp_after_max_ms: 20, ..rules() };
+        let check = |timestamp: i64, rules: &Rules| {
+            validate(BatchBuilder::new().record(timestamp, None, None).build(), rules).map(|_| ())
+        };
+        for accepted in [NOW - 10, NOW, NOW + 20, -1] {
+            assert!(check(accepted, &bounded).is_ok(), "{accepted}");
+        }
+        for refused in [NOW - 11, NOW + 21, 0, -2, i64::MIN, i64::MAX] {
+            let Err(InvalidBatch::InvalidTimestamps { record_errors }) = check(refused, &bounded) else {
+                panic!("{refused} accepted")
+            };
+            assert_eq!(record_errors.len(), 1);
+            assert!(record_errors[0].message.contains(&refused.to_string()));
+        }
+        assert!(check(0, &rules()).is_ok());
+        assert!(check(i64::MIN, &rules()).is_err());
+        // The broker's clock does not look at the producers'.
+        let by_broker = Rules { timestamp_type: TimestampType::LogAppendTime, ..bounded };
+        assert!(check(0, &by_broker).is_ok());
+    }
+
+    #[test]
+    fn a_client_that_claims_the_brokers_clock_is_refused_or_corrected() {
+        let sent = builder().log_append_time(NOW + 1_000).build();
+        let by_broker = Rules { timestamp_type: TimestampType::LogAppendTime, ..rules() };
+        let Err(InvalidBatch::InvalidTimestamps { record_errors }) = validate(sent.clone(), &by_broker)
+        else {
+            panic!("accepted")
+        };
+        assert_eq!(record_errors.len(), 3);
+
+        let corrected = validate(sent, &rules()).unwrap();
+        assert_eq!(corrected.header().attributes.timestamp_type(), TimestampType::CreateTime);
+        assert_eq!(corrected.header().max_timestamp, NOW + 7);
+        assert_eq!(corrected.header().crc, corrected.header().checksum(corrected.payload()));
+
+        let without = BatchBuilder::new().record(-1, None, None).log_append_time(NOW).build();
+        assert!(matches!(validate(without, &rules()), Err(InvalidBatch::InvalidTimestamps { .. })));
+    }
+
+    #[test]
+    fn a_largest_timestamp_that_is_not_is_corrected() {
+        for codec in [Codec::None, Codec::Lz4] {
+            let sent = builder().codec(codec).build();
+            for claimed in [0, -1, NOW + 8, i64::MAX] {
+                let batch =
+                    validate(edited(&sent, |header| header.max_timestamp = claimed), &rules()).unwrap();
+                assert_eq!(batch.to_bytes(), sent, "{codec:?} {claimed}");
+            }
+        }
+    }
+
+    #[test]
+    fn offset_deltas_that_are_not_dense_are_renumbered() {
+        for codec in Codec::ALL {
+            let expected = builder().codec(codec).build();
+            let mut block = builder().build()[HEADER_BYTES..].to_vec();
+            // The offset delta of the first record: 0 becomes 5; of the others: unchanged.
+            block[3] = 10;
+            let sent = with_block(&expected, compress(codec, None, &block));
+            let batch = validate(sent, &rules()).unwrap();
+            assert_eq!(read(&batch), read(&validate(expected, &rules()).unwrap()), "{codec:?}");
+            assert_eq!(batch.header().crc, batch.header().checksum(batch.payload()));
+            validate(batch.to_bytes(), &rules()).unwrap();
+        }
+    }
+
+    #[test]
+    fn renumbering_that_makes_a_batch_too_large_is_refused() {
+        // 100 records that all claim offset delta 0: the right ones from 64 on need a second byte.
+        let mut block = Vec::new();
+        for _ in 0..100 {
+            block.extend(b"\x0c\x00\x00\x00\x01\x01\x00");
+        }
+        let mut counted = BatchBuilder::new();
+        for _ in 0..100 {
+            counted.push(NOW, None, None, &[]);
+        }
+        let sent = with_block(&counted.build(), block);
+        let exact = Rules { max_message_bytes: sent.len(), ..rules() };
+        assert!(matches!(
+            validate(sent.clone(), &exact),
+            Err(InvalidBatch::TooLarge { size_bytes, .. }) if size_bytes == sent.len() + 36
+        ));
+    }
+
+    #[test]
+    fn a_batch_too_large_to_be_held_is_not_renumbered() {
+        let value = vec![0; RENUMBERED_MAX_BYTES];
+        let one = BatchBuilder::new().record(NOW, None, Some(&value)).codec(Codec::Lz4);
+        let mut block =
+            decompress_all(Codec::Lz4, one.clone().build_valid().payload(), usize::MAX).unwrap().to_vec();
+        let sent = one.build();
+        validate(sent.clone(), &rules()).unwrap();
+
+        // The offset delta, behind the length of four bytes, attributes and timestamp delta.
+        assert_eq!(std::mem::replace(&mut block[6], 2), 0);
+        let refused = validate(with_block(&sent, compress(Codec::Lz4, None, &block)), &rules()).unwrap_err();
+        assert!(
+            matches!(refused, InvalidBatch::DecompressedTooLarge { max_bytes: RENUMBERED_MAX_BYTES }),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn decompressed_records_have_a_limit_each_and_together() {
+        let large = vec![0; 10_000];
+        for codec in Codec::ALL.into_iter().skip(1) {
+            let sent = BatchBuilder::new()
+                .record(NOW, None, Some(b"small"))
+                .record(NOW, None, Some(&large))
+                .codec(codec)
+                .build();
+            let each = Rules { max_decompressed_message_bytes: 10_000, ..rules() };
+            assert!(matches!(
+                validate(sent.clone(), &each),
+                Err(InvalidBatch::MalformedRecord { index: 1, cause: MalformedRecord::TooLarge })
+            ));
+            let together = Rules { max_decompressed_batch_bytes: 10_000, ..rules() };
+            assert!(matches!(
+                validate(sent.clone(), &together),
+                Err(InvalidBatch::DecompressedTooLarge { max_bytes: 10_000 })
+            ));
+            validate(sent, &Rules { max_decompressed_message_bytes: 10_010, ..rules() }).unwrap();
+        }
+        // What is not compressed is bounded by the size of the batch.
+        let plain = BatchBuilder::new().record(NOW, None, Some(&large)).build();
+        validate(
+            plain,
+            &Rules { max_decompressed_message_bytes: 1, max_decompressed_batch_bytes: 1, ..rules() },
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn only_large_compressed_batches_are_costly() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let noise: Vec<u8> =
+            std::iter::repeat_with(|| random.u8(..)).take(COSTLY_QUICK_CODEC_BYTES).collect();
+        let of =
+            |codec, value: &[u8]| BatchBuilder::new().record(NOW, None, Some(value)).codec(codec).build();
+        for codec in Codec::ALL {
+            assert!(!is_costly(&of(codec, b"small")));
+            assert_eq!(is_costly(&of(codec, &noise)), codec != Codec::None, "{codec:?}");
+            let dense = matches!(codec, Codec::Gzip | Codec::Zstd);
+            assert_eq!(is_costly(&of(codec, &noise[..COSTLY_DENSE_CODEC_BYTES])), dense, "{codec:?}");
+        }
+        assert!(!is_costly(&Bytes::from(noise)), "no batch at all");
+    }
+
+    fn arbitrary_batch() -> impl Strategy<Value = (BatchBuilder, Codec)> {
+        let field = || proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40));
+        let headers = proptest::collection::vec((any::<String>(), field()), 0..4);
+        let record = (-1_000_000i64..1_000_000, field(), field(), headers);
+        (proptest::collection::vec(record, 1..80), 0u8..5).prop_map(|(records, codec)| {
+            let mut builder = BatchBuilder::new();
+            for (ago, key, value, headers) in records {
+                let headers: Vec<_> =
+                    headers.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+                builder.push(NOW - ago, key.as_deref(), value.as_deref(), &headers);
+            }
+            let codec = Codec::from_id(codec).unwrap();
+            (builder.codec(codec), codec)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_built_is_valid_and_reads_back((builder, codec) in arbitrary_batch()) {
+            let trusted = builder.clone().build_valid();
+            let batch = validate(builder.build(), &rules()).unwrap();
+            prop_assert_eq!(batch.header(), trusted.header());
+            prop_assert_eq!(read(&batch), read(&trusted));
+            prop_assert_eq!(batch.header().attributes.codec().unwrap(), codec);
+            prop_assert_eq!(read(&batch).len(), batch.header().record_count as usize);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes: Vec<u8>) {
+            prop_assert!(validate(bytes.into(), &rules()).is_err());
+        }
+
+        /// Mutated blocks under a right checksum: what is accepted can be read to its end.
+        #[test]
+        fn no_mutation_makes_it_panic_and_what_it_accepts_can_be_read(
+            (builder, codec) in arbitrary_batch(),
+            mutations in proptest::collection::vec(any::<(u32, u8)>(), 1..4),
+            inside: bool,
+        ) {
+            let sent = builder.build();
+            let payload = sent.slice(HEADER_BYTES..);
+            let mut block = if inside { decompress_all(codec, &payload, 1 << 30).unwrap() } else { payload }.to_vec();
+            for (at, flip) in mutations {
+                let at = at as usize % block.len();
+                block[at] ^= flip;
+            }
+            let block = if inside { compress(codec, None, &block) } else { block };
+            let small = Rules { max_decompressed_batch_bytes: 1 << 20, ..rules() };
+            if let Ok(batch) = validate(with_block(&sent, block), &small) {
+                prop_assert_eq!(read(&batch).len(), batch.header().record_count as usize);
+                prop_assert_eq!(batch.header().crc, batch.header().checksum(batch.payload()));
+                let offsets = read(&batch).into_iter().map(|record| record.offset);
+                prop_assert!(offsets.eq(0..i64::from(batch.header().record_count)));
+            }
+        }
+    }
 }

@@ -1,0 +1,299 @@
+//! A running broker: log directory, catalog and listeners, started and stopped in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use crate::catalog::state::NewTopic;
+use crate::catalog::{Catalog, CatalogError};
+use crate::clock::Clock;
+use crate::config::{Config, Endpoint, TopicSpec};
+use crate::handlers::fetch_sessions::FetchSessions;
+use crate::handlers::{Session, Shared};
+use crate::log::ephemeral::EphemeralDirectory;
+use crate::log::{DirectoryOptions, LogDirectory, OpenDirectoryError};
+use crate::net::budget::Budget;
+use crate::net::connection::{self, Limits};
+use crate::net::listener::{ConnectionLimits, accept, bind};
+use crate::net::probe;
+use crate::storage::StdDisk;
+
+/// Longest that a stopping broker waits for its connections to take their last answers.
+const DRAIN: Duration = Duration::from_millis(900);
+
+/// Bytes that os mode leaves unsynced at most: what a stop has to sync.
+const OS_UNSYNCED_MAX_BYTES: u64 = 64 << 20;
+
+/// Why a broker does not start. One line that names the thing.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that cannot be listened at.
+    #[error("cannot listen at {endpoint}: {source}")]
+    Listen {
+        /// The listener.
+        endpoint: Endpoint,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A log directory that cannot be used.
+    #[error("log directory {0}")]
+    Directory(#[from] OpenDirectoryError),
+    /// No place for temporary data.
+    #[error("cannot make a temporary log directory: {0}")]
+    Ephemeral(io::Error),
+    /// The catalog cannot be read.
+    #[error("log directory {}: {source}", path.display())]
+    Catalog {
+        /// The log directory.
+        path: PathBuf,
+        /// Why.
+        source: CatalogError,
+    },
+    /// A topic of the configuration that cannot be made.
+    #[error("topic {name:?}: {source}")]
+    Topic {
+        /// The topic.
+        name: String,
+        /// Why.
+        source: CatalogError,
+    },
+    /// The broker does not answer itself.
+    #[error("listener {endpoint} does not answer: {source}")]
+    Probe {
+        /// The listener.
+        endpoint: Endpoint,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The ready file cannot be written.
+    #[error("cannot write the ready file {}: {source}", path.display())]
+    ReadyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A broker that serves. Dropped without [`Broker::stop`] it ends as if killed: nothing acknowledged is lost.
+pub struct Broker {
+    shared: Arc<Shared>,
+    directory: Arc<LogDirectory>,
+    endpoints: Vec<Endpoint>,
+    catalog_stop: CancellationToken,
+    tasks: TaskTracker,
+    ready_file: Option<PathBuf>,
+    // Last, so that the files are gone only when nothing uses them.
+    _ephemeral: Option<EphemeralDirectory>,
+}
+
+impl Broker {
+    /// Starts a broker and returns when every listener answers.
+    ///
+    /// # Errors
+    /// What is in the way: an address, a directory, a topic of the configuration.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        // First, since it is quick to fail; who connects before all is open waits in the backlog.
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        for endpoint in &config.listeners {
+            let listen = |source| StartError::Listen { endpoint: endpoint.clone(), source };
+            listeners.push((endpoint.clone(), listen_at(endpoint).await.map_err(listen)?));
+        }
+        let ephemeral = match config.ephemeral {
+            true => Some(EphemeralDirectory::create(&std::env::temp_dir()).map_err(StartError::Ephemeral)?),
+            false => None,
+        };
+        let path = ephemeral.as_ref().map_or(config.log_dir.as_path(), EphemeralDirectory::path).to_owned();
+        let clock = Clock::system();
+        let options = DirectoryOptions {
+            node_id: config.node_id,
+            os_unsynced_max_bytes: OS_UNSYNCED_MAX_BYTES,
+            flush_threads: config.num_flush_threads,
+            producer_id_expiration_ms: config.producer_id_expiration_ms,
+            ..DirectoryOptions::new(&path)
+        };
+        let directory = LogDirectory::open(options, Arc::new(StdDisk), clock.clone())?;
+        let catalog_stop = CancellationToken::new();
+        let catalog = Catalog::open(&directory, &config, &clock, catalog_stop.clone())
+            .await
+            .map_err(|source| StartError::Catalog { path, source })?;
+        let shared = Arc::new(Shared {
+            clock,
+            cluster_id: directory.cluster_id(),
+            catalog,
+            fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
+            decompressions: Semaphore::new(cores()),
+            stopping: CancellationToken::new(),
+            config,
+        });
+        for topic in &shared.config.topics {
+            let name = topic.name.clone();
+            ensure_topic(&shared, topic).await.map_err(|source| StartError::Topic { name, source })?;
+        }
+        let mut broker = Self {
+            endpoints: Vec::with_capacity(listeners.len()),
+            directory,
+            catalog_stop,
+            tasks: TaskTracker::new(),
+            ready_file: shared.config.ready_file.clone(),
+            shared,
+            _ephemeral: ephemeral,
+        };
+        broker.serve(listeners).await?;
+        Ok(broker)
+    }
+
+    /// Accepts on every listener, and asks each for its metadata before calling the broker ready.
+    async fn serve(&mut self, listeners: Vec<(Endpoint, TcpListener)>) -> Result<(), StartError> {
+        let limits = ConnectionLimits::new(
+            self.shared.config.max_connections,
+            self.shared.config.max_connections_per_ip,
+        );
+        let connection_limits = Limits {
+            request_max_bytes: self.shared.config.socket_request_max_bytes,
+            in_flight_max_bytes: self.shared.config.connection_queued_max_request_bytes,
+            idle: Duration::from_millis(self.shared.config.connections_max_idle_ms),
+            budget: Budget::new(self.shared.config.queued_max_request_bytes),
+        };
+        for (endpoint, listener) in listeners {
+            let probe = |source| StartError::Probe { endpoint: endpoint.clone(), source };
+            let bound = listener.local_addr().map_err(probe)?;
+            let advertised = self.shared.config.advertised(&endpoint.name).cloned();
+            let told =
+                advertised.clone().unwrap_or_else(|| Endpoint { port: bound.port(), ..endpoint.clone() });
+            let (shared, per_connection) = (Arc::clone(&self.shared), connection_limits.clone());
+            let name = endpoint.name.clone();
+            let serve = move |stream: TcpStream, peer: SocketAddr| {
+                let session = session(&shared, &name, advertised.as_ref(), &stream, peer);
+                connection::serve(stream, peer, session, per_connection.clone(), shared.stopping.clone())
+            };
+            let accepting =
+                accept(listener, limits.clone(), self.shared.stopping.clone(), self.tasks.clone(), serve);
+            self.tasks.spawn(accepting);
+            probe::ask_metadata(bound).await.map_err(probe)?;
+            self.endpoints.push(told);
+        }
+        if let Some(path) = &self.ready_file {
+            let lines: String =
+                self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
+            write_by_rename(path, &lines)
+                .map_err(|source| StartError::ReadyFile { path: path.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// The address of each listener, in the order of the configuration: the advertised one, or the one bound.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// `host:port` of the first listener: what clients call bootstrap servers.
+    pub fn bootstrap(&self) -> String {
+        self.endpoints.first().map(Endpoint::address).unwrap_or_default()
+    }
+
+    /// The log directory.
+    pub fn data(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Stops: no new connections, parked requests answered, everything synced, the directory marked clean.
+    pub async fn stop(self) {
+        if let Some(path) = &self.ready_file {
+            // Not ready any more; who waits for the next start must not find the last one's file.
+            let _ = std::fs::remove_file(path);
+        }
+        self.shared.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
+            warn!(
+                connections = self.tasks.len(),
+                "stopping while connections have not taken their last answers"
+            );
+        }
+        self.catalog_stop.cancel();
+        self.directory.close().await;
+    }
+}
+
+/// What the requests of a connection share. Without an advertised address, clients are told the one they came in on.
+fn session(
+    shared: &Arc<Shared>,
+    name: &str,
+    advertised: Option<&Endpoint>,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> Session {
+    let endpoint = match (advertised, stream.local_addr()) {
+        (Some(advertised), _) => advertised.clone(),
+        (None, Ok(local)) => Endpoint {
+            name: name.to_owned(),
+            host: local.ip().to_canonical().to_string(),
+            port: local.port(),
+        },
+        // The socket is gone already; nobody will read the address.
+        (None, Err(_)) => Endpoint { name: name.to_owned(), host: String::new(), port: 0 },
+    };
+    Session { shared: Arc::clone(shared), endpoint: Arc::new(endpoint), peer }
+}
+
+/// Listens at the first address of the host that can be listened at.
+async fn listen_at(endpoint: &Endpoint) -> io::Result<TcpListener> {
+    let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
+    for address in lookup_host((endpoint.host.as_str(), endpoint.port)).await? {
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Makes a topic of the configuration. One that exists is left as it is, but gets the partitions that it lacks; anything
+/// else that differs is worth a warning.
+async fn ensure_topic(shared: &Shared, wanted: &TopicSpec) -> Result<(), CatalogError> {
+    let wanted = wanted.clone();
+    let differs = shared
+        .catalog
+        .change(move |batch| {
+            let Some(topic) = batch.state().topic(&wanted.name).cloned() else {
+                let TopicSpec { name, partitions, configs } = wanted;
+                let change = batch.state().create_topic(&NewTopic { name, partitions, configs })?;
+                batch.push(change);
+                return Ok::<_, CatalogError>(None);
+            };
+            if wanted.partitions > topic.partitions {
+                let change = batch.state().add_partitions(&wanted.name, wanted.partitions)?;
+                batch.push(change);
+            }
+            let fewer = wanted.partitions < topic.partitions;
+            Ok((fewer || wanted.configs != topic.configs).then_some((wanted, topic)))
+        })
+        .await??;
+    if let Some((wanted, topic)) = differs {
+        let have = format!("{} partitions, configs {:?}", topic.partitions, topic.configs);
+        warn!(topic = wanted.name, have, wanted = ?wanted.configs, "the topic exists and is left as it is");
+    }
+    Ok(())
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Writes a file so that it is there wholly or not at all.
+fn write_by_rename(path: &Path, text: &str) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    std::fs::write(&temporary, text)?;
+    std::fs::rename(&temporary, path)
+}

@@ -1,0 +1,294 @@
+//! The table of the broker's keys: name, type, default, valid values, and one line for people. It yields [`Config`] and its
+//! fields, what DescribeConfigs says of the broker, and the text of `config.toml`.
+
+use std::path::PathBuf;
+
+use super::definition::Valid::{Any, AtLeast, Between, BetweenOrMinusOne, OneOf};
+use super::definition::{ConfigType, Definition, Fault, Valid};
+use super::endpoint::Endpoint;
+use super::topic_spec::TopicSpec;
+use super::{ConfigMap, FromText, LogFormat};
+
+/// A key of the broker.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct BrokerKey {
+    /// Name, type, default, valid values.
+    pub definition: Definition,
+    /// Whether it can be changed while the broker runs, for one node and for all (Kafka's update mode "cluster-wide");
+    /// else it is read-only.
+    pub dynamic: bool,
+}
+
+/// Rows `/// doc, field: type = "key" kind default, valid;`: each is a read-only key and a field of [`Config`].
+macro_rules! fields {
+    ($($(#[doc = $doc:literal])+ $field:ident: $type:ty = $name:literal $kind:ident $default:expr, $valid:expr;)+) => {
+        /// The broker's settings, checked. Made from defaults and what was set ([`Config::load`], [`Config::from_settings`]);
+        /// topic defaults are not fields: they are among [`Config::explicit`] and act through the registry of topic configs.
+        #[derive(Clone, PartialEq, Debug)]
+        pub struct Config {
+            $($(#[doc = $doc])+ #[doc = concat!("\n`", $name, "`")] pub $field: $type,)+
+            pub(super) explicit: ConfigMap,
+        }
+
+        const FIELDS: &[BrokerKey] = &[$(BrokerKey {
+            definition: Definition {
+                name: $name,
+                kind: ConfigType::$kind,
+                default: $default,
+                valid: $valid,
+                doc: concat!($($doc),+).trim_ascii(),
+            },
+            dynamic: false,
+        }),+];
+
+        impl Config {
+            /// Gives every field its value from `explicit` or its default.
+            pub(super) fn from_explicit(explicit: ConfigMap) -> Result<Self, (&'static str, Fault)> {
+                Ok(Self {
+                    $($field: {
+                        let text = explicit.get($name).map(String::as_str).or($default);
+                        <$type>::from_text(text.unwrap_or_default()).map_err(|fault| ($name, fault))?
+                    },)+
+                    explicit,
+                })
+            }
+        }
+    };
+}
+
+const MAX_PARTITIONS: i64 = super::topic_spec::MAX_PARTITIONS as i64;
+
+fields! {
+    /// Id of this node, as clients see it in Metadata.
+    node_id: i32 = "node.id" Int Some("1"), AtLeast(0);
+    /// Where to listen: HOST:PORT or NAME://HOST:PORT, several separated by commas; port 0 takes any free one.
+    listeners: Vec<Endpoint> = "listeners" List Some("127.0.0.1:9092"), Any;
+    /// Addresses that clients are told to connect to, by listener name. A listener without one advertises the address that
+    /// the client itself connected to.
+    advertised_listeners: Vec<Endpoint> = "advertised.listeners" List Some(""), Any;
+    /// Data directory, made if missing.
+    log_dir: PathBuf = "log.dir" String Some("./data"), Any;
+    /// Keep data in a temporary directory that goes with the process; log.dir is not touched then, and ottla.flush is os
+    /// unless it is set.
+    ephemeral: bool = "ottla.ephemeral" Boolean Some("false"), Any;
+    /// File that appears once requests are answered, holding one host:port a line in the order of the listeners; empty for none.
+    ready_file: Option<PathBuf> = "ottla.ready.file" String Some(""), Any;
+    /// Topics to have at start: name:partitions[:key=value...], separated by semicolons. A topic that exists is left as it is,
+    /// but for partitions that it lacks.
+    topics: Vec<TopicSpec> = "ottla.topics" String Some(""), Any;
+    /// Create a topic when a client asks for one that does not exist.
+    auto_create_topics_enable: bool = "auto.create.topics.enable" Boolean Some("true"), Any;
+    /// Let clients delete topics.
+    delete_topic_enable: bool = "delete.topic.enable" Boolean Some("true"), Any;
+    /// Partitions of a topic that is created without a number.
+    num_partitions: i32 = "num.partitions" Int Some("1"), Between(1, MAX_PARTITIONS);
+    /// Replicas of a topic that is created without a number; one node has room for one.
+    default_replication_factor: i32 = "default.replication.factor" Int Some("1"), Between(1, 1);
+    /// Largest request, bytes; a larger one closes its connection.
+    socket_request_max_bytes: usize = "socket.request.max.bytes" Int Some("104857600"), AtLeast(1);
+    /// Bytes of requests that all connections together may have in hand; beyond, sockets are not read. At least
+    /// socket.request.max.bytes.
+    queued_max_request_bytes: usize = "queued.max.request.bytes" Long Some("268435456"), AtLeast(1);
+    /// Bytes of requests that one connection may have in hand before its socket is not read; a single request may be larger.
+    connection_queued_max_request_bytes: usize =
+        "ottla.connection.queued.max.request.bytes" Long Some("16777216"), AtLeast(1);
+    /// Milliseconds without a request after which a connection is closed.
+    connections_max_idle_ms: u64 = "connections.max.idle.ms" Long Some("600000"), AtLeast(1);
+    /// Open connections.
+    max_connections: usize = "max.connections" Int Some("2147483647"), AtLeast(1);
+    /// Open connections from one address.
+    max_connections_per_ip: usize = "max.connections.per.ip" Int Some("2147483647"), AtLeast(1);
+    /// Most bytes of records in one fetch answer; a single larger batch is still sent.
+    fetch_max_bytes: usize = "fetch.max.bytes" Int Some("57671680"), AtLeast(1024);
+    /// Incremental fetch sessions kept; 0 for none.
+    max_incremental_fetch_session_cache_slots: usize =
+        "max.incremental.fetch.session.cache.slots" Int Some("1000"), AtLeast(0);
+    /// Most partitions in one DescribeTopicPartitions answer.
+    max_request_partition_size_limit: i32 = "max.request.partition.size.limit" Int Some("2000"), AtLeast(1);
+    /// Milliseconds after which an idempotent producer that wrote nothing is forgotten.
+    producer_id_expiration_ms: i64 = "producer.id.expiration.ms" Int Some("86400000"), AtLeast(1);
+    /// Most bytes that all records of one batch may decompress to.
+    max_decompressed_batch_bytes: usize =
+        "ottla.max.decompressed.batch.bytes" Int Some("1073741824"), AtLeast(1);
+    /// Threads that sync files.
+    num_flush_threads: usize = "ottla.num.flush.threads" Int Some("2"), Between(1, 64);
+    /// Which log lines to write: levels by module, as in RUST_LOG.
+    log_filter: String = "ottla.log.filter" String Some("warn,ottla::start=info"), Any;
+    /// Form of log lines: text or json.
+    log_format: LogFormat = "ottla.log.format" String Some("text"), OneOf(&LogFormat::NAMES);
+}
+
+const MAX_LONG: Option<&str> = Some("9223372036854775807");
+const MAX_MS: Option<&str> = MAX_LONG;
+/// Largest value that Kafka gives max.decompressed.message.bytes: the largest array of a JVM.
+pub(crate) const MAX_DECOMPRESSED: i64 = 2_147_483_639;
+/// Valid codecs of `compression.type`.
+pub(crate) const CODECS: Valid = OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]);
+/// Valid items of `cleanup.policy`.
+pub(crate) const POLICIES: Valid = OneOf(&["compact", "delete"]);
+/// Valid clocks of `message.timestamp.type`.
+pub(crate) const TIMESTAMP_TYPES: Valid = OneOf(&["CreateTime", "LogAppendTime"]);
+/// Valid values of `ottla.flush`.
+pub(crate) const FLUSH_MODES: Valid = OneOf(&["commit", "os"]);
+
+/// Rows `/// doc, dynamic|fixed "key" kind default, valid;`.
+macro_rules! topic_defaults {
+    ($($(#[doc = $doc:literal])+ $mode:ident $name:literal $kind:ident $default:expr, $valid:expr;)+) => {
+        /// The keys that topics without a config of their own inherit from.
+        const TOPIC_DEFAULTS: &[BrokerKey] = &[$(BrokerKey {
+            definition: Definition {
+                name: $name,
+                kind: ConfigType::$kind,
+                default: $default,
+                valid: $valid,
+                doc: concat!($($doc),+).trim_ascii(),
+            },
+            dynamic: topic_defaults!($mode),
+        }),+];
+    };
+    (dynamic) => { true };
+    (fixed) => { false };
+}
+
+topic_defaults! {
+    /// When an append counts: commit, after a sync to the disk (survives the death of the machine); os, after the
+    /// write (survives that of the process).
+    dynamic "ottla.flush" String Some("commit"), FLUSH_MODES;
+    /// Default of max.message.bytes: largest batch, bytes as compressed.
+    dynamic "message.max.bytes" Int Some("1048588"), AtLeast(0);
+    /// Default of the topic config of that name: largest record after decompression, bytes.
+    dynamic "max.decompressed.message.bytes" Int Some("2147483639"), Between(1, MAX_DECOMPRESSED);
+    /// Default of the topic config of that name: replicas that acks=all asks for.
+    dynamic "min.insync.replicas" Int Some("1"), AtLeast(1);
+    /// Default of message.timestamp.type: the producer's time or the broker's.
+    dynamic "log.message.timestamp.type" String Some("CreateTime"), TIMESTAMP_TYPES;
+    /// Default of message.timestamp.before.max.ms: how far a record's time may lag the broker's, milliseconds.
+    dynamic "log.message.timestamp.before.max.ms" Long MAX_MS, AtLeast(0);
+    /// Default of message.timestamp.after.max.ms: how far a record's time may lead the broker's, milliseconds.
+    dynamic "log.message.timestamp.after.max.ms" Long Some("3600000"), AtLeast(0);
+    /// Default of segment.bytes: size at which a segment is rolled, bytes.
+    dynamic "log.segment.bytes" Int Some("1073741824"), AtLeast(1_048_576);
+    /// Default of segment.ms: age at which a segment is rolled, milliseconds; unset, log.roll.hours counts.
+    dynamic "log.roll.ms" Long None, AtLeast(1);
+    /// Default of segment.ms in hours.
+    fixed "log.roll.hours" Int Some("168"), AtLeast(1);
+    /// Default of segment.jitter.ms: random cut from segment.ms, milliseconds; unset, log.roll.jitter.hours counts.
+    dynamic "log.roll.jitter.ms" Long None, AtLeast(0);
+    /// Default of segment.jitter.ms in hours.
+    fixed "log.roll.jitter.hours" Int Some("0"), AtLeast(0);
+    /// Default of segment.index.bytes: largest index file, bytes.
+    dynamic "log.index.size.max.bytes" Int Some("10485760"), AtLeast(4);
+    /// Default of index.interval.bytes: log bytes between index entries.
+    dynamic "log.index.interval.bytes" Int Some("4096"), AtLeast(0);
+    /// Default of file.delete.delay.ms: wait before removed files are unlinked, milliseconds.
+    dynamic "log.segment.delete.delay.ms" Long Some("60000"), AtLeast(0);
+    /// Default of retention.bytes: bytes kept per partition; -1 for all.
+    dynamic "log.retention.bytes" Long Some("-1"), Any;
+    /// Default of retention.ms: time kept, milliseconds, -1 for ever; unset, log.retention.minutes counts.
+    dynamic "log.retention.ms" Long None, AtLeast(-1);
+    /// Default of retention.ms in minutes, -1 for ever; unset, log.retention.hours counts.
+    fixed "log.retention.minutes" Int None, AtLeast(-1);
+    /// Default of retention.ms in hours, -1 for ever.
+    fixed "log.retention.hours" Int Some("168"), AtLeast(-1);
+    /// Default of local.retention.bytes: bytes kept locally with tiered storage; -2 for retention.bytes.
+    dynamic "log.local.retention.bytes" Long Some("-2"), AtLeast(-2);
+    /// Default of local.retention.ms: time kept locally with tiered storage, milliseconds; -2 for retention.ms.
+    dynamic "log.local.retention.ms" Long Some("-2"), AtLeast(-2);
+    /// Default of remote.copy.lag.bytes: bytes held back from tiered storage.
+    dynamic "log.remote.copy.lag.bytes" Long Some("-1"), AtLeast(-1);
+    /// Default of remote.copy.lag.ms: milliseconds held back from tiered storage.
+    dynamic "log.remote.copy.lag.ms" Long Some("0"), AtLeast(-1);
+    /// Default of cleanup.policy: delete old segments, compact by key, both or neither.
+    dynamic "log.cleanup.policy" List Some("delete"), POLICIES;
+    /// Default of delete.retention.ms: how long tombstones survive compaction, milliseconds.
+    dynamic "log.cleaner.delete.retention.ms" Long Some("86400000"), AtLeast(0);
+    /// Default of min.compaction.lag.ms: shortest time that a record stays uncompacted, milliseconds.
+    dynamic "log.cleaner.min.compaction.lag.ms" Long Some("0"), AtLeast(0);
+    /// Default of max.compaction.lag.ms: longest time that a record may stay uncompacted, milliseconds.
+    dynamic "log.cleaner.max.compaction.lag.ms" Long MAX_MS, AtLeast(1);
+    /// Default of min.cleanable.dirty.ratio: share of uncompacted bytes at which compaction runs.
+    dynamic "log.cleaner.min.cleanable.ratio" Double Some("0.5"), Between(0, 1);
+    /// Default of flush.messages: records after which a file is synced.
+    dynamic "log.flush.interval.messages" Long MAX_LONG, AtLeast(1);
+    /// Default of flush.ms: milliseconds after which a file is synced; unset, log.flush.scheduler.interval.ms
+    /// counts.
+    dynamic "log.flush.interval.ms" Long None, AtLeast(0);
+    /// Default of flush.ms when log.flush.interval.ms is unset, milliseconds.
+    fixed "log.flush.scheduler.interval.ms" Long MAX_MS, AtLeast(0);
+    /// Default of preallocate: reserve the space of a segment when it is made.
+    dynamic "log.preallocate" Boolean Some("false"), Any;
+    /// Default of the topic config of that name: codec that batches are stored in; producer keeps theirs.
+    dynamic "compression.type" String Some("producer"), CODECS;
+    /// Default of the topic config of that name: gzip level, -1 for the library's.
+    dynamic "compression.gzip.level" Int Some("-1"), BetweenOrMinusOne(1, 9);
+    /// Default of the topic config of that name: lz4 level.
+    dynamic "compression.lz4.level" Int Some("9"), Between(1, 17);
+    /// Default of the topic config of that name: zstd level.
+    dynamic "compression.zstd.level" Int Some("3"), Between(-131_072, 22);
+    /// Default of the topic config of that name: let a replica lead that lacks records.
+    dynamic "unclean.leader.election.enable" Boolean Some("false"), Any;
+}
+
+impl BrokerKey {
+    /// All keys: those of the server, then those that topics inherit from.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        FIELDS.iter().chain(TOPIC_DEFAULTS)
+    }
+
+    /// The keys that topics inherit from.
+    pub fn topic_defaults() -> impl Iterator<Item = &'static Self> {
+        TOPIC_DEFAULTS.iter()
+    }
+
+    /// The key of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        Self::all().find(|key| key.definition.name == name)
+    }
+
+    /// The environment variable that sets it: `OTTLA_`, then the name in capitals with `_` for `.`; the `ottla.` of our own
+    /// keys is not said twice.
+    pub fn environment_name(&self) -> String {
+        let name = self.definition.name;
+        let name = name.strip_prefix("ottla.").unwrap_or(name);
+        format!("{}{}", super::ENVIRONMENT_PREFIX, name.to_ascii_uppercase().replace('.', "_"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_default_is_valid() {
+        for key in BrokerKey::all() {
+            if let Some(default) = key.definition.default {
+                assert!(key.definition.parse(default).is_ok(), "{}", key.definition.name);
+            }
+        }
+    }
+
+    #[test]
+    fn names_differ_and_so_do_their_variables() {
+        let names: BTreeSet<_> = BrokerKey::all().map(|key| key.definition.name).collect();
+        let variables: BTreeSet<_> = BrokerKey::all().map(BrokerKey::environment_name).collect();
+        assert_eq!(names.len(), BrokerKey::all().count());
+        assert_eq!(variables.len(), names.len());
+    }
+
+    #[test]
+    fn a_variable_is_the_name_in_capitals() {
+        let variable = |name| BrokerKey::named(name).map(BrokerKey::environment_name);
+        assert_eq!(variable("num.partitions").as_deref(), Some("OTTLA_NUM_PARTITIONS"));
+        assert_eq!(variable("ottla.flush").as_deref(), Some("OTTLA_FLUSH"));
+    }
+
+    #[test]
+    fn no_key_of_ours_is_the_table_of_another_in_toml() {
+        for key in BrokerKey::all().map(|key| key.definition.name) {
+            let table = format!("{key}.");
+            let inner = BrokerKey::all().map(|key| key.definition.name).find(|name| name.starts_with(&table));
+            assert!(inner.is_none() || key == "max.connections", "{key} and {inner:?}");
+        }
+    }
+}
