@@ -21,7 +21,7 @@ use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
 use super::view::SyncWork;
 use crate::clock::Clock;
-use crate::storage::{Disk, Durability, Lock, read_file, replace_file};
+use crate::storage::{Disk, DiskFile, Durability, Lock, read_file, replace_file};
 use crate::uuid::Uuid;
 
 const LOCK_FILE: &str = ".lock";
@@ -33,6 +33,10 @@ const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Synced bytes after which the checkpoints are written before that: after the death of the machine, a start reads hardly more
+/// than this, besides what was not synced.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
 
 /// From this many partitions on, one sync of the whole file system is taken instead of one for each file.
 const SYNC_EACH_MAX: usize = 16;
@@ -174,12 +178,16 @@ pub struct Shared {
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
     unsynced_bytes: AtomicU64,
+    /// Bytes synced since the checkpoints were written.
+    synced_bytes: AtomicU64,
     has_room: Notify,
     root: Root,
     partitions: Mutex<HashMap<Key, Weak<Partition>>>,
     checkpoints: Mutex<Checkpoints>,
     chores: Mutex<Chores>,
     chores_changed: Condvar,
+    /// Whether all logs are known to be whole: then a stop can be a clean one.
+    whole: AtomicBool,
     stopped: AtomicBool,
     /// Held until the directory is closed or dropped.
     lock: Mutex<Option<Box<dyn Lock>>>,
@@ -189,8 +197,18 @@ pub struct Shared {
 #[derive(Debug, Default)]
 struct Root {
     changes: AtomicU64,
-    /// Changes that have been synced. Held while syncing, so that who needs a change durable waits for who is at it.
-    synced: Mutex<u64>,
+    ever_synced: AtomicBool,
+    /// Held while syncing, so that who needs a change durable waits for who is at it.
+    synced: Mutex<RootSynced>,
+}
+
+#[derive(Debug, Default)]
+struct RootSynced {
+    /// Changes that have been synced.
+    changes: u64,
+    /// What a new directory has, besides names in it: its identity, and its own name in the folders above.
+    files: Vec<Arc<dyn DiskFile>>,
+    folders: Vec<PathBuf>,
 }
 
 /// By topic and partition, as last written or loaded.
@@ -206,6 +224,7 @@ struct Checkpoints {
 #[derive(Debug, Default)]
 struct Chores {
     removals: Vec<(Instant, Removal)>,
+    checkpoints_due: bool,
 }
 
 #[derive(Debug)]
@@ -223,7 +242,7 @@ impl LogDirectory {
     ) -> Result<Arc<Self>, OpenDirectoryError> {
         let path = options.path.clone();
         let failed = |source| OpenDirectoryError::Disk { path: path.clone(), source };
-        disk.create_dir_all(&path).map_err(failed)?;
+        let made = make_folder(&*disk, &path).map_err(failed)?;
         refuse_foreign(&*disk, &path)?;
         let lock_path = path.join(LOCK_FILE);
         let lock = disk
@@ -251,9 +270,11 @@ impl LogDirectory {
             Ok(known) if known == boot_id.as_bytes() => Trust::PageCache,
             _ => Trust::Synced,
         };
+        let root = Root::default();
+        root.changed_above(made);
         let (cluster_id, directory_id) = match properties {
             Some(ids) => ids,
-            None => write_properties(&*disk, &options)?,
+            None => write_properties(&*disk, &options, &root)?,
         };
         let shared = Arc::new(Shared {
             disk,
@@ -262,19 +283,22 @@ impl LogDirectory {
             queue: SyncQueue::default(),
             listed: Mutex::default(),
             unsynced_bytes: AtomicU64::new(0),
+            synced_bytes: AtomicU64::new(0),
             has_room: Notify::new(),
-            root: Root::default(),
+            root,
             partitions: Mutex::default(),
             checkpoints: Mutex::new(checkpoints),
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
+            whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
             options,
         });
         if is_there(CLEAN_FILE) {
+            // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
             shared.disk.remove(&path.join(CLEAN_FILE)).map_err(failed)?;
-            shared.root.changed();
+            shared.disk.sync_dir(&path).map_err(failed)?;
         }
         if trust == Trust::Everything {
             // Otherwise it is written when recovery is over: until then the next start must do what this one should have.
@@ -323,8 +347,9 @@ impl LogDirectory {
         self.shared.unsynced_bytes.load(Ordering::Relaxed)
     }
 
-    /// The partition of that topic and number; while it lives, always the same one. No I/O: its folder is opened at the first
-    /// use, and made at the first append.
+    /// The partition of that topic and number; while it lives, always the same one. A topic that replaces another of the same
+    /// name must come after [`Self::delete`] of the other's partitions. No I/O: the folder is opened at the first use, and made
+    /// at the first append.
     pub fn partition(
         self: &Arc<Self>,
         topic: &str,
@@ -345,8 +370,8 @@ impl LogDirectory {
         partition
     }
 
-    /// After an unclean stop, before anything is served: opens `partitions`, cuts what is torn, syncs what commit mode promises.
-    /// Blocks; uses several threads.
+    /// After an unclean stop, before anything is served: opens `partitions`, which must be all, cuts what is torn, syncs what
+    /// commit mode promises. Blocks; uses several threads.
     pub fn recover(&self, partitions: &[Arc<Partition>]) -> Recovered {
         let results = Mutex::new(Recovered::default());
         let next = AtomicUsize::new(0);
@@ -395,11 +420,11 @@ impl LogDirectory {
             },
         };
         opened.iter().for_each(|partition| partition.recovered());
-        if recovered.failed.is_empty()
-            && all_synced
-            && let Err(error) = self.shared.write_boot_id()
-        {
-            tracing::warn!(%error, "the next start after a crash will read more than it had to");
+        if recovered.failed.is_empty() && all_synced {
+            self.shared.whole.store(true, Ordering::SeqCst);
+            if let Err(error) = self.shared.write_boot_id() {
+                tracing::warn!(%error, "the next start after a crash will read more than it had to");
+            }
         }
         recovered
     }
@@ -492,6 +517,15 @@ impl Shared {
         })
     }
 
+    /// Returns once the directory's identity is durable, which a new one's is soon after its start: folders of partitions must
+    /// not outlive it.
+    pub(super) fn await_identity(&self) -> Result<(), LogError> {
+        if self.root.ever_synced.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.sync_root().map_err(|source| LogError::disk(&self.options.path, source))
+    }
+
     pub(super) async fn room(&self) {
         loop {
             let mut has_room = std::pin::pin!(self.has_room.notified());
@@ -504,10 +538,14 @@ impl Shared {
         }
     }
 
-    /// Counts bytes that were written; starts syncing when there are many.
+    /// Counts bytes that are about to be seen by the next sync.
     pub(super) fn wrote(&self, bytes: u64) {
-        let unsynced = self.unsynced_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        if unsynced >= self.options.os_unsynced_max_bytes / 2 {
+        self.unsynced_bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// Has everything synced that waits for it, if that is half of what may be unsynced, or more.
+    pub(super) fn sync_if_many(&self) {
+        if self.unsynced_bytes.load(Ordering::SeqCst) >= self.options.os_unsynced_max_bytes / 2 {
             self.sync_listed();
         }
     }
@@ -517,6 +555,11 @@ impl Shared {
         if bytes > 0 {
             self.unsynced_bytes.fetch_sub(bytes, Ordering::SeqCst);
             self.has_room.notify_waiters();
+            let before = self.synced_bytes.fetch_add(bytes, Ordering::Relaxed);
+            if before < CHECKPOINT_BYTES && before + bytes >= CHECKPOINT_BYTES {
+                self.chores.lock().checkpoints_due = true;
+                self.chores_changed.notify_one();
+            }
         }
     }
 
@@ -527,6 +570,7 @@ impl Shared {
     pub(super) fn list(&self, partition: Arc<Partition>) {
         if !self.stopped.load(Ordering::SeqCst) {
             self.listed.lock().push(partition);
+            self.sync_if_many();
         }
     }
 
@@ -550,19 +594,9 @@ impl Shared {
     }
 
     /// Writes the log start offset of a partition down, so that it lasts.
-    pub(super) fn save_log_start(
-        &self,
-        topic: &str,
-        index: i32,
-        log_start: i64,
-        first_base: i64,
-    ) -> Result<(), LogError> {
+    pub(super) fn save_log_start(&self, topic: &str, index: i32, log_start: i64) -> Result<(), LogError> {
         let mut checkpoints = self.checkpoints.lock();
-        let key = (topic.to_owned(), index);
-        match log_start > first_base {
-            true => checkpoints.log_starts.insert(key, log_start),
-            false => checkpoints.log_starts.remove(&key),
-        };
+        checkpoints.set_log_start((topic.to_owned(), index), log_start);
         checkpoints.write_log_starts(&*self.disk, &self.options.path)
     }
 
@@ -592,26 +626,37 @@ impl Shared {
         if self.stopped.load(Ordering::SeqCst) {
             return Err(LogError::Shutdown);
         }
-        let partitions: Vec<_> = self.partitions.lock().values().filter_map(Weak::upgrade).collect();
+        let partitions = self.live_partitions();
         let settled = self.settle(&partitions);
         partitions.iter().for_each(|partition| partition.close());
         let closed = settled.and_then(|()| {
             self.write_checkpoints(&partitions)?;
-            let path = self.options.path.join(CLEAN_FILE);
-            replace_file(&*self.disk, &path, br#"{"version":0,"brokerEpoch":-1}"#, Durability::Now)
-                .map_err(|source| LogError::disk(&path, source))
+            self.mark_clean()
         });
         self.stop();
         self.lock.lock().take();
-        closed.map(|_| ())
+        closed
     }
 
-    /// Completes and syncs the files of all partitions.
+    /// Leaves the marker that spares the next start from recovering; not if this one should have recovered and has not.
+    fn mark_clean(&self) -> Result<(), LogError> {
+        if self.whole.load(Ordering::SeqCst) {
+            let path = self.options.path.join(CLEAN_FILE);
+            replace_file(&*self.disk, &path, br#"{"version":0,"brokerEpoch":-1}"#, Durability::Now)
+                .map_err(|source| LogError::disk(&path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Completes and syncs the files of all partitions, as many as will; the first failure.
     fn settle(&self, partitions: &[Arc<Partition>]) -> Result<(), LogError> {
+        let mut result = Ok(());
         let mut unsynced = Vec::new();
         for partition in partitions {
-            if partition.settle()? {
-                unsynced.push(partition);
+            match partition.settle() {
+                Ok(false) => {}
+                Ok(true) => unsynced.push(partition),
+                Err(error) => result = result.and(Err(error)),
             }
         }
         if unsynced.len() > SYNC_EACH_MAX {
@@ -619,15 +664,15 @@ impl Shared {
                 .sync_all(&self.options.path)
                 .map_err(|source| LogError::disk(&self.options.path, source))?;
             unsynced.iter().for_each(|partition| partition.raise_all_synced());
-            return Ok(());
+            return result;
         }
         for partition in unsynced {
             partition.sync();
             if partition.awaits_sync() {
-                return Err(LogError::Poisoned);
+                result = result.and(Err(LogError::Poisoned));
             }
         }
-        Ok(())
+        result
     }
 
     fn stop(&self) {
@@ -640,7 +685,7 @@ impl Shared {
             self.chores_changed.notify_all();
         }
         self.has_room.notify_waiters();
-        let partitions: Vec<_> = self.partitions.lock().values().filter_map(Weak::upgrade).collect();
+        let partitions = self.live_partitions();
         partitions.iter().for_each(|partition| partition.close());
     }
 
@@ -656,17 +701,22 @@ impl Shared {
     /// What is done every minute.
     fn tick(&self) {
         self.sync_listed();
-        let partitions: Vec<_> = {
-            let mut known = self.partitions.lock();
-            known.retain(|_, partition| partition.strong_count() > 0);
-            known.values().filter_map(Weak::upgrade).collect()
-        };
-        if let Err(error) = self.write_checkpoints(&partitions) {
-            tracing::warn!(%error, "checkpoints not written: the next start after a crash will read more");
-        }
-        for partition in &partitions {
+        self.partitions.lock().retain(|_, partition| partition.strong_count() > 0);
+        for partition in self.live_partitions() {
             partition.expire_producers(self.options.producer_id_expiration_ms);
         }
+        self.checkpoint();
+    }
+
+    fn checkpoint(&self) {
+        self.synced_bytes.store(0, Ordering::Relaxed);
+        if let Err(error) = self.write_checkpoints(&self.live_partitions()) {
+            tracing::warn!(%error, "checkpoints not written: the next start after a crash will read more");
+        }
+    }
+
+    fn live_partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.lock().values().filter_map(Weak::upgrade).collect()
     }
 
     fn write_checkpoints(&self, partitions: &[Arc<Partition>]) -> Result<(), LogError> {
@@ -674,10 +724,7 @@ impl Shared {
         for partition in partitions {
             let Some((recovery_point, log_start)) = partition.checkpoint() else { continue };
             let key = (partition.topic().to_owned(), partition.index());
-            match log_start {
-                Some(log_start) => checkpoints.log_starts.insert(key.clone(), log_start),
-                None => checkpoints.log_starts.remove(&key),
-            };
+            checkpoints.set_log_start(key.clone(), log_start);
             checkpoints.recovery_points.insert(key, recovery_point);
         }
         checkpoints.write_recovery_points(&*self.disk, &self.options.path)?;
@@ -696,7 +743,7 @@ impl Shared {
     }
 
     fn sync_root(&self) -> io::Result<()> {
-        self.root.sync(|| self.disk.sync_dir(&self.options.path))
+        self.root.sync(&*self.disk, &self.options.path)
     }
 
     /// Renames a partition's folder so that its name is free; where it is now, or `None` if there was none.
@@ -739,35 +786,36 @@ impl Shared {
     /// What the cleaning thread does until the directory stops.
     fn work_at_chores(&self) {
         let mut next_tick = Instant::now() + CHECKPOINT_INTERVAL;
-        loop {
+        while !self.stopped.load(Ordering::SeqCst) {
             // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
             if let Err(error) = self.sync_root() {
                 tracing::warn!(%error, path = %self.options.path.display(), "names not synced");
             }
-            let due = {
-                let mut chores = self.chores.lock();
-                let now = Instant::now();
-                let (due, later) =
-                    std::mem::take(&mut chores.removals).into_iter().partition(|(at, _)| *at <= now);
-                chores.removals = later;
-                let due: Vec<(Instant, Removal)> = due;
-                if due.is_empty() && now < next_tick {
-                    let wake_at = chores.removals.iter().map(|(at, _)| *at).fold(next_tick, Instant::min);
-                    if self.stopped.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    self.chores_changed.wait_until(&mut chores, wake_at);
-                }
-                due
-            };
-            if self.stopped.load(Ordering::SeqCst) {
-                return;
-            }
-            due.into_iter().for_each(|(_, removal)| self.remove(removal));
+            let (removals, checkpoints_due) = self.wait_for_chores(next_tick);
+            removals.into_iter().for_each(|removal| self.remove(removal));
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + CHECKPOINT_INTERVAL;
+            } else if checkpoints_due {
+                self.checkpoint();
             }
+        }
+    }
+
+    /// Waits until there is something to do, or until `next_tick`: removals that are due, and whether checkpoints are.
+    fn wait_for_chores(&self, next_tick: Instant) -> (Vec<Removal>, bool) {
+        let mut chores = self.chores.lock();
+        loop {
+            let now = Instant::now();
+            let due: Vec<_> =
+                chores.removals.extract_if(.., |(at, _)| *at <= now).map(|(_, removal)| removal).collect();
+            let checkpoints_due = std::mem::take(&mut chores.checkpoints_due);
+            let stopped = self.stopped.load(Ordering::SeqCst);
+            if stopped || checkpoints_due || !due.is_empty() || now >= next_tick {
+                return (due, checkpoints_due);
+            }
+            let wake_at = chores.removals.iter().map(|(at, _)| *at).fold(next_tick, Instant::min);
+            self.chores_changed.wait_until(&mut chores, wake_at);
         }
     }
 }
@@ -777,19 +825,39 @@ impl Root {
         self.changes.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    fn changed_above(&self, folders: Vec<PathBuf>) {
+        self.synced.lock().folders.extend(folders);
+        self.changed();
+    }
+
+    fn wrote(&self, file: Arc<dyn DiskFile>) {
+        self.synced.lock().files.push(file);
+        self.changed();
+    }
+
+    fn sync(&self, disk: &dyn Disk, path: &Path) -> io::Result<()> {
         let wanted = self.changes.load(Ordering::SeqCst);
         let mut synced = self.synced.lock();
-        if *synced < wanted {
+        if synced.changes < wanted {
             let covered = self.changes.load(Ordering::SeqCst);
-            sync()?;
-            *synced = covered;
+            synced.files.iter().try_for_each(|file| file.sync_data())?;
+            disk.sync_dir(path)?;
+            synced.folders.iter().try_for_each(|folder| disk.sync_dir(folder))?;
+            *synced = RootSynced { changes: covered, ..RootSynced::default() };
+            self.ever_synced.store(true, Ordering::SeqCst);
         }
         Ok(())
     }
 }
 
 impl Checkpoints {
+    /// An entry stays even if the first segment begins there: the removal of older ones may not be durable yet.
+    fn set_log_start(&mut self, key: Key, log_start: i64) {
+        if log_start > 0 {
+            self.log_starts.insert(key, log_start);
+        }
+    }
+
     fn write_recovery_points(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
         let path = folder.join(RECOVERY_POINTS_FILE);
         write_checkpoint(disk, &path, &self.recovery_points, &mut self.written_recovery_points)
@@ -835,6 +903,19 @@ fn read_checkpoint(disk: &dyn Disk, path: &Path) -> Result<BTreeMap<Key, i64>, O
     }
 }
 
+/// Makes the folder and what is missing above it; the folders that have a new name in them.
+fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
+    let missing = |folder: &&Path| {
+        let listed = disk.list(folder);
+        !folder.as_os_str().is_empty() && listed.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    };
+    let made: Vec<_> = path.ancestors().take_while(missing).filter_map(Path::parent).collect();
+    disk.create_dir_all(path)?;
+    let or_here =
+        |parent: &Path| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() };
+    Ok(made.into_iter().map(or_here).collect())
+}
+
 /// A folder with files but without our properties is somebody else's.
 fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError> {
     let entries =
@@ -843,8 +924,8 @@ fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError
         return Ok(());
     }
     // What a first start leaves when it is interrupted, and what a fresh file system has.
-    let harmless = |name: &str| [LOCK_FILE, "meta.properties.tmp", "lost+found"].contains(&name);
-    match entries.into_iter().find(|entry| !harmless(&entry.name)) {
+    let harmless = [LOCK_FILE, "meta.properties.tmp", BOOT_FILE, "ottla-boot-id.tmp", "lost+found"];
+    match entries.into_iter().find(|entry| !harmless.contains(&&*entry.name)) {
         Some(entry) => Err(OpenDirectoryError::Foreign { path: path.to_owned(), example: entry.name }),
         None => Ok(()),
     }
@@ -857,6 +938,8 @@ fn read_properties(
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
     let path = options.path.join(PROPERTIES_FILE);
     let bytes = match read_file(disk, &path, 64 << 10) {
+        // The machine died just after it was made.
+        Ok(bytes) if bytes.is_empty() => return Ok(None),
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(OpenDirectoryError::Disk { path, source }),
@@ -886,17 +969,22 @@ fn read_properties(
     }
 }
 
-fn write_properties(disk: &dyn Disk, options: &DirectoryOptions) -> Result<(Uuid, Uuid), OpenDirectoryError> {
+fn write_properties(
+    disk: &dyn Disk,
+    options: &DirectoryOptions,
+    root: &Root,
+) -> Result<(Uuid, Uuid), OpenDirectoryError> {
     let path = options.path.join(PROPERTIES_FILE);
     let (cluster_id, directory_id) = (options.cluster_id.unwrap_or_else(Uuid::random), Uuid::random());
     let text = format!(
         "version=1\ncluster.id={cluster_id}\nnode.id={}\ndirectory.id={directory_id}\n",
         options.node_id
     );
-    match replace_file(disk, &path, text.as_bytes(), Durability::Now) {
-        Ok(_) => Ok((cluster_id, directory_id)),
-        Err(source) => Err(OpenDirectoryError::Disk { path, source }),
-    }
+    // Synced before the first commit, but the start need not wait for it.
+    let file = replace_file(disk, &path, text.as_bytes(), Durability::Later)
+        .map_err(|source| OpenDirectoryError::Disk { path, source })?;
+    root.wrote(file);
+    Ok((cluster_id, directory_id))
 }
 
 /// `my-topic-7` → `my-topic` and 7; `None` for what is no live partition's folder.
@@ -927,4 +1015,334 @@ fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     let thread = std::thread::Builder::new().name("log-chores".to_owned());
     threads.push(thread.spawn(move || shared.work_at_chores())?);
     Ok(threads)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::super::config::tests::config;
+    use super::super::fixture::{
+        Fixture, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers, high_watermark,
+        log_file, path, run, sequenced,
+    };
+    use super::*;
+    use crate::storage::simulated::SimulatedDisk;
+    use crate::storage::{StdDisk, write_all_at};
+
+    fn open(
+        disk: &SimulatedDisk,
+        options: DirectoryOptions,
+    ) -> Result<Arc<LogDirectory>, OpenDirectoryError> {
+        LogDirectory::open(options, Arc::new(disk.clone()), Clock::system())
+    }
+
+    fn write(disk: &SimulatedDisk, name: &str, content: &[u8]) {
+        let file = disk.create(&Path::new("/data").join(name)).unwrap();
+        write_all_at(&*file, &mut [io::IoSlice::new(content)], 0).unwrap();
+    }
+
+    fn names(disk: &SimulatedDisk, folder: &str) -> Vec<String> {
+        disk.list(folder.as_ref()).unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+
+    #[test]
+    fn a_directory_is_used_by_one_at_a_time() {
+        let fixture = Fixture::new();
+        assert!(matches!(
+            open(&fixture.disk, fixture.options.clone()),
+            Err(OpenDirectoryError::Locked { .. })
+        ));
+        let id = fixture.directory.cluster_id();
+        run(fixture.directory.close());
+        assert_eq!(open(&fixture.disk, fixture.options.clone()).unwrap().cluster_id(), id);
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_left_as_it_is() {
+        let disk = SimulatedDisk::default();
+        disk.create_dir_all("/data/pictures".as_ref()).unwrap();
+        let error = open(&disk, DirectoryOptions::new("/data")).unwrap_err();
+        assert!(matches!(&error, OpenDirectoryError::Foreign { example, .. } if example == "pictures"));
+        assert!(error.to_string().starts_with("/data: "), "{error}");
+        assert_eq!(names(&disk, "/data"), ["pictures"]);
+    }
+
+    #[test]
+    fn identity_is_made_once_and_compared_ever_after() {
+        let fixture = Fixture::new();
+        let (disk, options) = (fixture.disk, fixture.options);
+        let (cluster_id, directory_id) = (fixture.directory.cluster_id(), fixture.directory.directory_id());
+        drop(fixture.directory);
+        let again =
+            open(&disk, DirectoryOptions { cluster_id: Some(cluster_id), ..options.clone() }).unwrap();
+        assert_eq!(
+            (again.cluster_id(), again.directory_id(), again.node_id()),
+            (cluster_id, directory_id, 0)
+        );
+        drop(again);
+        let other = DirectoryOptions { cluster_id: Some(Uuid([1; 16])), ..options.clone() };
+        assert!(matches!(open(&disk, other), Err(OpenDirectoryError::OtherCluster { .. })));
+        let other = DirectoryOptions { node_id: 3, ..options.clone() };
+        assert!(matches!(
+            open(&disk, other),
+            Err(OpenDirectoryError::OtherNode { found: 0, expected: 3, .. })
+        ));
+        for (text, wrong) in [
+            (&b"version=2\n"[..], "version"),
+            (b"version=1\nnode.id=x\n", "node.id"),
+            (b"# cluster.id=1\nversion=1\nnode.id=0\n", "cluster.id"),
+            (b"\xff\xfe", "version"),
+        ] {
+            write(&disk, PROPERTIES_FILE, text);
+            let opened = open(&disk, options.clone());
+            assert!(
+                matches!(opened, Err(OpenDirectoryError::Properties { key, .. }) if key == wrong),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_named_and_nothing_is_changed() {
+        for name in [RECOVERY_POINTS_FILE, LOG_STARTS_FILE] {
+            let Fixture { disk, options, directory, .. } = Fixture::new().stop();
+            run(directory.close());
+            drop(directory);
+            write(&disk, name, b"0\n1\nevents 0 x\n");
+            let before = names(&disk, "/data");
+            let error = open(&disk, options).unwrap_err();
+            assert!(
+                matches!(&error, OpenDirectoryError::Checkpoint { path, .. } if path.ends_with(name)),
+                "{error}"
+            );
+            assert_eq!(names(&disk, "/data"), before);
+        }
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_named() {
+        let disk = SimulatedDisk::default();
+        disk.fail_writes_after(0, Errno::NOSPC);
+        let error = open(&disk, DirectoryOptions::new("/data")).unwrap_err();
+        assert!(
+            matches!(&error, OpenDirectoryError::Disk { path, .. } if path.ends_with(PROPERTIES_FILE)),
+            "{error}"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let options = DirectoryOptions::new(file.path().join("below"));
+        assert!(LogDirectory::open(options, Arc::new(StdDisk), Clock::system()).is_err());
+    }
+
+    #[test]
+    fn the_clean_marker_is_there_only_while_cleanly_down() {
+        let fixture = Fixture::new();
+        assert!(fixture.directory.was_clean(), "a new directory has nothing to recover");
+        append(&fixture.partition(commit()), batch(1)).unwrap();
+        let fixture = fixture.stop();
+        assert!(fixture.directory.was_clean());
+        assert!(!names(&fixture.disk, "/data").contains(&CLEAN_FILE.to_owned()));
+        let fixture = fixture.kill();
+        assert!(!fixture.directory.was_clean());
+        assert!(!fixture.stop().directory.was_clean(), "what was not recovered is not clean");
+    }
+
+    #[test]
+    fn the_end_of_the_clean_marker_is_durable_before_anything_else_is() {
+        for seed in 0..20 {
+            let fixture = Fixture::new();
+            append(&fixture.partition(commit()), batch(1)).unwrap();
+            let fixture = fixture.stop();
+            append(&fixture.partition(commit()), batch(1)).unwrap();
+            let fixture = fixture.cut_power(seed);
+            assert!(!fixture.directory.was_clean(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_clean_start_looks_at_no_partition() {
+        let fixture = Fixture::new();
+        for index in 0..200 {
+            let partition = fixture.directory.partition(TOPIC, TOPIC_ID, index, 0, Arc::new(commit()));
+            append(&partition, batch(2)).unwrap();
+        }
+        let fixture = fixture.stop();
+        let Fixture { disk, options, directory, .. } = fixture;
+        run(directory.close());
+        drop(directory);
+        let before = disk.opens();
+        let directory = open(&disk, options).unwrap();
+        let mut folders = directory.partition_folders();
+        folders.sort_unstable_by_key(|(_, index)| *index);
+        assert_eq!(folders, (0..200).map(|index| (TOPIC.to_owned(), index)).collect::<Vec<_>>());
+        assert!(disk.opens() - before < 20, "{}", disk.opens() - before);
+        let partition = directory.partition(TOPIC, TOPIC_ID, 77, 0, Arc::new(commit()));
+        assert_eq!((high_watermark(&partition), headers(&partition, 0).len()), (2, 1));
+    }
+
+    #[test]
+    fn a_thousand_partitions_are_recovered_and_become_visible() {
+        let fixture = Fixture::new();
+        let all = |fixture: &Fixture| -> Vec<_> {
+            (0..1000)
+                .map(|index| fixture.directory.partition(TOPIC, TOPIC_ID, index, 0, Arc::new(commit())))
+                .collect()
+        };
+        for partition in all(&fixture) {
+            partition.append(batch(1)).unwrap();
+        }
+        let fixture = fixture.kill();
+        let partitions = all(&fixture);
+        let recovered = fixture.directory.recover(&partitions);
+        assert!(recovered.cuts.is_empty() && recovered.failed.is_empty());
+        assert!(partitions.iter().all(|partition| high_watermark(partition) == 1));
+        assert!(fixture.stop().directory.was_clean());
+    }
+
+    #[test]
+    fn a_stop_syncs_everything_and_refuses_what_comes_later() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        for sequence in 0..50 {
+            append(&partition, sequenced(0, sequence)).unwrap();
+        }
+        run(fixture.directory.close());
+        assert!(matches!(partition.append(batch(1)), Err(LogError::Shutdown)));
+        assert!(matches!(partition.read(0, 1, true), Err(LogError::Shutdown)));
+        assert!(matches!(run(partition.durable(51)), Err(LogError::Shutdown)));
+        drop(partition);
+        let fixture = fixture.cut_power(4);
+        assert!(fixture.directory.was_clean());
+        let partition = fixture.partition(config());
+        assert_eq!(headers(&partition, 0).len(), 50);
+        assert!(fixture.disk.content(&path("00000000000000000000.index")).is_ok());
+        assert!(partition.append(sequenced(0, 49)).unwrap().duplicate);
+    }
+
+    #[test]
+    fn a_stop_that_cannot_sync_is_not_clean() {
+        let fixture = Fixture::new();
+        append(&fixture.partition(config()), batch(1)).unwrap();
+        let partition = fixture.partition(config());
+        append(&partition, batch(1)).unwrap();
+        fixture.disk.fail_syncs(Errno::IO);
+        drop(partition);
+        let held = fixture.partition(config());
+        run(fixture.directory.close());
+        drop(held);
+        let disk = fixture.disk.copy();
+        assert!(!Fixture::on(disk).directory.was_clean());
+    }
+
+    #[test]
+    fn a_deleted_topic_leaves_its_name_free_at_once_and_nothing_on_the_disk_soon() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        append(&partition, batch(3)).unwrap();
+        fixture.directory.delete(&partition).unwrap();
+        let other_id = Uuid([8; 16]);
+        let again = fixture.directory.partition(TOPIC, other_id, 0, 0, Arc::new(config()));
+        assert_eq!(append(&again, batch(1)).unwrap(), 0);
+        let is_deleted = |name: &String| name.ends_with("-delete");
+        eventually("the folder goes", || !names(&fixture.disk, "/data").iter().any(is_deleted));
+        assert_eq!(headers(&again, 0).len(), 1);
+        let nothing_on_disk = fixture.directory.partition("idle", TOPIC_ID, 0, 0, Arc::new(config()));
+        fixture.directory.delete(&nothing_on_disk).unwrap();
+        // A deletion that a crash interrupted is finished by the next start.
+        fixture.disk.create_dir_all(format!("/data/x-0.{:032x}-delete", 5).as_ref()).unwrap();
+        let fixture = fixture.kill();
+        assert_eq!(fixture.directory.partition_folders(), [(TOPIC.to_owned(), 0)]);
+        eventually("the folder goes", || !names(&fixture.disk, "/data").iter().any(is_deleted));
+    }
+
+    #[test]
+    fn a_folder_of_another_topic_of_that_name_is_set_aside() {
+        let fixture = Fixture::new();
+        append(&fixture.partition(config()), batch(3)).unwrap();
+        let fixture = fixture.stop();
+        let partition = fixture.directory.partition(TOPIC, Uuid([8; 16]), 0, 0, Arc::new(config()));
+        assert_eq!(end_offset(&partition), 0);
+        assert_eq!(append(&partition, batch(1)).unwrap(), 0);
+        let strays: Vec<_> =
+            names(&fixture.disk, "/data").into_iter().filter(|name| name.ends_with("-stray")).collect();
+        assert_eq!(strays.len(), 1);
+        assert!(
+            names(&fixture.disk, &format!("/data/{}", strays[0])).contains(&"partition.metadata".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_partition_is_the_same_one_for_all_who_ask() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        assert!(Arc::ptr_eq(&partition, &fixture.partition(config())));
+        append(&partition, batch(1)).unwrap();
+        assert_eq!(append(&fixture.partition(config()), batch(1)).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_files_are_those_of_kafka() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(LogConfig { segment_bytes: 200, ..config() });
+        (0..4).for_each(|_| assert!(append(&partition, batch(1)).is_ok()));
+        partition.delete_records(3).unwrap();
+        drop(partition);
+        run(fixture.directory.close());
+        let text = |name: &str| {
+            String::from_utf8(fixture.disk.content(&Path::new("/data").join(name)).unwrap()).unwrap()
+        };
+        assert_eq!(text(RECOVERY_POINTS_FILE), "0\n1\nevents 0 4\n");
+        assert_eq!(text(LOG_STARTS_FILE), "0\n1\nevents 0 3\n");
+        assert_eq!(text(CLEAN_FILE), r#"{"version":0,"brokerEpoch":-1}"#);
+        assert_eq!(text("events-0/leader-epoch-checkpoint"), "0\n1\n0 3\n");
+        assert_eq!(text("events-0/partition.metadata"), format!("version: 0\ntopic_id: {TOPIC_ID}"));
+        let files = names(&fixture.disk, "/data/events-0");
+        for name in
+            ["00000000000000000002.index", "00000000000000000002.timeindex", "00000000000000000004.snapshot"]
+        {
+            assert!(files.contains(&name.to_owned()), "{files:?}");
+        }
+        assert!(fixture.disk.content(&log_file(0)).is_err());
+    }
+
+    #[test]
+    fn names_of_folders_are_read_and_made() {
+        for (name, expected) in [
+            ("a-0", Some(("a", 0))),
+            ("my-topic.v1_x-17", Some(("my-topic.v1_x", 17))),
+            ("a--1", Some(("a-", 1))),
+            ("a-+1", None),
+            ("a-", None),
+            ("-1", None),
+            ("..-1", None),
+            ("a b-1", None),
+            ("a-99999999999", None),
+            ("a-0.00000000000000000000000000000007-delete", None),
+        ] {
+            let expected = expected.map(|(topic, index)| (topic.to_owned(), index));
+            assert_eq!(parse_folder(name), expected, "{name}");
+        }
+        let name = aside_name(&("t".repeat(249), 12), "delete");
+        assert!(name.len() == 255 && name.ends_with("-delete") && parse_folder(&name).is_none());
+    }
+
+    #[test]
+    fn on_a_real_disk_a_log_survives_a_kill_and_a_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = DirectoryOptions::new(folder.path().join("data"));
+        let open = || LogDirectory::open(options.clone(), Arc::new(StdDisk), Clock::system()).unwrap();
+        for (round, config) in [commit(), config(), commit()].into_iter().enumerate() {
+            let directory = open();
+            let partition = directory.partition(TOPIC, TOPIC_ID, 0, 0, Arc::new(config));
+            directory.recover(&[Arc::clone(&partition)]);
+            assert_eq!(headers(&partition, 0).len(), round * 100);
+            for _ in 0..100 {
+                append(&partition, batch(2)).unwrap();
+            }
+            if round == 1 {
+                run(directory.close());
+            }
+        }
+        assert!(!open().was_clean());
+    }
 }

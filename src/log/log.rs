@@ -163,8 +163,12 @@ impl Log {
         Ok(())
     }
 
-    /// Completes all files for a clean stop. Nothing is synced; a log that has not been written to since it was opened is
-    /// left alone.
+    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end.
+    pub fn is_settled(&self) -> bool {
+        self.segments.is_empty() || self.snapshots.last() == Some(&self.end_offset)
+    }
+
+    /// Completes all files, for a clean stop or a new segment. Nothing is synced.
     pub fn settle(&mut self) -> Result<(), LogError> {
         let Some(active) = self.segments.last() else { return Ok(()) };
         let sealed = active.seal()?;

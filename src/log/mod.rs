@@ -19,10 +19,14 @@ pub mod config;
 pub mod directory;
 pub mod ephemeral;
 mod epochs;
+#[cfg(test)]
+mod fixture;
 mod flush;
 mod index;
 #[expect(clippy::module_inception, reason = "Kafka's word for the thing is the module's too")]
 mod log;
+#[cfg(test)]
+mod model;
 pub mod partition;
 mod producers;
 mod recovery;

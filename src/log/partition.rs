@@ -3,6 +3,7 @@
 //! Invariants: the high watermark never runs ahead of the log, nor, in commit mode, of what has been synced; it never goes back
 //! while the partition lives; who waits for it is woken after it has moved, and after the partition has gone.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -25,7 +26,6 @@ use crate::record::{TimestampType, ValidBatch};
 use crate::uuid::Uuid;
 
 /// One partition of a topic. Nothing of it is on disk before its first append, and nothing of it is open before its first use.
-#[derive(Debug)]
 pub struct Partition {
     this: Weak<Self>,
     pub(super) directory: Arc<Shared>,
@@ -39,6 +39,8 @@ pub struct Partition {
     /// The append lock. `None` until opened.
     writer: Mutex<Option<Box<Log>>>,
     pub(super) view: Mutex<View>,
+    /// Held while syncing: what is durable when one sync ends includes what an earlier one began.
+    syncing: Mutex<()>,
     /// Wakes [`Self::durable`].
     moved: Notify,
     waiters: Arc<Waiters>,
@@ -49,6 +51,8 @@ pub struct Partition {
 #[repr(u8)]
 enum Status {
     Live,
+    /// The broker is stopping: nothing more is appended, what was appended is being synced.
+    Closing,
     /// A write or sync has failed: what is visible can be read, nothing is written.
     Poisoned,
     Closed,
@@ -97,6 +101,13 @@ pub struct ReadSet {
     pub log_start_offset: i64,
 }
 
+/// A segment, and where what consumers may see of it ends.
+struct VisibleSegment {
+    segment: Arc<Segment>,
+    offset_end: i64,
+    end_bytes: u64,
+}
+
 impl Partition {
     pub(super) fn new(
         directory: &Arc<Shared>,
@@ -118,6 +129,7 @@ impl Partition {
             opened: AtomicBool::new(false),
             writer: Mutex::new(None),
             view: Mutex::default(),
+            syncing: Mutex::default(),
             moved: Notify::new(),
             waiters: Arc::default(),
         })
@@ -196,6 +208,9 @@ impl Partition {
             TimestampType::CreateTime => -1,
         };
         let commit = config.flush == FlushMode::Commit;
+        if !log.has_folder {
+            self.directory.await_identity()?;
+        }
         let placed = match log.append(&mut batch, self.leader_epoch(), &config, now_ms) {
             Ok(placed) => placed,
             Err(error) => return Err(self.append_failed(log, commit, error)),
@@ -229,7 +244,7 @@ impl Partition {
             if self.view.lock().high_watermark.offset >= offset_end_exclusive {
                 return Ok(());
             }
-            self.check_writable()?;
+            self.check_syncable()?;
             moved.await;
         }
     }
@@ -290,12 +305,10 @@ impl Partition {
 
     /// The first visible record at or after `timestamp` (ms since the epoch).
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<TimestampOffset>, LogError> {
-        let max_decompressed_bytes = self.max_decompressed_bytes();
         let (offset_min, segments) = self.visible_segments()?;
-        for (segment, offset_end, end) in segments {
-            if segment.newest()?.is_some_and(|newest| newest.timestamp >= timestamp) {
-                let range = (offset_min, offset_end);
-                let found = segment.find_timestamp(timestamp, range, end, max_decompressed_bytes)?;
+        for visible in segments {
+            if visible.segment.newest()?.is_some_and(|newest| newest.timestamp >= timestamp) {
+                let found = self.find_timestamp(&visible, timestamp, offset_min)?;
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -307,15 +320,17 @@ impl Partition {
     /// The first visible record that has the largest timestamp of the log.
     pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, LogError> {
         let (offset_min, segments) = self.visible_segments()?;
-        let mut newest: Option<(i64, Arc<Segment>, i64, u64)> = None;
-        for (segment, offset_end, end) in segments {
-            let Some(timestamp) = segment.newest()?.map(|newest| newest.timestamp) else { continue };
-            if newest.as_ref().is_none_or(|(largest, ..)| *largest < timestamp) {
-                newest = Some((timestamp, segment, offset_end, end));
+        let mut newest: Option<(i64, VisibleSegment)> = None;
+        for visible in segments {
+            let Some(timestamp) = visible.segment.newest()?.map(|newest| newest.timestamp) else { continue };
+            if newest.as_ref().is_none_or(|(largest, _)| *largest < timestamp) {
+                newest = Some((timestamp, visible));
             }
         }
-        let Some((timestamp, segment, offset_end, end)) = newest else { return Ok(None) };
-        segment.find_timestamp(timestamp, (offset_min, offset_end), end, self.max_decompressed_bytes())
+        match newest {
+            Some((timestamp, visible)) => self.find_timestamp(&visible, timestamp, offset_min),
+            None => Ok(None),
+        }
     }
 
     /// The largest epoch not above `leader_epoch` that is known, and where it ends (exclusive). KIP-320.
@@ -350,7 +365,6 @@ impl Partition {
             return Ok(log.start_offset);
         }
         let gone = log.advance_start(before)?;
-        let first_base = log.segments.first().map_or(0, |segment| segment.base_offset());
         let step = {
             let mut view = self.view.lock();
             view.log_start = before;
@@ -362,7 +376,7 @@ impl Partition {
         drop(writer);
         self.wake();
         // The checkpoint comes first: without it, a log whose files are gone would begin where they did.
-        self.directory.save_log_start(&self.topic, self.index, before, first_base)?;
+        self.directory.save_log_start(&self.topic, self.index, before)?;
         self.directory.discard(&gone, self.config.load().file_delete_delay_ms);
         Ok(before)
     }
@@ -371,6 +385,12 @@ impl Partition {
     pub fn producers(&self) -> Result<Vec<ProducerView>, LogError> {
         let mut writer = self.writer.lock();
         Ok(self.open_locked(&mut writer)?.producers.views())
+    }
+}
+
+impl fmt::Debug for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Partition({}-{})", self.topic, self.index)
     }
 }
 
@@ -458,42 +478,43 @@ impl Partition {
 
     /// Syncs what has been written, makes it visible and wakes who waited for that. A failure poisons the partition.
     pub(super) fn sync(&self) {
+        let _syncing = self.syncing.lock();
         let work = self.view.lock().begin_sync();
-        let synced = match self.status() {
-            Status::Live => self.directory.execute(&self.folder(), &work),
-            _ => Ok(()),
-        };
+        let synced = self.check_syncable().and_then(|()| self.directory.execute(&self.folder(), &work));
         self.directory.synced(work.bytes);
         match synced {
             Ok(()) => {
                 let step = self.view.lock().end_sync(work.end, self.commits());
                 self.take_step(step);
             }
+            Err(LogError::Deleted | LogError::Shutdown | LogError::Poisoned) => {}
             Err(error) => self.poison(&error),
         }
         self.wake();
     }
 
-    /// For a clean stop: no more appends, all files complete, nothing synced yet. Whether there is anything to sync.
+    /// For a clean stop: from now on nothing is appended; all files are complete, but not synced. Whether there is anything to
+    /// sync.
     pub(super) fn settle(&self) -> Result<bool, LogError> {
         let mut writer = self.writer.lock();
         let Some(log) = writer.as_mut() else { return Ok(false) };
-        self.check_writable()?;
-        let mut view = self.view.lock();
-        if view.synced == view.log_end && log.snapshots.last() == Some(&log.end_offset) {
+        self.advance_status(Status::Closing);
+        self.check_syncable()?;
+        if !self.awaits_sync() && log.is_settled() {
             return Ok(false);
         }
-        drop(view);
         log.settle()?;
-        view = self.view.lock();
-        view.wrote_beside(std::mem::take(&mut log.unsynced));
+        self.view.lock().wrote_beside(std::mem::take(&mut log.unsynced));
         Ok(!log.segments.is_empty())
     }
 
-    /// Nothing more is appended, and who waits learns it.
+    /// Nothing more happens here, and who waits learns it.
     pub(super) fn close(&self) {
-        drop(self.writer.lock());
-        self.advance_status(Status::Closed);
+        {
+            // Whoever is appending finishes that first.
+            let _writer = self.writer.lock();
+            self.advance_status(Status::Closed);
+        }
         self.wake();
     }
 
@@ -521,14 +542,13 @@ impl Partition {
         }
     }
 
-    /// Where recovery would begin, and the log start offset if that lies within a segment; `None` if it was never opened.
-    pub(super) fn checkpoint(&self) -> Option<(i64, Option<i64>)> {
+    /// Where recovery would begin, and the log start offset; `None` if it was never opened.
+    pub(super) fn checkpoint(&self) -> Option<(i64, i64)> {
         if !self.opened.load(Ordering::Acquire) || self.status() == Status::Deleted {
             return None;
         }
         let view = self.view.lock();
-        let first_base = view.segments.first().map_or(0, |segment| segment.base_offset());
-        Some((view.synced.offset, (view.log_start > first_base).then_some(view.log_start)))
+        Some((view.synced.offset, view.log_start))
     }
 
     pub(super) fn folder(&self) -> Arc<Path> {
@@ -537,6 +557,8 @@ impl Partition {
 
     fn publish(&self, log: &mut Log, batch: &ValidBatch, placed: Placed, commit: bool) {
         let end_position = placed.position + batch.size_bytes() as u64;
+        // Counted before a sync can see and discount it.
+        self.directory.wrote(batch.size_bytes() as u64);
         let step = {
             let mut view = self.view.lock();
             if placed.new_segment {
@@ -551,7 +573,7 @@ impl Partition {
             view.wants_sync(commit)
         };
         self.take_step(step);
-        self.directory.wrote(batch.size_bytes() as u64);
+        self.directory.sync_if_many();
         if !commit {
             self.wake();
         }
@@ -602,16 +624,24 @@ impl Partition {
         self.config.load().flush == FlushMode::Commit
     }
 
-    fn max_decompressed_bytes(&self) -> usize {
+    fn find_timestamp(
+        &self,
+        visible: &VisibleSegment,
+        timestamp: i64,
+        offset_min: i64,
+    ) -> Result<Option<TimestampOffset>, LogError> {
         // A batch holds many records, each of which was checked against the limit when it was stored.
-        self.config.load().max_decompressed_message_bytes.saturating_mul(4)
+        let max_decompressed_bytes = self.config.load().max_decompressed_message_bytes.saturating_mul(4);
+        let range = (offset_min, visible.offset_end);
+        visible.segment.find_timestamp(timestamp, range, visible.end_bytes, max_decompressed_bytes)
     }
 
     fn status(&self) -> Status {
         match self.status.load(Ordering::SeqCst) {
             0 => Status::Live,
-            1 => Status::Poisoned,
-            2 => Status::Closed,
+            1 => Status::Closing,
+            2 => Status::Poisoned,
+            3 => Status::Closed,
             _ => Status::Deleted,
         }
     }
@@ -623,22 +653,32 @@ impl Partition {
     fn check_writable(&self) -> Result<(), LogError> {
         match self.status() {
             Status::Live => Ok(()),
+            Status::Closing | Status::Closed => Err(LogError::Shutdown),
             Status::Poisoned => Err(LogError::Poisoned),
-            Status::Closed => Err(LogError::Shutdown),
             Status::Deleted => Err(LogError::Deleted),
         }
     }
 
     fn check_readable(&self) -> Result<(), LogError> {
         match self.status() {
-            Status::Live | Status::Poisoned => Ok(()),
+            Status::Live | Status::Closing | Status::Poisoned => Ok(()),
             Status::Closed => Err(LogError::Shutdown),
             Status::Deleted => Err(LogError::Deleted),
         }
     }
 
-    /// The first offset, and of each segment with anything visible the end of that as an offset and in bytes.
-    fn visible_segments(&self) -> Result<(i64, Vec<(Arc<Segment>, i64, u64)>), LogError> {
+    /// Whether the high watermark may still move.
+    fn check_syncable(&self) -> Result<(), LogError> {
+        match self.status() {
+            Status::Live | Status::Closing => Ok(()),
+            Status::Poisoned => Err(LogError::Poisoned),
+            Status::Closed => Err(LogError::Shutdown),
+            Status::Deleted => Err(LogError::Deleted),
+        }
+    }
+
+    /// The first offset, and the segments that consumers may see anything of.
+    fn visible_segments(&self) -> Result<(i64, Vec<VisibleSegment>), LogError> {
         self.open()?;
         self.check_readable()?;
         let (log_start, end, segments) = {
@@ -648,10 +688,10 @@ impl Partition {
         let mut visible = Vec::with_capacity(segments.len());
         for segment in segments {
             if segment.base_offset() < end.segment {
-                let size = segment.size_bytes()?;
-                visible.push((segment, i64::MAX, size));
+                let end_bytes = segment.size_bytes()?;
+                visible.push(VisibleSegment { segment, offset_end: i64::MAX, end_bytes });
             } else if segment.base_offset() == end.segment {
-                visible.push((segment, end.offset, end.position));
+                visible.push(VisibleSegment { segment, offset_end: end.offset, end_bytes: end.position });
             }
         }
         Ok((log_start, visible))
@@ -720,5 +760,468 @@ impl Partition {
             Err(out_of_range) => out_of_range,
             Ok(_) => error,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::AtomicUsize;
+
+    use rustix::io::Errno;
+
+    use super::super::config::tests::config;
+    use super::super::fixture::*;
+    use super::*;
+    use crate::record::{BatchBuilder, BatchHeader};
+    use crate::storage::Disk;
+
+    #[test]
+    fn what_is_appended_reads_back_over_segments_with_dense_offsets() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(LogConfig { segment_bytes: 1000, ..config() });
+        let mut next = 0;
+        for records in 1..60 {
+            assert_eq!(append(&partition, batch(records % 7 + 1)).unwrap(), next);
+            next += (records % 7 + 1) as i64;
+        }
+        assert!(fixture.disk.content(&log_file(0)).unwrap().len() <= 1000);
+        let headers = headers(&partition, 0);
+        assert_eq!(headers.len(), 59);
+        let mut expected = 0;
+        for header in headers {
+            assert_eq!((header.base_offset, header.partition_leader_epoch), (expected, 0));
+            expected = header.last_offset() + 1;
+        }
+        assert_eq!(expected, next);
+    }
+
+    #[test]
+    fn every_offset_is_found_in_the_batch_that_holds_it() {
+        let fixture = Fixture::new();
+        let partition =
+            fixture.partition(LogConfig { index_interval_bytes: 200, segment_bytes: 20_000, ..config() });
+        for _ in 0..300 {
+            append(&partition, batch(3)).unwrap();
+        }
+        let fixture = fixture.stop();
+        let reopened = fixture.partition(LogConfig { index_interval_bytes: 200, ..config() });
+        for partition in
+            [partition.config(), reopened.config()].map(|config| fixture.partition((*config).clone()))
+        {
+            for offset in 0..900 {
+                let read = partition.read(offset, 1, true).unwrap();
+                let header = BatchHeader::parse(&bytes(&read.ranges)).unwrap();
+                assert!((header.base_offset..=header.last_offset()).contains(&offset));
+                assert_eq!(read.ranges[0].length, header.size_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn the_byte_limit_cuts_the_tail_but_never_the_first_batch() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        let size = batch(1).size_bytes();
+        (0..3).for_each(|_| assert!(append(&partition, batch(1)).is_ok()));
+        let length = |max_bytes, minimum| bytes(&partition.read(0, max_bytes, minimum).unwrap().ranges).len();
+        assert_eq!(length(size + 10, false), size + 10);
+        assert_eq!(length(size - 1, false), 0);
+        assert_eq!(length(size - 1, true), size);
+        assert_eq!(length(0, true), size);
+        assert_eq!(length(usize::MAX, false), 3 * size);
+        assert_eq!(partition.available_bytes(0), 3 * size as u64);
+        assert_eq!(partition.available_bytes(3), 0);
+    }
+
+    #[test]
+    fn offsets_outside_the_log_are_out_of_range_and_its_end_is_empty() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        append(&partition, batch(5)).unwrap();
+        assert!(partition.read(5, 100, true).unwrap().ranges.is_empty());
+        for offset in [-1, 6] {
+            let read = partition.read(offset, 100, true);
+            assert!(matches!(
+                read,
+                Err(LogError::OffsetOutOfRange { log_start_offset: 0, log_end_offset: 5, .. })
+            ));
+            assert_eq!(partition.available_bytes(offset), u64::MAX);
+        }
+    }
+
+    #[test]
+    fn an_append_is_one_write() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        append(&partition, batch(1)).unwrap();
+        let before = fixture.disk.writes();
+        for _ in 0..100 {
+            partition.append(batch(5)).unwrap();
+        }
+        assert_eq!(fixture.disk.writes() - before, 100);
+    }
+
+    #[test]
+    fn a_partition_costs_no_io_before_its_first_append() {
+        let fixture = Fixture::new();
+        let (opens, writes) = (fixture.disk.opens(), fixture.disk.writes());
+        let partitions: Vec<_> = (0..100)
+            .map(|index| fixture.directory.partition("idle", TOPIC_ID, index, 0, Arc::new(config())))
+            .collect();
+        assert_eq!((fixture.disk.opens(), fixture.disk.writes()), (opens, writes));
+        assert_eq!(high_watermark(&partitions[7]), 0);
+        assert_eq!(fixture.disk.writes(), writes);
+        assert!(fixture.disk.open("/data/idle-7".as_ref()).is_err());
+    }
+
+    #[test]
+    fn in_commit_mode_nothing_is_visible_before_it_is_synced() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        fixture.disk.hold_syncs();
+        let appended = partition.append(batch(2)).unwrap();
+        eventually("a thread syncs", || fixture.disk.syncs_waiting() > 0);
+        assert_eq!((high_watermark(&partition), end_offset(&partition)), (0, 2));
+        assert!(partition.read(0, 1000, true).unwrap().ranges.is_empty());
+        assert!(!is_ready(partition.durable(appended.last_offset + 1)));
+        fixture.disk.release_syncs();
+        run(partition.durable(2)).unwrap();
+        assert_eq!(high_watermark(&partition), 2);
+        assert_eq!(headers(&partition, 0).len(), 1);
+    }
+
+    #[test]
+    fn one_sync_covers_all_that_came_while_another_ran() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        append(&partition, batch(1)).unwrap();
+        let before = fixture.disk.file_syncs();
+        fixture.disk.hold_syncs();
+        partition.append(batch(1)).unwrap();
+        eventually("a thread syncs", || fixture.disk.syncs_waiting() == 1);
+        for _ in 0..64 {
+            partition.append(batch(1)).unwrap();
+        }
+        fixture.disk.release_syncs();
+        run(partition.durable(66)).unwrap();
+        assert_eq!(fixture.disk.file_syncs() - before, 2);
+    }
+
+    #[test]
+    fn a_position_in_the_middle_of_what_is_synced_is_where_reads_end() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(LogConfig { segment_bytes: 400, ..commit() });
+        let size = batch(1).size_bytes();
+        for _ in 0..7 {
+            append(&partition, batch(1)).unwrap();
+        }
+        fixture.disk.hold_syncs();
+        for _ in 0..7 {
+            partition.append(batch(1)).unwrap();
+        }
+        for offset in 0..7 {
+            let read = bytes(&partition.read(offset, usize::MAX, true).unwrap().ranges);
+            assert_eq!(read.len(), size * (7 - offset as usize));
+        }
+        fixture.disk.release_syncs();
+    }
+
+    #[test]
+    fn a_duplicate_keeps_its_first_offsets_and_is_answered_when_those_are_durable() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        for sequence in 0..3 {
+            append(&partition, sequenced(0, sequence)).unwrap();
+        }
+        let again = partition.append(sequenced(0, 1)).unwrap();
+        assert_eq!((again.base_offset, again.last_offset, again.duplicate), (1, 1, true));
+        assert_eq!(again.log_append_time_ms, NOW_MS);
+        assert_eq!(end_offset(&partition), 3);
+        fixture.disk.hold_syncs();
+        partition.append(sequenced(0, 3)).unwrap();
+        let again = partition.append(sequenced(0, 3)).unwrap();
+        assert!(again.duplicate && !is_ready(partition.durable(again.last_offset + 1)));
+        fixture.disk.release_syncs();
+        run(partition.durable(again.last_offset + 1)).unwrap();
+    }
+
+    #[test]
+    fn the_broker_stamps_when_the_topic_goes_by_its_clock() {
+        let fixture = Fixture::new();
+        let timestamp_type = TimestampType::LogAppendTime;
+        let partition = fixture.partition(LogConfig { message_timestamp_type: timestamp_type, ..config() });
+        fixture.clock.set(NOW_MS + 5);
+        let appended = partition.append(batch(1)).unwrap();
+        assert_eq!(appended.log_append_time_ms, NOW_MS + 5);
+        let header = headers(&partition, 0)[0];
+        assert_eq!((header.max_timestamp, header.attributes.timestamp_type()), (NOW_MS + 5, timestamp_type));
+    }
+
+    #[test]
+    fn a_batch_larger_than_a_segment_is_refused() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(LogConfig { segment_bytes: 200, ..config() });
+        let append = partition.append(builder(1, 300).build_valid());
+        assert!(matches!(append, Err(LogError::RecordListTooLarge { segment_bytes: 200, .. })));
+        assert_eq!(end_offset(&partition), 0);
+    }
+
+    #[test]
+    fn a_full_disk_refuses_an_append_and_takes_the_next_once_there_is_space() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        append(&partition, sequenced(0, 0)).unwrap();
+        let content = fixture.disk.content(&log_file(0)).unwrap();
+        for taken in [0, 1, 61, 70] {
+            fixture.disk.fail_writes_after(taken, Errno::NOSPC);
+            assert!(matches!(partition.append(sequenced(0, 1)), Err(LogError::NoSpace { .. })));
+            assert_eq!(fixture.disk.content(&log_file(0)).unwrap(), content, "the partial write is cut off");
+            assert_eq!(headers(&partition, 0).len(), 1, "reads go on");
+        }
+        fixture.disk.mend_writes();
+        assert_eq!(append(&partition, sequenced(0, 1)).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_at_a_roll_leaves_the_log_usable() {
+        let fixture = Fixture::new();
+        let partition =
+            fixture.partition(LogConfig { segment_bytes: 200, index_interval_bytes: 10, ..config() });
+        for _ in 0..2 {
+            append(&partition, batch(1)).unwrap();
+        }
+        for taken in 0..60 {
+            fixture.disk.fail_writes_after(taken, Errno::NOSPC);
+            assert!(matches!(partition.append(batch(1)), Err(LogError::NoSpace { .. })), "{taken}");
+        }
+        fixture.disk.mend_writes();
+        assert_eq!(append(&partition, batch(1)).unwrap(), 2);
+        assert_eq!(headers(&partition, 0).len(), 3);
+    }
+
+    #[test]
+    fn a_failed_write_or_sync_ends_writing_and_not_reading() {
+        for fail in [
+            (|disk| disk.fail_writes_after(3, Errno::IO)) as fn(&crate::storage::simulated::SimulatedDisk),
+            |disk| disk.fail_syncs(Errno::IO),
+        ] {
+            let fixture = Fixture::new();
+            let partition = fixture.partition(commit());
+            append(&partition, batch(1)).unwrap();
+            fail(&fixture.disk);
+            assert!(append(&partition, batch(1)).is_err());
+            fixture.disk.mend_writes();
+            assert!(matches!(partition.append(batch(1)), Err(LogError::Poisoned)));
+            assert!(matches!(run(partition.durable(2)), Err(LogError::Poisoned)));
+            assert_eq!((high_watermark(&partition), headers(&partition, 0).len()), (1, 1));
+        }
+    }
+
+    #[test]
+    fn in_os_mode_writers_wait_while_too_much_is_unsynced() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        let batch = || builder(1, 1 << 20).build_valid();
+        fixture.disk.hold_syncs();
+        let mut unsynced = 0;
+        while unsynced < fixture.options.os_unsynced_max_bytes {
+            assert!(is_ready(partition.room()));
+            let size = batch().size_bytes() as u64;
+            append(&partition, batch()).unwrap();
+            unsynced += size;
+        }
+        assert!(!is_ready(partition.room()));
+        let in_commit_mode = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(commit()));
+        assert!(is_ready(in_commit_mode.room()));
+        eventually("syncing has begun by itself", || fixture.disk.syncs_waiting() > 0);
+        fixture.disk.release_syncs();
+        run(partition.room());
+        eventually("all is synced in the end", || fixture.directory.unsynced_bytes() < unsynced / 2);
+    }
+
+    #[test]
+    fn a_waiter_is_woken_by_an_append_by_a_deletion_and_by_a_moving_start() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        let waiter = Waiter::new();
+        let subscription = partition.subscribe(&waiter);
+        assert!(!is_ready(waiter.wait()));
+        append(&partition, batch(2)).unwrap();
+        assert!(is_ready(waiter.wait()));
+        partition.delete_records(1).unwrap();
+        assert!(is_ready(waiter.wait()));
+        assert!(!is_ready(waiter.wait()));
+        fixture.directory.delete(&partition).unwrap();
+        assert!(is_ready(waiter.wait()));
+        drop(subscription);
+    }
+
+    #[test]
+    fn whoever_waits_for_durability_learns_of_the_deletion() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        fixture.disk.hold_syncs();
+        partition.append(batch(1)).unwrap();
+        let answered = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let durable = run(partition.durable(1));
+                    assert!(matches!(durable, Err(LogError::Deleted)), "{durable:?}");
+                    answered.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            fixture.directory.delete(&partition).unwrap();
+            eventually("all are told", || answered.load(Ordering::SeqCst) == 3);
+        });
+        fixture.disk.release_syncs();
+        assert!(matches!(partition.append(batch(1)), Err(LogError::Deleted)));
+        assert!(matches!(partition.read(0, 1, true), Err(LogError::Deleted)));
+        eventually("its bytes count no more", || fixture.directory.unsynced_bytes() == 0);
+    }
+
+    #[test]
+    fn a_record_is_found_by_its_time() {
+        let fixture = Fixture::new();
+        let narrow = LogConfig { segment_bytes: 600, index_interval_bytes: 50, ..config() };
+        let partition = fixture.partition(narrow.clone());
+        // Three records a batch, 10 ms apart; the middle one of each batch is the latest.
+        let time = |batch: i64, record: i64| NOW_MS + batch * 100 + [0, 20, 10][record as usize];
+        for number in 0..40 {
+            let records = (0..3).fold(BatchBuilder::new(), |builder, record| {
+                builder.record(time(number, record), None, Some(b"value"))
+            });
+            append(&partition, records.build_valid()).unwrap();
+        }
+        let check = |partition: &Partition, first: i64| {
+            for number in first..40 {
+                let found = |timestamp| {
+                    partition
+                        .offset_for_timestamp(timestamp)
+                        .unwrap()
+                        .map(|found| (found.offset, found.timestamp))
+                };
+                assert_eq!(found(time(number, 0)), Some((number * 3, time(number, 0))));
+                assert_eq!(found(time(number, 0) + 1), Some((number * 3 + 1, time(number, 1))));
+                assert_eq!(found(time(number, 2)), Some((number * 3 + 1, time(number, 1))));
+            }
+            assert_eq!(partition.offset_for_timestamp(time(39, 1) + 1).unwrap(), None);
+            let newest = partition.max_timestamp().unwrap().unwrap();
+            assert_eq!((newest.offset, newest.timestamp, newest.leader_epoch), (118, time(39, 1), 0));
+        };
+        check(&partition, 0);
+        let fixture = fixture.stop();
+        let partition = fixture.partition(narrow);
+        check(&partition, 0);
+        partition.delete_records(32).unwrap();
+        check(&partition, 11);
+        let found = partition.offset_for_timestamp(0).unwrap().unwrap();
+        assert_eq!(found.offset, 32, "records below the log start are not found");
+    }
+
+    #[test]
+    fn an_empty_log_has_no_times() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        assert_eq!(partition.offset_for_timestamp(0).unwrap(), None);
+        assert_eq!(partition.max_timestamp().unwrap(), None);
+    }
+
+    #[test]
+    fn deleted_records_are_gone_for_good_with_the_segments_that_held_only_them() {
+        let fixture = Fixture::new();
+        let narrow = LogConfig { segment_bytes: 200, file_delete_delay_ms: 0, ..config() };
+        let partition = fixture.partition(narrow.clone());
+        for _ in 0..10 {
+            append(&partition, batch(1)).unwrap();
+        }
+        assert_eq!(partition.delete_records(5).unwrap(), 5);
+        assert_eq!(partition.delete_records(3).unwrap(), 5, "never back");
+        assert!(matches!(partition.delete_records(11), Err(LogError::OffsetOutOfRange { .. })));
+        assert!(matches!(partition.read(4, 100, true), Err(LogError::OffsetOutOfRange { .. })));
+        assert!(fixture.disk.content(&log_file(0)).is_err());
+        assert_eq!(headers(&partition, 5).len(), 5);
+        eventually("files go", || fixture.disk.content(&path("00000000000000000000.log.deleted")).is_err());
+        let fixture = fixture.cut_power(1);
+        let partition = fixture.partition(narrow);
+        fixture.recover(&partition);
+        assert_eq!(partition.offsets().unwrap().log_start_offset, 5);
+        let end = end_offset(&partition);
+        assert_eq!(partition.delete_records(-1).unwrap(), end);
+        assert!(headers(&partition, end).is_empty());
+    }
+
+    #[test]
+    fn epochs_end_where_the_next_begin() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        append(&partition, batch(4)).unwrap();
+        partition.bump_leader_epoch(2);
+        append(&partition, batch(3)).unwrap();
+        partition.bump_leader_epoch(1);
+        assert_eq!(partition.leader_epoch(), 2);
+        let fixture = fixture.kill();
+        let partition = fixture.directory.partition(TOPIC, TOPIC_ID, 0, 2, Arc::new(config()));
+        for (asked, expected) in [(0, Some((0, 4))), (1, Some((0, 4))), (2, Some((2, 7))), (3, None)] {
+            assert_eq!(partition.end_offset_for_epoch(asked).unwrap(), expected);
+        }
+        assert_eq!(partition.epoch_at(5).unwrap(), Some(2));
+    }
+
+    #[test]
+    fn a_change_to_os_mode_shows_what_is_written_at_once() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        fixture.disk.hold_syncs();
+        partition.append(batch(2)).unwrap();
+        assert_eq!(high_watermark(&partition), 0);
+        partition.reconfigure(Arc::new(config()));
+        assert_eq!(high_watermark(&partition), 2);
+        partition.reconfigure(Arc::new(commit()));
+        partition.append(batch(2)).unwrap();
+        assert_eq!(high_watermark(&partition), 2, "and never goes back");
+        fixture.disk.release_syncs();
+        run(partition.durable(4)).unwrap();
+    }
+
+    #[test]
+    fn readers_and_writers_at_once_see_only_whole_batches_in_order() {
+        let fixture = Fixture::new();
+        let partition =
+            fixture.partition(LogConfig { segment_bytes: 50_000, index_interval_bytes: 500, ..config() });
+        append(&partition, batch(1)).unwrap();
+        std::thread::scope(|scope| {
+            let writer =
+                scope.spawn(|| (0..2000).for_each(|_| assert!(append(&partition, batch(3)).is_ok())));
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut next = 0;
+                    while next < 6001 {
+                        for header in headers(&partition, next) {
+                            assert_eq!(header.base_offset, next);
+                            next = header.last_offset() + 1;
+                        }
+                    }
+                });
+            }
+            writer.join().unwrap();
+        });
+        assert_eq!(end_offset(&partition), 6001);
+    }
+
+    #[test]
+    fn a_missing_segment_file_is_an_error_and_no_panic() {
+        let fixture = Fixture::new();
+        append(&fixture.partition(config()), batch(1)).unwrap();
+        let fixture = fixture.stop();
+        let partition = fixture.partition(config());
+        fixture.disk.flip(&log_file(0), 16, 0xff).unwrap();
+        assert_eq!(end_offset(&partition), 0, "damage at the end of the log is cut off");
+        fixture.disk.remove(&log_file(0)).unwrap();
+        let again = fixture.kill();
+        let partition = again.partition(config());
+        assert!(partition.read(1, 1, true).is_err());
+        assert_eq!(io::ErrorKind::NotFound, again.disk.content(&log_file(0)).unwrap_err().kind());
     }
 }

@@ -126,6 +126,15 @@ impl Producers {
         self.entries.insert(batch.producer_id, producer);
     }
 
+    /// Takes over those of `others` that are not known here, as far as there is room.
+    pub fn add_unknown(&mut self, others: Self) {
+        for (id, producer) in others.entries {
+            if self.entries.len() < self.limit {
+                self.entries.entry(id).or_insert(producer);
+            }
+        }
+    }
+
     /// Forgets who has been silent for `expiration_ms` and has no open transaction.
     pub fn expire(&mut self, now_ms: TimestampMs, expiration_ms: i64) {
         self.entries.retain(|_, producer| {
@@ -316,5 +325,170 @@ impl Fields<'_> {
         let (field, rest) = self.0.split_first_chunk().expect("the length was checked before");
         self.0 = rest;
         *field
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::BatchBuilder;
+
+    const ID: i64 = 4000;
+
+    fn header(epoch: i16, sequence: i32, records: usize) -> BatchHeader {
+        let builder = (0..records).fold(BatchBuilder::new(), |builder, _| builder.record(55, None, None));
+        *builder.producer(ID, epoch, sequence).build_valid().header()
+    }
+
+    /// Appends to an imaginary log, as far as that is allowed.
+    struct Sender {
+        producers: Producers,
+        next_offset: i64,
+    }
+
+    impl Sender {
+        fn new() -> Self {
+            Self { producers: Producers::new(100), next_offset: 0 }
+        }
+
+        fn send(&mut self, mut batch: BatchHeader) -> Result<Verdict, LogError> {
+            let verdict = self.producers.check(&batch)?;
+            if verdict == Verdict::New {
+                batch.base_offset = self.next_offset;
+                self.next_offset = batch.last_offset() + 1;
+                self.producers.update(&batch, 1000);
+            }
+            Ok(verdict)
+        }
+    }
+
+    fn is_out_of_order(result: &Result<Verdict, LogError>, wanted: i32) -> bool {
+        matches!(result, Err(LogError::OutOfOrderSequence { expected, .. }) if *expected == wanted)
+    }
+
+    #[test]
+    fn the_last_five_batches_are_recognized_and_the_sixth_back_is_not() {
+        let mut sender = Sender::new();
+        for sequence in (0..14).step_by(2) {
+            assert_eq!(sender.send(header(0, sequence, 2)).unwrap(), Verdict::New);
+        }
+        for sequence in (4..14).step_by(2) {
+            let (base_offset, last_offset) = (i64::from(sequence), i64::from(sequence) + 1);
+            let duplicate = Verdict::Duplicate { base_offset, last_offset, timestamp: 55 };
+            assert_eq!(sender.send(header(0, sequence, 2)).unwrap(), duplicate);
+        }
+        assert!(is_out_of_order(&sender.send(header(0, 2, 2)), 14));
+        assert!(is_out_of_order(&sender.send(header(0, 12, 1)), 14), "same start, other length");
+        assert!(is_out_of_order(&sender.send(header(0, 15, 1)), 14));
+    }
+
+    #[test]
+    fn sequences_wrap_to_zero() {
+        let mut sender = Sender::new();
+        sender.send(header(0, i32::MAX - 1, 4)).unwrap();
+        assert!(is_out_of_order(&sender.send(header(0, 3, 1)), 2));
+        assert_eq!(sender.send(header(0, 2, 1)).unwrap(), Verdict::New);
+        assert!(matches!(sender.send(header(0, i32::MAX - 1, 4)).unwrap(), Verdict::Duplicate { .. }));
+        let mut sender = Sender::new();
+        sender.send(header(0, i32::MAX, 1)).unwrap();
+        assert_eq!(sender.send(header(0, 0, 1)).unwrap(), Verdict::New);
+    }
+
+    #[test]
+    fn a_newer_epoch_starts_at_zero_and_ends_the_older() {
+        let mut sender = Sender::new();
+        sender.send(header(1, 7, 1)).unwrap();
+        assert!(is_out_of_order(&sender.send(header(2, 8, 1)), 0));
+        assert_eq!(sender.send(header(2, 0, 1)).unwrap(), Verdict::New);
+        let fenced = sender.send(header(1, 8, 1));
+        assert!(matches!(fenced, Err(LogError::InvalidProducerEpoch { known: 2, found: 1, .. })));
+        assert!(matches!(sender.send(header(2, 0, 1)).unwrap(), Verdict::Duplicate { base_offset: 1, .. }));
+    }
+
+    #[test]
+    fn who_is_not_known_may_begin_anywhere() {
+        assert_eq!(Sender::new().send(header(3, 77, 1)).unwrap(), Verdict::New);
+        let mut plain = header(0, 5, 1);
+        plain.producer_id = -1;
+        let mut sender = Sender::new();
+        sender.send(plain).unwrap();
+        assert!(sender.producers.views().is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_reads_back_with_a_window_of_one() {
+        let mut sender = Sender::new();
+        for sequence in 0..3 {
+            sender.send(header(4, sequence, 1)).unwrap();
+        }
+        let bytes = sender.producers.snapshot();
+        assert_eq!(bytes.len(), 10 + 46);
+        assert_eq!(&bytes[..2], [0, 1]);
+        let restored = Producers::restore(&bytes, 100, 1000).unwrap();
+        assert_eq!(restored.views(), sender.producers.views());
+        assert_eq!(restored.snapshot(), bytes);
+        assert!(matches!(restored.check(&header(4, 2, 1)), Ok(Verdict::Duplicate { base_offset: 2, .. })));
+        assert!(is_out_of_order(&restored.check(&header(4, 1, 1)), 3));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_refused_wherever_the_damage_is() {
+        let mut sender = Sender::new();
+        sender.send(header(4, 0, 1)).unwrap();
+        let bytes = sender.producers.snapshot();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(Producers::restore(&damaged, 100, 0).is_err(), "{at}");
+            assert!(Producers::restore(&bytes[..at], 100, 0).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_marker_ends_the_transaction_and_with_a_new_epoch_the_window() {
+        let mut sender = Sender::new();
+        let mut data = header(1, 0, 1);
+        data.attributes = data.attributes.with_transactional(true);
+        sender.send(data).unwrap();
+        assert_eq!(sender.producers.views()[0].current_transaction_first_offset, 0);
+        let mut marker = header(2, 0, 1);
+        marker.base_sequence = -1;
+        marker.attributes = marker.attributes.with_transactional(true).with_control(true);
+        sender.producers.update(&marker, 1000);
+        let view = sender.producers.views()[0];
+        assert_eq!(
+            (view.current_transaction_first_offset, view.last_sequence, view.producer_epoch),
+            (-1, -1, 2)
+        );
+        let restored = Producers::restore(&sender.producers.snapshot(), 100, 0).unwrap();
+        assert_eq!(restored.views(), [view]);
+        assert!(is_out_of_order(&restored.check(&header(2, 4, 1)), 0));
+        assert_eq!(restored.check(&header(2, 0, 1)).unwrap(), Verdict::New);
+    }
+
+    #[test]
+    fn the_silent_are_forgotten_by_time_and_by_number() {
+        let mut producers = Producers::new(80);
+        for id in 0..100 {
+            let mut batch = header(0, 0, 1);
+            batch.producer_id = id;
+            producers.update(&batch, 1000 + id);
+        }
+        let known: Vec<_> = producers.views().iter().map(|view| view.producer_id).collect();
+        assert_eq!(known, (20..100).collect::<Vec<_>>());
+        let mut others = Producers::new(90);
+        for id in [5, 60] {
+            let mut batch = header(9, 0, 1);
+            batch.producer_id = id;
+            others.update(&batch, 9000);
+        }
+        producers.expire(2050, 1000);
+        assert_eq!(producers.views()[0].producer_id, 51);
+        producers.add_unknown(others);
+        let epoch =
+            |id| producers.views().iter().find(|view| view.producer_id == id).map(|view| view.producer_epoch);
+        assert_eq!((epoch(5), epoch(60)), (Some(9), Some(0)), "what is known stays");
+        producers.expire(i64::MAX, 1000);
+        assert!(producers.views().is_empty());
     }
 }

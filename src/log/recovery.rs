@@ -12,7 +12,7 @@ use super::LogError;
 use super::checkpoint;
 use super::config::LogConfig;
 use super::epochs::LeaderEpochs;
-use super::log::{Active, EPOCHS_FILE, Log, METADATA_FILE, Unsynced};
+use super::log::{Active, EPOCHS_FILE, Log, METADATA_FILE, SNAPSHOT_INTERVAL_BYTES, Unsynced};
 use super::producers::{Producers, SNAPSHOT_LIMIT_BYTES};
 use super::scan::{Damage, UNCHECKED};
 use super::segment::{RescanStart, Rescanned, Segment, file_name};
@@ -158,6 +158,11 @@ fn first_to_rescan(bases: &[i64], trust: Trust, recovery_point: i64) -> usize {
     }
 }
 
+/// How many segments, by their base offsets (ascending), have nothing at or above `log_start`.
+fn wholly_below(bases: &[i64], log_start: i64) -> usize {
+    bases.windows(2).take_while(|pair| pair[1] <= log_start).count()
+}
+
 /// Where the rescan of a segment begins, and from which offset on checksums are compared.
 fn rescan_plan(trust: Trust, recovery_point: i64) -> (RescanStart, i64) {
     match trust {
@@ -184,6 +189,18 @@ pub fn topic_id_of(disk: &dyn Disk, folder: &Path) -> Result<Option<Uuid>, LogEr
     Ok(id)
 }
 
+/// Damage where the log counts as whole is no reason not to open it: what is behind it in the segment stays unknown here, and
+/// who reads it will find it.
+fn tolerate_damage(replayed: Result<(), LogError>) -> Result<(), LogError> {
+    match replayed {
+        Err(error @ LogError::Damaged { .. }) => {
+            tracing::warn!(%error, "damaged where it should be whole");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
 /// Opens a log. A folder that does not exist is an empty log.
 pub fn open(request: &OpenRequest<'_>) -> Result<Opened, LogError> {
     let entries = match request.disk.list(&request.folder) {
@@ -191,10 +208,14 @@ pub fn open(request: &OpenRequest<'_>) -> Result<Opened, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(request.empty(false)),
         Err(error) => return Err(LogError::disk(&request.folder, error)),
     };
-    let listing = Listing::of(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name));
+    let mut listing = Listing::of(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name));
     for name in &listing.leftovers {
         request.remove(name)?;
     }
+    // Deleted segments whose removal did not last: with some of them gone and some not they would look like a damaged log.
+    let deleted = wholly_below(&listing.segments, request.log_start);
+    request.remove_segments(&listing.segments[..deleted])?;
+    listing.segments.drain(..deleted);
     if listing.segments.is_empty() {
         return Ok(request.empty(true));
     }
@@ -234,9 +255,10 @@ impl OpenRequest<'_> {
         if !epochs_known {
             epochs = LeaderEpochs::default();
             for segment in &log.segments {
-                segment.replay(log.start_offset, |batch| {
+                let replayed = segment.replay(log.start_offset, |batch| {
                     epochs.assign(batch.partition_leader_epoch, batch.base_offset.max(log.start_offset));
-                })?;
+                });
+                tolerate_damage(replayed)?;
             }
         }
         epochs.truncate_end(log.end_offset);
@@ -244,11 +266,19 @@ impl OpenRequest<'_> {
         log.epochs = epochs;
         self.restore_producers(&mut log, listing.snapshots)?;
         log.active = Active::begin(self.now_ms, self.config);
-        let synced = match self.trust {
-            Trust::Everything if cut.is_none() => None,
-            _ => Some(self.synced_place(&log)),
-        };
-        Ok(Opened { log, synced, cut })
+        if self.trust == Trust::Everything && cut.is_none() {
+            return Ok(Opened { log, synced: None, cut });
+        }
+        // Whoever died may have died before syncing: neither the files nor their names are known to be on the disk.
+        let synced = self.synced_place(&log);
+        for segment in
+            log.segments.iter().rev().skip(1).take_while(|older| older.base_offset() >= synced.segment)
+        {
+            log.unsynced.files.extend(segment.seal()?);
+        }
+        log.unsynced.names = true;
+        log.unsynced.folder = true;
+        Ok(Opened { log, synced: Some(synced), cut })
     }
 
     /// Opens the segments up to the first damage; what comes after is removed.
@@ -270,11 +300,12 @@ impl OpenRequest<'_> {
                 log.segments.push(Arc::new(segment));
                 continue;
             }
-            if number > first && *base < log.end_offset {
-                let expected_min = log.end_offset;
-                let reason = Damage::Offsets { base_offset: *base, last_offset: *base, expected_min };
+            if number > first
+                && let Some(reason) = self.break_before(*base, log.end_offset)
+            {
                 let cut = self.cut(log, &segment, 0, reason, bases.len() - number)?;
                 self.remove_segments(&bases[number..])?;
+                self.sync_cut(&segment)?;
                 return Ok(Some(cut));
             }
             let rescanned = segment.rescan(start, check_from_offset, self.config, |batch| {
@@ -290,12 +321,30 @@ impl OpenRequest<'_> {
             if let Some(reason) = damage {
                 segment.cut_rest()?;
                 self.remove_segments(&bases[number + 1..])?;
-                log.unsynced.names = true;
+                self.sync_cut(&segment)?;
                 let removed = bases.len() - number - 1;
                 return Ok(Some(self.cut(log, &segment, length_bytes - size_bytes, reason, removed)?));
             }
         }
         Ok(None)
+    }
+
+    /// What is wrong with a segment that begins at `base` behind one that ends at `end_offset`. Compaction leaves gaps;
+    /// elsewhere one means that what lay between, and was neither synced nor deleted, never reached the disk: what comes after
+    /// must not outlive it.
+    fn break_before(&self, base: i64, end_offset: i64) -> Option<Damage> {
+        if base < end_offset {
+            return Some(Damage::Offsets { base_offset: base, last_offset: base, expected_min: end_offset });
+        }
+        let must_be_there = self.recovery_point.max(self.log_start);
+        let lost = base > end_offset && base > must_be_there && !self.config.compact;
+        lost.then_some(Damage::Missing { from: end_offset, to: base })
+    }
+
+    /// In every mode at once: what was cut off must not come back behind what is appended next.
+    fn sync_cut(&self, segment: &Segment) -> Result<(), LogError> {
+        segment.file()?.sync_data().map_err(|source| LogError::disk(&segment.path(), source))?;
+        self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))
     }
 
     fn cut(
@@ -366,44 +415,65 @@ impl OpenRequest<'_> {
         }
     }
 
-    /// The newest snapshot that is whole and not ahead of the log, and the batches after it.
+    /// Producers as the newest snapshot and the batches after it have them. A snapshot has only the last batch of each; so
+    /// that a producer may repeat its last five over a restart, the replay begins earlier: at the snapshot before.
     fn restore_producers(&self, log: &mut Log, snapshots: Vec<i64>) -> Result<(), LogError> {
-        let was_without = snapshots.is_empty();
-        let mut from = log.start_offset;
-        log.snapshots = snapshots;
-        while let Some(newest) = log.snapshots.last().copied() {
-            if newest <= log.end_offset
-                && let Some(producers) = self.read_snapshot(newest)?
-            {
-                log.producers = producers;
-                from = newest.max(log.start_offset);
-                break;
+        let mut whole = Vec::new();
+        for offset in snapshots {
+            match offset <= log.end_offset {
+                true => whole.extend(self.read_snapshot(offset)?.map(|producers| (offset, producers))),
+                false => self.remove(&file_name(offset, "snapshot"))?,
             }
-            self.remove(&file_name(newest, "snapshot"))?;
-            log.snapshots.pop();
         }
-        if was_without && self.trust == Trust::Everything {
-            // A clean stop without a snapshot: there were no producers to remember.
-            return Ok(());
+        log.snapshots = whole.iter().map(|(offset, _)| *offset).collect();
+        let newest = whole.pop();
+        let newest_offset = newest.as_ref().map_or(log.start_offset, |(offset, _)| *offset);
+        let mut from = newest_offset;
+        if let Some((offset, producers)) = whole.pop() {
+            (from, log.producers) = (offset, producers);
+        } else if self.is_short(log)? {
+            from = log.start_offset;
         }
+        let from = from.max(log.start_offset);
         let first = log.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         for segment in &log.segments[first..] {
-            segment.replay(from, |batch| {
+            let replayed = segment.replay(from, |batch| {
                 log.producers.update(batch, self.now_ms);
-                log.bytes_since_snapshot += batch.size_bytes() as u64;
-            })?;
+                if batch.base_offset >= newest_offset {
+                    log.bytes_since_snapshot += batch.size_bytes() as u64;
+                }
+            });
+            tolerate_damage(replayed)?;
+        }
+        if let Some((_, producers)) = newest {
+            log.producers.add_unknown(producers);
         }
         Ok(())
     }
 
+    /// Whether the whole log is no more than what lies between snapshots.
+    fn is_short(&self, log: &Log) -> Result<bool, LogError> {
+        let mut bytes = 0;
+        for segment in log.segments.iter().rev() {
+            bytes += segment.size_bytes()?;
+            if bytes > SNAPSHOT_INTERVAL_BYTES {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The producers of a snapshot file; one that is damaged is removed.
     fn read_snapshot(&self, offset: i64) -> Result<Option<Producers>, LogError> {
-        let path = self.folder.join(file_name(offset, "snapshot"));
+        let name = file_name(offset, "snapshot");
+        let path = self.folder.join(&name);
         let bytes = read_file(&**self.disk, &path, SNAPSHOT_LIMIT_BYTES)
             .map_err(|source| LogError::disk(&path, source))?;
         match Producers::restore(&bytes, self.producers_max, self.now_ms) {
             Ok(producers) => Ok(Some(producers)),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "not used");
+                self.remove(&name)?;
                 Ok(None)
             }
         }
@@ -432,5 +502,329 @@ impl OpenRequest<'_> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LogError::disk(&path, error)),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::tests::config;
+    use super::super::fixture::{
+        Fixture, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers, high_watermark,
+        log_file, path, sequenced,
+    };
+    use super::*;
+
+    /// A log of `batches` batches of one record.
+    fn written(config: LogConfig, batches: i32) -> Fixture {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config);
+        for sequence in 0..batches {
+            append(&partition, sequenced(0, sequence)).unwrap();
+        }
+        fixture
+    }
+
+    fn killed(config: LogConfig, batches: i32) -> Fixture {
+        written(config, batches).kill()
+    }
+
+    /// So that the machine, too, counts as having died, with everything on the disk.
+    fn reboot(fixture: Fixture) -> Fixture {
+        let Fixture { disk, directory, .. } = fixture;
+        drop(directory);
+        let disk = disk.copy();
+        disk.power_cut(1);
+        Fixture::on(disk)
+    }
+
+    #[test]
+    fn files_are_sorted_by_kind_and_leftovers_named() {
+        let base = |offset: i64, suffix: &str| file_name(offset, suffix);
+        let names = [
+            base(50, "log"),
+            base(0, "log"),
+            base(0, "index"),
+            base(0, "timeindex"),
+            base(50, "timeindex"),
+            base(7, "index"),
+            base(7, "txnindex"),
+            base(70, "snapshot"),
+            base(0, "log.deleted"),
+            "leader-epoch-checkpoint".to_owned(),
+            "leader-epoch-checkpoint.tmp".to_owned(),
+            "0.log".to_owned(),
+            "notes.txt".to_owned(),
+        ];
+        let listing = Listing::of(names.into_iter());
+        assert_eq!((listing.segments, listing.indexed, listing.snapshots), (vec![0, 50], vec![0], vec![70]));
+        assert_eq!(
+            listing.leftovers,
+            [
+                base(0, "log.deleted"),
+                "leader-epoch-checkpoint.tmp".into(),
+                base(7, "index"),
+                base(7, "txnindex")
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_read_again_depends_on_what_died() {
+        let bases = [0, 100, 200];
+        for trust in [Trust::Everything, Trust::PageCache] {
+            assert_eq!(first_to_rescan(&bases, trust, 0), 2);
+        }
+        for (recovery_point, first) in [(0, 0), (99, 0), (100, 1), (250, 2), (i64::MAX, 2)] {
+            assert_eq!(first_to_rescan(&bases, Trust::Synced, recovery_point), first);
+        }
+        assert_eq!(first_to_rescan(&[100], Trust::Synced, 0), 0);
+        for (log_start, below) in [(0, 0), (99, 0), (100, 1), (1000, 2)] {
+            assert_eq!(wholly_below(&bases, log_start), below);
+        }
+        assert_eq!(rescan_plan(Trust::Everything, 5), (RescanStart::LastIndexEntry, UNCHECKED));
+        assert_eq!(rescan_plan(Trust::PageCache, 5), (RescanStart::LastIndexEntry, 0));
+        assert_eq!(rescan_plan(Trust::Synced, 5), (RescanStart::Beginning, 5));
+    }
+
+    #[test]
+    fn a_last_batch_torn_at_any_byte_is_cut_and_the_rest_survives() {
+        let fixture = killed(config(), 5);
+        let whole = fixture.disk.content(&log_file(0)).unwrap().len();
+        let size = whole / 5;
+        drop(fixture.directory);
+        for length in whole - size..whole {
+            for machine_died in [false, true] {
+                let disk = fixture.disk.copy();
+                disk.cut(&log_file(0), length).unwrap();
+                if machine_died {
+                    disk.power_cut(0);
+                }
+                let fixture = Fixture::on(disk);
+                assert!(!fixture.directory.was_clean());
+                let partition = fixture.partition(config());
+                let cuts = fixture.recover(&partition);
+                assert_eq!(headers(&partition, 0).len(), 4, "{length}");
+                assert_eq!(cuts.len(), usize::from(length > whole - size));
+                if let Some(cut) = cuts.first() {
+                    assert_eq!((cut.offset, cut.position), (4, (whole - size) as u64));
+                    assert_eq!((&cut.path, cut.bytes), (&log_file(0), (length + size - whole) as u64));
+                }
+                // The producer goes on where the log now ends.
+                assert_eq!(append(&partition, sequenced(0, 4)).unwrap(), 4);
+                assert_eq!(fixture.disk.content(&log_file(0)).unwrap().len(), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_and_garbage_behind_the_last_batch_are_cut() {
+        let fixture = killed(config(), 3);
+        let whole = fixture.disk.content(&log_file(0)).unwrap().len();
+        drop(fixture.directory);
+        for garbage in [vec![0; 200], vec![0xff; 70], b"GET / HTTP/1.1\r\n".to_vec()] {
+            let disk = fixture.disk.copy();
+            let file = disk.open(&log_file(0)).unwrap();
+            crate::storage::write_all_at(&*file, &mut [io::IoSlice::new(&garbage)], whole as u64).unwrap();
+            let fixture = Fixture::on(disk);
+            let partition = fixture.partition(config());
+            assert_eq!(fixture.recover(&partition)[0].bytes, garbage.len() as u64);
+            assert_eq!(headers(&partition, 0).len(), 3);
+            assert_eq!(fixture.disk.content(&log_file(0)).unwrap().len(), whole);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_in_the_middle_ends_the_log_there_after_the_death_of_the_machine() {
+        let narrow = LogConfig { segment_bytes: 300, ..config() };
+        let fixture = killed(narrow.clone(), 12);
+        let size = fixture.disk.content(&log_file(0)).unwrap().len() / 3;
+        let fixture = reboot(fixture);
+        drop(fixture.directory);
+        // In the second segment's second batch: length, magic, checksum, payload; the base offset is not covered by the
+        // checksum, but must not run backwards.
+        for at in [2, 9, 16, 18, 40, size - 1] {
+            let disk = fixture.disk.copy();
+            disk.flip(&log_file(3), size + at, 0x80).unwrap();
+            let fixture = Fixture::on(disk);
+            let partition = fixture.partition(narrow.clone());
+            let cuts = fixture.recover(&partition);
+            assert_eq!(cuts.len(), 1, "{at}");
+            assert_eq!((cuts[0].offset, cuts[0].segments_removed), (4, 2), "{at}");
+            assert_eq!(headers(&partition, 0).len(), 4);
+            assert!(fixture.disk.content(&log_file(6)).is_err());
+            assert_eq!(append(&partition, sequenced(0, 4)).unwrap(), 4);
+        }
+    }
+
+    #[test]
+    fn after_the_death_of_the_process_only_the_tail_is_read() {
+        let narrow = LogConfig { segment_bytes: 30_000, index_interval_bytes: 1000, ..config() };
+        let fixture = killed(narrow.clone(), 300);
+        // Index entries are written in runs, so here none is: the next start makes them, the one after that finds them.
+        let partition = fixture.partition(narrow.clone());
+        assert!(fixture.recover(&partition).is_empty());
+        let fixture = fixture.stop();
+        let partition = fixture.partition(narrow.clone());
+        append(&partition, sequenced(0, 300)).unwrap();
+        drop(partition);
+        let fixture = fixture.kill();
+        fixture.disk.flip(&log_file(0), 80, 1).unwrap();
+        let partition = fixture.partition(narrow);
+        assert!(fixture.recover(&partition).is_empty());
+        assert_eq!(end_offset(&partition), 301);
+    }
+
+    #[test]
+    fn lost_or_damaged_indexes_are_made_again() {
+        let narrow = LogConfig { segment_bytes: 3000, index_interval_bytes: 100, ..config() };
+        for damage in 0..4 {
+            for clean in [true, false] {
+                let fixture = written(narrow.clone(), 100);
+                let fixture = if clean { fixture.stop() } else { reboot(fixture) };
+                let second = fixture.disk.list("/data/events-0".as_ref()).unwrap();
+                let mut bases: Vec<i64> = second
+                    .iter()
+                    .filter_map(|entry| parse_file_name(&entry.name))
+                    .map(|(base, _)| base)
+                    .collect();
+                bases.sort_unstable();
+                bases.dedup();
+                for base in bases {
+                    for suffix in ["index", "timeindex"] {
+                        let file = path(&file_name(base, suffix));
+                        let Ok(content) = fixture.disk.content(&file) else { continue };
+                        match damage {
+                            0 => fixture.disk.remove(&file).unwrap(),
+                            1 => fixture.disk.cut(&file, content.len() / 2 + 1).unwrap(),
+                            2 => {
+                                (0..content.len()).for_each(|at| fixture.disk.flip(&file, at, 0x55).unwrap())
+                            }
+                            _ => fixture.disk.open(&file).unwrap().set_len(1000).unwrap(),
+                        }
+                    }
+                }
+                let partition = fixture.partition(narrow.clone());
+                assert!(fixture.recover(&partition).is_empty());
+                for offset in 0..100 {
+                    let header = headers(&partition, offset)[0];
+                    assert_eq!(header.base_offset, offset, "damage {damage} clean {clean}");
+                }
+                assert_eq!(append(&partition, sequenced(0, 100)).unwrap(), 100);
+            }
+        }
+    }
+
+    #[test]
+    fn producers_are_known_after_a_kill_a_reboot_and_a_clean_stop() {
+        for end in 0..3 {
+            let fixture = written(config(), 8);
+            let fixture = match end {
+                0 => fixture.kill(),
+                1 => reboot(fixture),
+                _ => fixture.stop(),
+            };
+            let partition = fixture.partition(config());
+            fixture.recover(&partition);
+            for sequence in 3..8 {
+                let again = partition.append(sequenced(0, sequence)).unwrap();
+                assert!(again.duplicate && again.base_offset == i64::from(sequence), "{end}");
+            }
+            assert!(matches!(
+                partition.append(sequenced(0, 2)),
+                Err(LogError::OutOfOrderSequence { expected: 8, found: 2, .. })
+            ));
+            assert_eq!(append(&partition, sequenced(0, 8)).unwrap(), 8);
+        }
+    }
+
+    #[test]
+    fn a_lost_or_damaged_snapshot_is_replaced_by_an_older_one_or_by_the_log() {
+        let narrow = LogConfig { segment_bytes: 300, ..config() };
+        for damage in 0..3 {
+            let fixture = killed(narrow.clone(), 12);
+            let snapshots: Vec<_> = [6, 9].map(|offset| path(&file_name(offset, "snapshot"))).into();
+            assert!(snapshots.iter().all(|snapshot| fixture.disk.content(snapshot).is_ok()));
+            assert!(fixture.disk.content(&path(&file_name(3, "snapshot"))).is_err(), "two are kept");
+            let damaged = &snapshots[usize::from(damage == 0)..];
+            for snapshot in damaged {
+                match damage {
+                    1 => fixture.disk.remove(snapshot).unwrap(),
+                    _ => fixture.disk.flip(snapshot, 20, 1).unwrap(),
+                }
+            }
+            let partition = fixture.partition(narrow.clone());
+            fixture.recover(&partition);
+            for sequence in 7..12 {
+                assert!(partition.append(sequenced(0, sequence)).unwrap().duplicate, "{damage}");
+            }
+            assert_eq!(append(&partition, sequenced(0, 12)).unwrap(), 12);
+        }
+    }
+
+    #[test]
+    fn a_snapshot_ahead_of_the_log_is_not_used() {
+        let fixture = written(config(), 6).stop();
+        let newest = path(&file_name(6, "snapshot"));
+        assert!(fixture.disk.content(&newest).is_ok());
+        let size = fixture.disk.content(&log_file(0)).unwrap().len() / 6;
+        let fixture = fixture.kill();
+        fixture.disk.cut(&log_file(0), 4 * size).unwrap();
+        let partition = fixture.partition(config());
+        fixture.recover(&partition);
+        assert!(fixture.disk.content(&newest).is_err());
+        assert!(matches!(
+            partition.append(sequenced(0, 6)),
+            Err(LogError::OutOfOrderSequence { expected: 4, .. })
+        ));
+        assert_eq!(append(&partition, sequenced(0, 4)).unwrap(), 4);
+    }
+
+    #[test]
+    fn lost_epochs_are_read_off_the_log() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        for epoch in 0..4 {
+            partition.bump_leader_epoch(epoch * 2);
+            append(&partition, batch(3)).unwrap();
+        }
+        drop(partition);
+        let fixture = fixture.stop();
+        fixture.disk.flip(&path(EPOCHS_FILE), 0, 1).unwrap();
+        let partition = fixture.directory.partition(TOPIC, TOPIC_ID, 0, 6, std::sync::Arc::new(config()));
+        assert_eq!(partition.end_offset_for_epoch(3).unwrap(), Some((2, 6)));
+        assert_eq!(partition.epoch_at(8).unwrap(), Some(4));
+    }
+
+    #[test]
+    fn in_commit_mode_what_recovery_found_is_synced_before_it_is_visible() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        append(&partition, batch(1)).unwrap();
+        fixture.disk.hold_syncs();
+        partition.append(batch(1)).unwrap();
+        eventually("a thread syncs", || fixture.disk.syncs_waiting() > 0);
+        let disk = fixture.disk.copy();
+        fixture.disk.release_syncs();
+        let again = Fixture::on(disk);
+        let partition = again.partition(commit());
+        let before = again.disk.file_syncs();
+        assert!(again.recover(&partition).is_empty());
+        assert_eq!(high_watermark(&partition), 2);
+        assert!(again.disk.file_syncs() > before);
+    }
+
+    #[test]
+    fn a_log_that_ends_before_its_start_begins_anew_there() {
+        let fixture = killed(config(), 6);
+        let partition = fixture.partition(config());
+        assert_eq!(partition.delete_records(5).unwrap(), 5);
+        drop(partition);
+        let fixture = fixture.kill();
+        fixture.disk.cut(&log_file(0), 100).unwrap();
+        let partition = fixture.partition(config());
+        fixture.recover(&partition);
+        assert_eq!(end_offset(&partition), 5);
+        assert_eq!(append(&partition, batch(1)).unwrap(), 5);
+        assert_eq!(headers(&partition, 5).len(), 1);
     }
 }

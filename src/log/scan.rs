@@ -30,6 +30,14 @@ pub enum Damage {
     /// The header is whole, the records behind it are not.
     #[error("records: {0}")]
     Records(#[source] InvalidBatch),
+    /// Segments between two that are there never reached the disk.
+    #[error("offsets {from} to {to} (exclusive) are missing before what comes next")]
+    Missing {
+        /// The first missing offset.
+        from: i64,
+        /// The next offset that is there.
+        to: i64,
+    },
     /// The batch's offsets overlap earlier ones, run backwards, or do not fit the segment.
     #[error(
         "offsets {base_offset} to {last_offset} where {expected_min} or more, within one segment, must come"
@@ -168,3 +176,85 @@ impl<'f> Scanner<'f> {
 
 /// No checksum is compared: for [`Scanner::next`] over what is known to be whole.
 pub const UNCHECKED: i64 = i64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::log::fixture::builder;
+    use crate::storage::Disk;
+    use crate::storage::simulated::SimulatedDisk;
+
+    fn bytes(batches: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for number in 0..batches {
+            let mut batch = builder(3, number * 40).build_valid();
+            batch.assign(number as i64 * 3, 0);
+            bytes.extend_from_slice(&batch.to_bytes());
+        }
+        bytes
+    }
+
+    /// Offsets of the batches, and what ended the walk.
+    fn walk(bytes: &[u8], check_from_offset: i64, buffer_bytes: usize) -> (Vec<i64>, Option<ScanError>) {
+        let disk = SimulatedDisk::default();
+        let file = disk.create("/file".as_ref()).unwrap();
+        crate::storage::write_all_at(&*file, &mut [IoSlice::new(bytes)], 0).unwrap();
+        let mut scanner = Scanner::new(&*file, 0, (0, 0), bytes.len() as u64, buffer_bytes);
+        let mut offsets = Vec::new();
+        loop {
+            match scanner.next(check_from_offset) {
+                Ok(Some((_, header))) => offsets.push(header.base_offset),
+                Ok(None) => return (offsets, None),
+                Err(error) => return (offsets, Some(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn every_batch_is_met_whatever_the_buffer() {
+        for buffer_bytes in [61, 100, 1000, 100_000] {
+            for check_from_offset in [0, 7, UNCHECKED] {
+                let (offsets, error) = walk(&bytes(8), check_from_offset, buffer_bytes);
+                assert_eq!(offsets, [0, 3, 6, 9, 12, 15, 18, 21]);
+                assert!(error.is_none());
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_matters_only_where_it_is_compared() {
+        let mut bytes = bytes(3);
+        let second = bytes.len() / 5;
+        bytes[second] ^= 1;
+        assert!(walk(&bytes, UNCHECKED, 1000).1.is_none() || second < 61);
+        let (offsets, error) = walk(&bytes, 0, 1000);
+        assert!(matches!(error, Some(ScanError::Damaged { damage: Damage::Checksum { .. }, .. })));
+        assert!(offsets.len() < 3);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_or_are_taken_for_more_than_they_are(
+            garbage in proptest::collection::vec(any::<u8>(), 0..400),
+            flips in proptest::collection::vec((any::<prop::sample::Index>(), 1..=255u8), 0..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (_, error) = walk(&garbage, 0, 128);
+            prop_assert!(garbage.is_empty() == error.is_none());
+            let whole = bytes(6);
+            let mut damaged = whole.clone();
+            for (at, mask) in flips {
+                let at = at.index(damaged.len());
+                damaged[at] ^= mask;
+            }
+            damaged.truncate(cut.index(whole.len() + 1));
+            let (offsets, _) = walk(&damaged, 0, 128);
+            prop_assert!(offsets.len() <= 6);
+            prop_assert!(offsets.is_sorted());
+        }
+    }
+}

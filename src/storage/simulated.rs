@@ -55,6 +55,7 @@ struct Faults {
     syncs_waiting: usize,
     file_syncs: u64,
     writes: u64,
+    opens: u64,
 }
 
 impl Default for SimulatedDisk {
@@ -112,6 +113,22 @@ impl SimulatedDisk {
     /// How many calls have written to a file so far.
     pub fn writes(&self) -> u64 {
         self.0.faults.lock().writes
+    }
+
+    /// How many files and folders have been opened or listed so far.
+    pub fn opens(&self) -> u64 {
+        self.0.faults.lock().opens
+    }
+
+    /// Cuts a file to `length` bytes, durably.
+    pub fn cut(&self, path: &Path, length: usize) -> io::Result<()> {
+        let file = self.0.tree.lock().file(path)?;
+        let mut content = file.content.lock();
+        content.seen.truncate(length);
+        content.durable = content.seen.clone();
+        content.synced += content.unsynced.len();
+        content.unsynced.clear();
+        Ok(())
     }
 
     /// Writes fail with `error` after `bytes` more; the write that reaches the limit is cut short there.
@@ -174,6 +191,7 @@ impl SimulatedDisk {
 
 impl Disk for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.faults.lock().opens += 1;
         Ok(self.0.tree.lock().file(path)?)
     }
 
@@ -233,6 +251,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        self.0.faults.lock().opens += 1;
         let mut tree = self.0.tree.lock();
         let names = tree.folder(path)?.names.clone();
         let is_dir = |node: usize| matches!(tree.nodes[node], Node::Folder(_));
