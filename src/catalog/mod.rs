@@ -98,6 +98,11 @@ impl Catalog {
         let log = directory.partition(CATALOG_LOG, CATALOG_ID, 0, 0, Arc::new(log_config(flush)));
         let (mut state, replayed) = replay(&log)?;
         let view = View::of(&state, directory, config);
+        let is_known = |topic: &str, index| {
+            topic == CATALOG_LOG || view.topic(topic).is_some_and(|topic| topic.partition(index).is_some())
+        };
+        directory.sweep(is_known, |id| state.was_deleted(id));
+
         let mut batch = Batch { state: state.clone(), changes: Vec::new() };
         if !directory.was_clean() {
             let mut all = view.partitions();

@@ -453,6 +453,34 @@ impl LogDirectory {
         })
     }
 
+    /// At start: removes folders of topics whose deletion a crash has interrupted, and names those that no topic accounts
+    /// for, which are left alone.
+    pub fn sweep(&self, is_known: impl Fn(&str, i32) -> bool, was_deleted: impl Fn(Uuid) -> bool) {
+        for (topic, index) in self.folders.iter().filter(|(topic, index)| !is_known(topic, *index)) {
+            let folder = self.shared.folder(topic, *index);
+            let removed = match recovery::topic_id_of(&*self.shared.disk, &folder) {
+                Ok(Some(id)) if was_deleted(id) => {
+                    self.shared.set_aside(&folder, &(topic.clone(), *index), "delete")
+                }
+                Ok(_) => {
+                    tracing::warn!(folder = %folder.display(), "a partition of no known topic is left alone");
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            match removed {
+                Ok(aside) => {
+                    aside
+                        .into_iter()
+                        .for_each(|path| self.shared.remove_later(Removal::Folder(path), Duration::ZERO));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a deleted partition's folder stays until the next start")
+                }
+            }
+        }
+    }
+
     /// A clean stop: nothing more is appended; everything is synced, with all that spares the next start from looking; the lock is
     /// given back. Whatever fails only makes the next start recover.
     pub async fn close(&self) {
@@ -1253,6 +1281,23 @@ mod tests {
         let fixture = fixture.kill();
         assert_eq!(fixture.directory.partition_folders(), [(TOPIC.to_owned(), 0)]);
         eventually("the folder goes", || !names(&fixture.disk, "/data").iter().any(is_deleted));
+    }
+
+    #[test]
+    fn a_sweep_removes_what_was_deleted_and_leaves_what_nobody_knows() {
+        let fixture = Fixture::new();
+        for (topic, id) in [("kept", 1), ("deleted", 2), ("foreign", 3)] {
+            let partition = fixture.directory.partition(topic, Uuid([id; 16]), 0, 0, Arc::new(commit()));
+            partition.append(batch(1)).unwrap();
+        }
+        let fixture = fixture.stop();
+        fixture.directory.sweep(|topic, _| topic == "kept", |id| id == Uuid([2; 16]));
+        let is_deleted = |name: &String| name.ends_with("-delete");
+        eventually("the folder goes", || !names(&fixture.disk, "/data").iter().any(is_deleted));
+        let mut left = names(&fixture.disk, "/data");
+        left.retain(|name| name.ends_with("-0"));
+        left.sort_unstable();
+        assert_eq!(left, ["foreign-0", "kept-0"]);
     }
 
     #[test]
