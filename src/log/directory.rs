@@ -504,10 +504,14 @@ impl Shared {
         }
     }
 
-    /// Counts bytes that were written; starts syncing when there are many.
+    /// Counts bytes that are about to be seen by the next sync.
     pub(super) fn wrote(&self, bytes: u64) {
-        let unsynced = self.unsynced_bytes.fetch_add(bytes, Ordering::SeqCst) + bytes;
-        if unsynced >= self.options.os_unsynced_max_bytes / 2 {
+        self.unsynced_bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// Has everything synced that waits for it, if that is half of what may be unsynced, or more.
+    pub(super) fn sync_if_many(&self) {
+        if self.unsynced_bytes.load(Ordering::SeqCst) >= self.options.os_unsynced_max_bytes / 2 {
             self.sync_listed();
         }
     }

@@ -537,6 +537,8 @@ impl Partition {
 
     fn publish(&self, log: &mut Log, batch: &ValidBatch, placed: Placed, commit: bool) {
         let end_position = placed.position + batch.size_bytes() as u64;
+        // Counted before a sync can see and discount it.
+        self.directory.wrote(batch.size_bytes() as u64);
         let step = {
             let mut view = self.view.lock();
             if placed.new_segment {
@@ -551,7 +553,7 @@ impl Partition {
             view.wants_sync(commit)
         };
         self.take_step(step);
-        self.directory.wrote(batch.size_bytes() as u64);
+        self.directory.sync_if_many();
         if !commit {
             self.wake();
         }
