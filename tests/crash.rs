@@ -35,6 +35,15 @@ struct Progress {
 
 const OVER: usize = usize::MAX;
 
+/// Ends the producers, also when the one that kills has failed.
+struct EndAtDrop<'a>(&'a Progress);
+
+impl Drop for EndAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.starts.store(OVER, Ordering::SeqCst);
+    }
+}
+
 /// A batch that is sent until it is acknowledged, with the same sequence each time.
 struct Batch {
     first: i32,
@@ -133,6 +142,7 @@ fn survives_kills(flush: &str) {
         .collect();
     let progress = Progress::default();
     thread::scope(|scope| {
+        let _end = EndAtDrop(&progress);
         let running: Vec<_> =
             producers.iter_mut().map(|producer| scope.spawn(|| producer.run(&progress))).collect();
         for start in 1..=KILLS {
@@ -145,7 +155,6 @@ fn survives_kills(flush: &str) {
             });
             server.restart();
         }
-        progress.starts.store(OVER, Ordering::SeqCst);
     });
     for _ in 0..2 {
         let mut client = server.client();

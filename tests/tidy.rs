@@ -58,11 +58,38 @@ fn stems(directory: &str) -> BTreeSet<String> {
     entries.map(|entry| stem(entry.unwrap().path())).collect()
 }
 
-/// The lines of a source file before its tests, without comments, with their numbers.
-fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
-    let lines = lines.take_while(|(_, line)| line.trim() != "#[cfg(test)]");
-    lines.filter(|(_, line)| !line.trim_start().starts_with("//"))
+/// The source files that are not only for tests: whose declaration is not marked so.
+fn sources() -> Vec<(PathBuf, String)> {
+    let all = files("src", "rs");
+    let mut only_for_tests = BTreeSet::new();
+    for (path, text) in &all {
+        let lines: Vec<_> = text.lines().collect();
+        for pair in lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]") {
+            if let Some(module) = pair[1].strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
+                only_for_tests.insert(path.with_file_name(module).with_extension("rs"));
+            }
+        }
+    }
+    all.into_iter().filter(|(path, _)| !only_for_tests.contains(path)).collect()
+}
+
+/// The lines of a source file without comments and items for tests, with their numbers.
+fn code(text: &str) -> Vec<(usize, &str)> {
+    let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
+    let mut code = Vec::new();
+    while let Some((number, line)) = lines.next() {
+        if let Some(indent) = line.strip_suffix("#[cfg(test)]") {
+            // A declaration ends in its line, anything else with a bracket as far in as it began.
+            let ends = |(_, line): &(usize, &str)| {
+                line.strip_prefix(indent)
+                    .is_some_and(|rest| rest == "}" || rest.ends_with(';') && !rest.starts_with(' '))
+            };
+            lines.find(ends);
+        } else if !line.trim_start().starts_with("//") {
+            code.push((number, line));
+        }
+    }
+    code
 }
 
 /// `DescribeTopicPartitions` as a file is named.
@@ -78,8 +105,15 @@ fn snake(name: &str) -> String {
 }
 
 #[test]
+fn what_is_for_tests_is_told_from_what_is_not() {
+    let text = "use a;\n#[cfg(test)]\nmod model;\n// no\nfn b() {\n    c();\n}\n#[cfg(test)]\nmod tests {\n    fn d() {\n    }\n}\nfn e() {}";
+    let kept: Vec<_> = code(text).into_iter().map(|(number, _)| number).collect();
+    assert_eq!(kept, [1, 5, 6, 7, 13]);
+}
+
+#[test]
 fn imports_only_point_down() {
-    for (path, text) in files("src", "rs") {
+    for (path, text) in sources() {
         let place = path.iter().nth(1).unwrap().to_string_lossy();
         let module = place.trim_end_matches(".rs");
         if module == "lib" {
@@ -152,7 +186,7 @@ fn the_readme_lists_the_topic_configs_that_are_not_acted_on() {
 
 #[test]
 fn nothing_is_left_for_later_and_nothing_is_unwrapped() {
-    for (path, text) in files("src", "rs") {
+    for (path, text) in sources() {
         for (number, line) in code(&text) {
             let place = format!("{}:{number}: {line}", path.display());
             for banned in [".unwrap()", "todo!(", "unimplemented!(", "dbg!("] {
