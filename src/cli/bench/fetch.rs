@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::client::{Client, Frame, Head, check, decode_answer};
 use super::load::{Lane, run, send_all};
-use super::report::{Throughput, print};
+use super::report::Throughput;
 use super::topic::{Batch, PRODUCE_VERSION, Topic, appended};
 use super::{BatchFlags, BenchError, ConnectionFlags, TargetFlags, WindowFlags};
 use crate::protocol::api::Api;
@@ -29,7 +29,7 @@ const ALL: i16 = -1;
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     #[command(flatten)]
-    target: TargetFlags,
+    pub(super) target: TargetFlags,
     #[command(flatten)]
     connections: ConnectionFlags,
     #[command(flatten)]
@@ -47,7 +47,9 @@ pub(super) struct Flags {
     window: WindowFlags,
 }
 
-pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
+/// # Errors
+/// No broker, or one that refuses.
+pub(super) fn measure(flags: &Flags) -> Result<Throughput, BenchError> {
     let batch = Batch::build(&flags.batch)?;
     let connections = flags.connections.connections as usize;
     let topic = Topic::prepare(&flags.target.bootstrap, &flags.target.topic, flags.connections.partitions)?;
@@ -83,8 +85,7 @@ pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
     let head_bytes = head_bytes(&topic.name, version);
     let take = |client: &mut Client| fetched_bytes(client.receive(head_bytes)?, version);
     let measured = run(lanes, flags.in_flight as usize, &flags.window, take)?;
-    print(&Throughput::of(&measured), flags.target.json);
-    Ok(())
+    Ok(Throughput::of(&measured))
 }
 
 /// A fetch from one partition that is answered as soon as there is anything.

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::client::Frame;
 use super::fetch::{FETCH_VERSION, answered, request};
-use super::report::{Delivery, Latencies, print};
+use super::report::{Delivery, Latencies};
 use super::topic::{Batch, PRODUCE_VERSION, Topic, appended};
 use super::{BatchFlags, BenchError, TargetFlags, WindowFlags, process};
 use crate::protocol::messages::{Fetch, Produce};
@@ -23,7 +23,7 @@ const FETCH_MAX_BYTES: i32 = 1 << 20;
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     #[command(flatten)]
-    target: TargetFlags,
+    pub(super) target: TargetFlags,
     /// Batches to produce a second
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
@@ -43,7 +43,9 @@ pub(super) struct Flags {
     window: WindowFlags,
 }
 
-pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
+/// # Errors
+/// No broker, or one that refuses.
+pub(super) fn measure(flags: &Flags) -> Result<Delivery, BenchError> {
     let batch = Batch::build(&BatchFlags {
         record_bytes: flags.record_bytes,
         batch_records: flags.batch_records,
@@ -95,14 +97,12 @@ pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
         };
         if is_over {
             let cpu_now = flags.window.pid.map(process::cpu_time).transpose()?;
-            let report = Delivery {
+            return Ok(Delivery {
                 deliveries: latencies.count(),
                 seconds: opened.elapsed().as_secs_f64(),
                 latency_us: latencies.percentiles(),
                 server_cpu_seconds: cpu_now.zip(cpu).map(|(now, before)| (now - before).as_secs_f64()),
-            };
-            print(&report, flags.target.json);
-            return Ok(());
+            });
         }
     }
 }

@@ -151,11 +151,12 @@ impl BenchError {
 /// Runs one measurement and prints it.
 pub(super) fn run(flags: Flags) -> Result<(), BenchError> {
     match flags.what {
-        What::Produce(flags) => produce::run_command(&flags),
-        What::Fetch(flags) => fetch::run_command(&flags),
-        What::Latency(flags) => latency::run_command(&flags),
-        What::Start(flags) => start::run_command(&flags),
+        What::Produce(flags) => report::print(&produce::measure(&flags)?, flags.target.json),
+        What::Fetch(flags) => report::print(&fetch::measure(&flags)?, flags.target.json),
+        What::Latency(flags) => report::print(&latency::measure(&flags)?, flags.target.json),
+        What::Start(flags) => report::print(&start::measure(&flags)?, flags.json),
     }
+    Ok(())
 }
 
 fn codec(name: &str) -> Result<Codec, &'static str> {
@@ -184,9 +185,12 @@ fn some_seconds(text: &str) -> Result<Duration, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::cli::{Command, CommandLine};
     use clap::Parser;
+
+    use super::*;
+    use crate::broker::Broker;
+    use crate::cli::{Command, CommandLine};
+    use crate::config::Config;
 
     fn parse(arguments: &[&str]) -> Result<What, String> {
         let parsed = CommandLine::try_parse_from([&["ottla", "bench"], arguments].concat());
@@ -224,6 +228,68 @@ mod tests {
             let message = parse(arguments).unwrap_err();
             assert!(message.contains(named) && !message.contains('\n'), "{message}");
         }
+    }
+
+    /// What `measure` gives against a broker of our own.
+    fn with_broker<T>(measure: impl FnOnce(&[&str]) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let settings = [("listeners", "127.0.0.1:0"), ("ottla.ephemeral", "true")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let broker = runtime.block_on(Broker::start(Config::from_settings(settings).unwrap()));
+        let broker = broker.unwrap();
+        let measured = measure(&["--bootstrap", &broker.bootstrap()]);
+        runtime.block_on(broker.stop());
+        measured
+    }
+
+    #[test]
+    fn produce_sends_as_much_as_asked_in_every_codec_and_with_every_acknowledgement() {
+        with_broker(|broker| {
+            for codec in Codec::ALL {
+                for acks in ["all", "1", "0"] {
+                    let words = ["produce", "--topic", codec.name(), "--codec", codec.name(), "--acks", acks];
+                    let amount = ["--warm-up", "0", "--bytes", "1000000", "--partitions", "6"];
+                    let What::Produce(flags) = parse(&[&words[..], &amount, broker].concat()).unwrap() else {
+                        panic!("produce is a subcommand")
+                    };
+                    let report = produce::measure(&flags).unwrap();
+                    assert!(report.bytes >= 1_000_000, "{report:?}");
+                    assert_eq!(report.latency_us.is_some(), acks != "0", "{report:?}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn fetch_reads_what_it_stored_again_and_again() {
+        with_broker(|broker| {
+            let words = ["fetch", "--fill-bytes", "300000", "--bytes", "9000000", "--warm-up", "0"];
+            let shape =
+                ["--connections", "3", "--partitions", "2", "--in-flight", "3", "--fetch-bytes", "90000"];
+            let What::Fetch(flags) = parse(&[&words[..], &shape, broker].concat()).unwrap() else {
+                panic!("fetch is a subcommand")
+            };
+            let report = fetch::measure(&flags).unwrap();
+            assert!(report.bytes >= 9_000_000, "{report:?}");
+            // One batch of 64 x 1 KiB fits an answer, and each answer had exactly that.
+            assert!(
+                report.bytes / report.requests > 64 << 10 && report.bytes / report.requests < 90_000,
+                "{report:?}"
+            );
+        });
+    }
+
+    #[test]
+    fn latency_delivers_at_the_rate_asked_for() {
+        with_broker(|broker| {
+            let words = ["latency", "--rate", "200", "--seconds", "0.2", "--warm-up", "0.01"];
+            let What::Latency(flags) = parse(&[&words[..], broker].concat()).unwrap() else {
+                panic!("latency is a subcommand")
+            };
+            let report = latency::measure(&flags).unwrap();
+            assert!((1..=42).contains(&report.deliveries) && report.seconds >= 0.2, "{report:?}");
+            assert!(report.latency_us.unwrap().p50 > 0.0);
+        });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::client::Client;
 use super::load::{Lane, run};
-use super::report::{Throughput, print};
+use super::report::Throughput;
 use super::topic::{Batch, PRODUCE_VERSION, Topic, appended};
 use super::{BatchFlags, BenchError, ConnectionFlags, TargetFlags, WindowFlags};
 use crate::protocol::messages::Produce;
@@ -12,7 +12,7 @@ use crate::protocol::messages::Produce;
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     #[command(flatten)]
-    target: TargetFlags,
+    pub(super) target: TargetFlags,
     #[command(flatten)]
     connections: ConnectionFlags,
     #[command(flatten)]
@@ -27,7 +27,9 @@ pub(super) struct Flags {
     window: WindowFlags,
 }
 
-pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
+/// # Errors
+/// No broker, or one that refuses.
+pub(super) fn measure(flags: &Flags) -> Result<Throughput, BenchError> {
     let batch = Batch::build(&flags.batch)?;
     let batch_bytes = batch.bytes.len() as u64;
     let connections = flags.connections.connections as usize;
@@ -49,6 +51,5 @@ pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
         Ok(batch_bytes)
     };
     let report = Throughput::of(&run(lanes, flags.in_flight as usize, &flags.window, take)?);
-    print(&if flags.acks == 0 { report.without_latency() } else { report }, flags.target.json);
-    Ok(())
+    Ok(if flags.acks == 0 { report.without_latency() } else { report })
 }

@@ -63,13 +63,13 @@ pub(super) struct Percentiles {
 #[derive(Serialize, Debug)]
 pub(super) struct Throughput {
     /// Bytes of record batches.
-    bytes: u64,
+    pub(super) bytes: u64,
     seconds: f64,
     mb_per_second: f64,
-    requests: u64,
+    pub(super) requests: u64,
     requests_per_second: f64,
     /// From just before a request was sent to its answer; `None` where there are no answers.
-    latency_us: Option<Percentiles>,
+    pub(super) latency_us: Option<Percentiles>,
     server_cpu_seconds: Option<f64>,
     server_cpu_seconds_per_gb: Option<f64>,
 }

@@ -9,7 +9,7 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::Client;
-use super::report::{Start, print};
+use super::report::Start;
 use super::topic::{Batch, Topic, appended};
 use super::{BatchFlags, BenchError};
 use crate::protocol::messages::metadata::MetadataRequest;
@@ -38,13 +38,15 @@ pub(super) struct Flags {
     patience: Duration,
     /// Print one line of JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// What to run; it is ended (SIGTERM) once it has served
     #[arg(required = true, last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
-pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
+/// # Errors
+/// The command cannot be run, ends by itself, does not serve in time, or does not stop.
+pub(super) fn measure(flags: &Flags) -> Result<Start, BenchError> {
     let batch = Batch::build(&BatchFlags { record_bytes: 100, batch_records: 1, codec: Codec::None })?;
     let started = Instant::now();
     let mut server = Server::start(&flags.command)?;
@@ -60,8 +62,8 @@ pub(super) fn run_command(flags: &Flags) -> Result<(), BenchError> {
         match served {
             Ok(()) => {
                 let until = flags.acknowledged.as_ref().map_or("metadata", |_| "acknowledged record");
-                print(&Start { until, milliseconds: elapsed.as_secs_f64() * 1e3 }, flags.json);
-                return server.stop();
+                server.stop()?;
+                return Ok(Start { until, milliseconds: elapsed.as_secs_f64() * 1e3 });
             }
             Err(_) if elapsed < flags.patience => sleep(POLL),
             Err(last) => {
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_command_that_never_serves_is_ended() {
-        let error = run_command(&flags(Duration::from_millis(20), &["sleep", "1000"])).unwrap_err();
+        let error = measure(&flags(Duration::from_millis(20), &["sleep", "1000"])).unwrap_err();
         assert!(matches!(error, BenchError::NotServing { .. }), "{error:?}");
     }
 
@@ -161,7 +163,7 @@ mod tests {
             ("false", "false has ended before it served: exit status: 1"),
             ("/no/such", "cannot run /no/such: "),
         ] {
-            let message = run_command(&flags(Duration::from_secs(60), &[command])).unwrap_err().to_string();
+            let message = measure(&flags(Duration::from_secs(60), &[command])).unwrap_err().to_string();
             assert!(message.starts_with(expected), "{message}");
         }
     }
