@@ -41,7 +41,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "BYTES", default_value_t = 1_000_000_000)]
     fill_bytes: u64,
     /// Most bytes of records in an answer; rounded down to whole batches, of which there is one at least
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1 << 10..=1 << 30))]
     fetch_bytes: u32,
     #[command(flatten)]
     window: WindowFlags,

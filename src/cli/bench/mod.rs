@@ -22,6 +22,8 @@ use crate::protocol::wire::DecodeError;
 use crate::record::Codec;
 
 const BOOTSTRAP: &str = "127.0.0.1:9092";
+/// Most bytes of records in a batch; a broker's limit is usually 1 MiB.
+const BATCH_MAX_BYTES: u64 = 256 << 20;
 /// Longest wait that may be asked for.
 const SECONDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -129,7 +131,7 @@ pub(super) enum BenchError {
     Partitions { topic: String, has: usize, partitions: u32 },
     #[error("topic {topic:?} has no leader for every partition after {seconds} s")]
     NoLeader { topic: String, seconds: u64 },
-    #[error("a batch of {bytes} bytes is too large: at most {} fit", Self::BATCH_MAX_BYTES)]
+    #[error("a batch of {bytes} bytes is too large: at most {} fit", BATCH_MAX_BYTES)]
     BatchSize { bytes: u64 },
     #[error("no CPU time of process {pid}: {source}")]
     Process { pid: u32, source: io::Error },
@@ -141,11 +143,6 @@ pub(super) enum BenchError {
     NotServing { seconds: u64, last: Box<BenchError> },
     #[error("{command} still runs {seconds} s after SIGTERM and was killed")]
     StillRunning { command: String, seconds: u64 },
-}
-
-impl BenchError {
-    /// Most bytes of records in a batch; a broker's limit is usually 1 MiB.
-    const BATCH_MAX_BYTES: u64 = 256 << 20;
 }
 
 /// Runs one measurement and prints it.

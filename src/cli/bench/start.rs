@@ -95,12 +95,10 @@ struct Server {
 
 impl Server {
     fn start(command: &[OsString]) -> Result<Self, BenchError> {
-        let name = command.first().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let spawned = Command::new(command.first().unwrap_or(&OsString::new()))
-            .args(command.iter().skip(1))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
+        let (program, arguments) = command.split_first().expect("the command line requires a command");
+        let name = program.to_string_lossy().into_owned();
+        let spawned =
+            Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         match spawned {
             Ok(child) => Ok(Self { name, child }),
             Err(source) => Err(BenchError::Command { command: name, source }),

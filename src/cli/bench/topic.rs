@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::client::{Client, Frame, check};
-use super::{BatchFlags, BenchError};
+use super::{BATCH_MAX_BYTES, BatchFlags, BenchError};
 use crate::clock::Clock;
 use crate::protocol::ErrorCode;
 use crate::protocol::api::Api;
@@ -157,7 +157,7 @@ impl Batch {
     /// More bytes than a batch can have.
     pub(super) fn build(flags: &BatchFlags) -> Result<Self, BenchError> {
         let bytes = u64::from(flags.batch_records) * u64::from(flags.record_bytes);
-        if bytes > BenchError::BATCH_MAX_BYTES {
+        if bytes > BATCH_MAX_BYTES {
             return Err(BenchError::BatchSize { bytes });
         }
         let now_ms = Clock::system().now_ms();
