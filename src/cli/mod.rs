@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand. Parsing ends in a checked configuration; faults end in one line on stderr
 //! and exit code 2.
 
+mod bench;
 pub mod logging;
 mod serve;
 
@@ -30,6 +31,8 @@ struct CommandLine {
 enum Command {
     /// Serve clients (the default).
     Serve(serve::Flags),
+    /// Measure a broker: throughput, latency, start
+    Bench(bench::Flags),
 }
 
 /// Why a command did not do its work. Displays as one line.
@@ -39,6 +42,8 @@ enum CommandError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Bench(#[from] bench::BenchError),
     #[error("the system gives no threads or signals: {0}")]
     Runtime(#[from] std::io::Error),
     #[error("topic {topic:?}: {source}")]
@@ -57,11 +62,12 @@ pub fn main() -> ExitCode {
         Ok(command_line) => command_line,
         Err(error) => return report_unparsed(&error),
     };
-    let flags = match command_line.command {
-        Some(Command::Serve(flags)) => flags,
-        None => command_line.serve,
+    let done = match command_line.command {
+        Some(Command::Serve(flags)) => serve::run(flags),
+        Some(Command::Bench(flags)) => bench::run(flags).map_err(CommandError::from),
+        None => serve::run(command_line.serve),
     };
-    match serve::run(flags) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ottla: {error}");

@@ -1,0 +1,188 @@
+//! Load: a thread a connection, each keeping a fixed number of requests in flight, and a window over their progress in
+//! which things are counted. Nothing is built, and no record is touched, while the window is open.
+
+use std::collections::VecDeque;
+use std::iter::repeat_n;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Frame};
+use super::report::Latencies;
+use super::{BenchError, WindowFlags, process};
+
+/// How often the window looks at the progress.
+const WATCH: Duration = Duration::from_millis(1);
+
+/// A connection and its requests, which are sent over and over in this order.
+pub(super) struct Lane {
+    pub(super) client: Client,
+    pub(super) frames: Vec<Frame>,
+}
+
+/// What happened while the window was open.
+pub(super) struct Measured {
+    /// How long it was open.
+    pub(super) elapsed: Duration,
+    /// Bytes of record batches that went through.
+    pub(super) bytes: u64,
+    /// Requests answered.
+    pub(super) requests: u64,
+    /// From just before a request was sent to its answer.
+    pub(super) latencies: Latencies,
+    /// CPU that the server took, user and system, if its process was named.
+    pub(super) server_cpu: Option<Duration>,
+}
+
+/// Runs all lanes at full speed, `in_flight` requests each, until the window closes. `take` waits for one answer and
+/// gives the bytes of record batches that it stands for.
+///
+/// # Errors
+/// The first failure of any lane.
+pub(super) fn run(
+    lanes: Vec<Lane>,
+    in_flight: usize,
+    window: &WindowFlags,
+    take: impl Fn(&mut Client) -> Result<u64, BenchError> + Sync,
+) -> Result<Measured, BenchError> {
+    let progress = Progress::default();
+    thread::scope(|scope| {
+        let (progress, take) = (&progress, &take);
+        let lanes: Vec<_> = lanes
+            .into_iter()
+            .map(|Lane { mut client, frames }| {
+                scope.spawn(move || {
+                    let frames = frames.iter().cycle().take_while(|_| progress.phase() != Phase::Over);
+                    let driven = drive(&mut client, frames, in_flight, progress, take);
+                    if driven.is_err() {
+                        progress.enter(Phase::Over);
+                    }
+                    driven
+                })
+            })
+            .collect();
+        let measured = watch(window, progress);
+        progress.enter(Phase::Over);
+        let mut latencies = Latencies::default();
+        for lane in lanes {
+            latencies.add(&lane.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        measured.map(|measured| Measured { latencies, ..measured })
+    })
+}
+
+/// Sends `frames`, `in_flight` at a time, and waits for all answers: without a window.
+///
+/// # Errors
+/// The first failure.
+pub(super) fn send_all<'f>(
+    client: &mut Client,
+    frames: impl Iterator<Item = &'f Frame>,
+    in_flight: usize,
+    take: impl Fn(&mut Client) -> Result<u64, BenchError>,
+) -> Result<(), BenchError> {
+    drive(client, frames, in_flight, &Progress::default(), &take).map(|_| ())
+}
+
+/// Where a load is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    WarmingUp,
+    Measuring,
+    Over,
+}
+
+/// What the lanes and the window share.
+#[derive(Default)]
+struct Progress {
+    phase: AtomicU8,
+    bytes: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl Progress {
+    fn phase(&self) -> Phase {
+        [Phase::WarmingUp, Phase::Measuring, Phase::Over][usize::from(self.phase.load(Ordering::Relaxed))]
+    }
+
+    /// Goes on to `phase`; what is over stays over.
+    fn enter(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    fn answered(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn drive<'f>(
+    client: &mut Client,
+    mut frames: impl Iterator<Item = &'f Frame>,
+    in_flight: usize,
+    progress: &Progress,
+    take: &impl Fn(&mut Client) -> Result<u64, BenchError>,
+) -> Result<Latencies, BenchError> {
+    let mut latencies = Latencies::default();
+    let mut sent_at = VecDeque::with_capacity(in_flight);
+    loop {
+        let now = Instant::now();
+        let sent = client.send(frames.by_ref().take(in_flight - sent_at.len()))?;
+        sent_at.extend(repeat_n(now, sent));
+        // All answers that are here are taken before more is sent, so that what can go out together does.
+        while let Some(sent_at) = sent_at.pop_front() {
+            progress.answered(take(client)?);
+            if progress.phase() == Phase::Measuring {
+                latencies.record(sent_at.elapsed());
+            }
+            if !client.has_received() {
+                break;
+            }
+        }
+        if sent == 0 && sent_at.is_empty() {
+            return Ok(latencies);
+        }
+    }
+}
+
+/// A moment of a load.
+struct Sample {
+    at: Instant,
+    bytes: u64,
+    requests: u64,
+    server_cpu: Option<Duration>,
+}
+
+/// Lets the load warm up, and measures it until it has run for as long or as far as asked.
+fn watch(window: &WindowFlags, progress: &Progress) -> Result<Measured, BenchError> {
+    let sample = || -> Result<Sample, BenchError> {
+        Ok(Sample {
+            server_cpu: window.pid.map(process::cpu_time).transpose()?,
+            at: Instant::now(),
+            bytes: progress.bytes.load(Ordering::Relaxed),
+            requests: progress.requests.load(Ordering::Relaxed),
+        })
+    };
+    let wait_until = |enough: &dyn Fn() -> bool| {
+        while !enough() && progress.phase() != Phase::Over {
+            thread::sleep(WATCH);
+        }
+    };
+    let started = Instant::now();
+    wait_until(&|| started.elapsed() >= window.warm_up);
+    let first = sample()?;
+    progress.enter(Phase::Measuring);
+    wait_until(&|| match window.bytes {
+        Some(bytes) => progress.bytes.load(Ordering::Relaxed) - first.bytes >= bytes,
+        None => first.at.elapsed() >= window.seconds,
+    });
+    let last = sample()?;
+    Ok(Measured {
+        elapsed: last.at - first.at,
+        bytes: last.bytes - first.bytes,
+        requests: last.requests - first.requests,
+        latencies: Latencies::default(),
+        server_cpu: last.server_cpu.zip(first.server_cpu).map(|(last, first)| last - first),
+    })
+}
