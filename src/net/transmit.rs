@@ -27,21 +27,24 @@ const STEP_BYTES: usize = 512 << 10;
 /// # Errors
 /// The socket's, or the file's: a range that cannot be read ends the connection, since its length has been announced.
 pub async fn send(stream: &TcpStream, chunks: &mut VecDeque<Chunk>) -> io::Result<()> {
+    // First, so that a small record leaves in one call with the header before it.
+    for chunk in chunks.iter_mut() {
+        if let Chunk::File(range) = chunk
+            && (range.length < SENDFILE_FROM_BYTES || range.file.descriptor().is_none())
+        {
+            *chunk = Chunk::Bytes(read(range).await?);
+        }
+    }
     while let Some(front) = chunks.front_mut() {
         match front {
-            Chunk::File(range) if range.length == 0 => {
+            Chunk::Bytes(bytes) if bytes.is_empty() => {
                 chunks.pop_front();
             }
-            Chunk::File(range) => {
-                if range.length < SENDFILE_FROM_BYTES || range.file.descriptor().is_none() {
-                    let bytes = read(range).await?;
-                    *front = Chunk::Bytes(bytes);
-                } else {
-                    send_range(stream, range).await?;
-                    chunks.pop_front();
-                }
-            }
             Chunk::Bytes(_) => send_bytes(stream, chunks).await?,
+            Chunk::File(range) => {
+                send_range(stream, range).await?;
+                chunks.pop_front();
+            }
         }
     }
     Ok(())
