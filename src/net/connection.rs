@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::io::poll_read_buf;
 use tracing::{debug, info, warn};
 
 use crate::handlers::{Begun, Outcome, Refusal, Session, accept};
@@ -262,7 +263,7 @@ impl Connection {
             }
             readable = self.stream.readable(), if may_read => {
                 readable.map_err(End::Socket)?;
-                self.read()
+                self.read().await
             }
             () = self.idle.as_mut() => {
                 let idle_at = self.last_active + self.limits.idle;
@@ -290,16 +291,19 @@ impl Connection {
         }
     }
 
-    fn read(&mut self) -> Result<(), End> {
-        match self.stream.try_read_buf(self.incoming.room()) {
-            Ok(0) => Err(End::Peer),
-            Ok(read) => {
+    /// Reads what is there. By way of `AsyncRead`, which knows that a short read has emptied the socket and spares the next
+    /// attempt; the buffer is made only now, so that a connection that waits has none.
+    async fn read(&mut self) -> Result<(), End> {
+        let (stream, room) = (&mut self.stream, self.incoming.room());
+        match poll_fn(|cx| Poll::Ready(poll_read_buf(Pin::new(&mut *stream), cx, room))).await {
+            Poll::Ready(Ok(0)) => Err(End::Peer),
+            Poll::Ready(Ok(read)) => {
                 self.incoming.arrived(read);
                 self.last_active = Instant::now();
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(End::Socket(error)),
+            Poll::Ready(Err(error)) => Err(End::Socket(error)),
+            Poll::Pending => Ok(()),
         }
     }
 

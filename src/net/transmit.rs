@@ -118,8 +118,8 @@ async fn warm(range: &FileRange, step: usize) -> io::Result<()> {
 
 /// Reads a whole range: at once if it is cached, else on a thread that may wait.
 async fn read(range: &FileRange) -> io::Result<Bytes> {
-    if range.file.is_cached(range.position, range.length) {
-        return range.read();
+    if let Some(bytes) = range.read_cached() {
+        return Ok(bytes);
     }
     let range = range.clone();
     tokio::task::spawn_blocking(move || range.read()).await?

@@ -16,6 +16,10 @@ pub trait RangeFile: Send + Sync + fmt::Debug {
     /// bytes were read.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
+    /// As [`RangeFile::read_at`], but only what can be had without waiting for a disk: less than asked for, or
+    /// `WouldBlock`, where that is not all.
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
     /// Whether a read of `length` bytes at `position` can be answered from memory now, without waiting for a disk.
     fn is_cached(&self, position: u64, length: usize) -> bool;
 }
@@ -47,6 +51,16 @@ impl FileRange {
             }
         }
         Ok(bytes.freeze())
+    }
+
+    /// Reads all of it into memory if that needs no waiting for a disk.
+    pub fn read_cached(&self) -> Option<Bytes> {
+        let mut bytes = BytesMut::zeroed(self.length);
+        match self.file.read_cached_at(&mut bytes, self.position) {
+            Ok(read) if read == self.length => Some(bytes.freeze()),
+            // What is wrong with the file, a read that may wait will say.
+            _ => None,
+        }
     }
 
     /// The error for a file that ends within the range.

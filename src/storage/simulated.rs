@@ -435,6 +435,10 @@ impl RangeFile for SimulatedFile {
         Ok(read)
     }
 
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.read_at(buffer, position)
+    }
+
     fn is_cached(&self, _position: u64, _length: usize) -> bool {
         true
     }

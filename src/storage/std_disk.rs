@@ -108,6 +108,11 @@ impl RangeFile for StdFile {
         Ok(filled)
     }
 
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let parts = &mut [IoSliceMut::new(buffer)];
+        Ok(rustix::io::preadv2(&self.0, parts, position, ReadWriteFlags::NOWAIT)?)
+    }
+
     fn is_cached(&self, position: u64, length: usize) -> bool {
         let Some(last_byte) = (position + length as u64).checked_sub(1) else { return true };
         let probes = (position..last_byte).step_by(PROBE_STRIDE_BYTES as usize);
@@ -157,6 +162,7 @@ mod tests {
         let mut buffer = [0; 20];
         assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 14);
         assert_eq!(&buffer[..14], b"\0\0\0headpayload");
+        assert_eq!(file.read_cached_at(&mut [0; 20], 0).unwrap(), 14);
         assert!(file.is_cached(0, 14));
         assert!(file.is_cached(0, 0));
         file.set_len(4).unwrap();
