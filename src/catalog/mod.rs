@@ -51,8 +51,8 @@ const REPLAY_BYTES: usize = 1 << 20;
 /// Most that the records of one batch may decompress to; ours are not compressed.
 const RECORDS_MAX_BYTES: usize = 1 << 30;
 
-/// Segments of the catalog log, bytes: small, so that a snapshot lets the old ones go.
-const SEGMENT_BYTES: u64 = 4 << 20;
+/// Segments of the catalog log, bytes: a snapshot, which is one batch, must fit; the old ones go after a snapshot.
+const SEGMENT_BYTES: u64 = 64 << 20;
 
 type Step = Box<dyn FnOnce(&mut Batch) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
@@ -256,23 +256,15 @@ impl Writer {
                     }
                 }
             }
+            let before = state.clone();
             let mut batch = Batch { state, changes: Vec::new() };
-            let mut before = None;
-            let answers: Vec<Answer> = steps
-                .drain(..)
-                .map(|step| {
-                    if before.is_none() {
-                        before = Some(batch.state.clone());
-                    }
-                    step(&mut batch)
-                })
-                .collect();
+            let answers: Vec<Answer> = steps.drain(..).map(|step| step(&mut batch)).collect();
             let kept = self.append(&batch).await.map_err(Arc::new);
             state = match &kept {
                 Ok(()) => batch.state,
                 Err(failure) => {
                     error!(error = %failure, "a change of topics or configs could not be stored and was taken back");
-                    before.unwrap_or_default()
+                    before
                 }
             };
             if kept.is_ok() && !batch.changes.is_empty() {
@@ -309,10 +301,10 @@ impl Writer {
 
     /// Writes the whole state as one batch and lets what stands before it go, when the log has grown well beyond it.
     async fn snapshot_if_due(&mut self, state: &CatalogState) {
-        let snapshot = state.snapshot();
-        if self.since_snapshot < SNAPSHOT_AFTER + 2 * snapshot.len() {
+        if self.since_snapshot < SNAPSHOT_AFTER + 2 * state.snapshot_len() {
             return;
         }
+        let snapshot = state.snapshot();
         let first_of_snapshot = self.log.offsets().map_or(0, |offsets| offsets.log_end_offset);
         let written = match self.write(&snapshot) {
             Ok(last) => self.log.durable(last + 1).await,

@@ -370,6 +370,12 @@ impl CatalogState {
         self.topics.get_mut(self.names.get(&id)?)
     }
 
+    /// How many changes [`CatalogState::snapshot`] gives.
+    pub fn snapshot_len(&self) -> usize {
+        let epochs: usize = self.topics.values().map(|topic| topic.leader_epochs.len()).sum();
+        2 + self.broker_configs.len() + self.topics.len() + epochs
+    }
+
     /// The shortest list of changes that leads to this state from any other.
     pub fn snapshot(&self) -> Vec<Change> {
         let mut changes = vec![Change::Snapshot, Change::ProducerIds { next: self.next_producer_id }];
@@ -689,6 +695,7 @@ mod tests {
             }
             let mut again = CatalogState::default();
             changes.iter().take(7).for_each(|change| again.apply(change));
+            prop_assert_eq!(state.snapshot().len(), state.snapshot_len());
             state.snapshot().iter().for_each(|change| again.apply(change));
             state.deleted.clear();
             prop_assert_eq!(again, state);
