@@ -31,13 +31,13 @@ use bytes::Bytes;
 pub use context::{RequestContext, Session, Shared};
 
 use crate::protocol::api::{Api, decode};
-use crate::protocol::header::{RequestHeader, encode_response_header, response_header_size};
+use crate::protocol::header::{RequestHeader, frame_response};
 use crate::protocol::messages::{
     AlterConfigs, ApiVersions, CreatePartitions, CreateTopics, DeleteRecords, DeleteTopics, DescribeCluster,
     DescribeConfigs, DescribeTopicPartitions, Fetch, IncrementalAlterConfigs, InitProducerId, ListOffsets,
     Metadata, OffsetForLeaderEpoch, Produce,
 };
-use crate::protocol::wire::{Chunks, DecodeError, Sink, Wire};
+use crate::protocol::wire::{Chunks, DecodeError};
 
 /// A future on the heap.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -265,11 +265,7 @@ where
             Handled::Silence => Outcome::Silence,
             Handled::Close(reason) => Outcome::Close(reason),
             Handled::Answer(response) => Outcome::Answer(Box::new(move |out: &mut Chunks| {
-                let cx = A::encode(version);
-                let size = response_header_size(A::KEY, cx.flexible) + response.size(cx);
-                out.put(&(size as u32).to_be_bytes());
-                encode_response_header(out, A::KEY, cx.flexible, correlation_id);
-                response.encode(out, cx);
+                frame_response::<A>(out, version, correlation_id, &response);
             })),
         }
     }

@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::protocol::api::Api;
-use crate::protocol::header::RequestHeader;
+use crate::protocol::header::frame_request;
 use crate::protocol::messages::Metadata;
 use crate::protocol::messages::metadata::MetadataRequest;
-use crate::protocol::wire::{Chunks, Count, Sink, Str, Wire};
+use crate::protocol::wire::Chunks;
 
 /// Longest that a broker takes to answer itself.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -37,23 +37,10 @@ async fn exchange(bound: SocketAddr) -> io::Result<()> {
 }
 
 fn request() -> io::Result<bytes::Bytes> {
-    let version = Metadata::MAX_VERSION;
-    let cx = Metadata::encode(version);
-    let header = RequestHeader {
-        api_key: Metadata::KEY,
-        api_version: version,
-        correlation_id: 0,
-        client_id: Some(Str::from_static("ottla-probe")),
-    };
     let body =
         MetadataRequest { topics: Some(Vec::new()), allow_auto_topic_creation: false, ..Default::default() };
-    let mut size = Count::default();
-    header.encode(&mut size, cx.flexible);
-    body.encode(&mut size, cx);
     let mut out = Chunks::default();
-    out.put(&(size.0 as u32).to_be_bytes());
-    header.encode(&mut out, cx.flexible);
-    body.encode(&mut out, cx);
+    frame_request::<Metadata>(&mut out, Metadata::MAX_VERSION, 0, "ottla-probe", &body);
     out.concat()
 }
 

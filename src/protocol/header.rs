@@ -1,9 +1,12 @@
-//! Headers of requests and responses, and ApiVersions' two exceptions to their rules.
+//! Headers of requests and responses, ApiVersions' two exceptions to their rules, and the frames that messages travel in.
 
 use bytes::Bytes;
 use nom::number::complete as number;
 
-use super::wire::{Decode, DecodeError, Decoded, Encode, Nullable, Sink, Str, tagged_fields};
+use super::api::Api;
+use super::wire::{
+    Chunks, Count, Decode, DecodeError, Decoded, Encode, Nullable, Sink, Str, Wire, tagged_fields,
+};
 
 /// The key of ApiVersions, whose headers differ.
 const API_VERSIONS: i16 = 18;
@@ -89,4 +92,32 @@ pub fn encode_response_header(out: &mut impl Sink, api_key: i16, flexible: bool,
     if response_header_size(api_key, flexible) == 5 {
         out.uvarint(0);
     }
+}
+
+/// Writes a request as it goes over a socket: size, header, body.
+pub fn frame_request<A: Api>(
+    out: &mut Chunks,
+    version: i16,
+    correlation_id: i32,
+    client_id: &'static str,
+    request: &A::Request,
+) {
+    let cx = A::encode(version);
+    let client_id = Some(Str::from_static(client_id));
+    let header = RequestHeader { api_key: A::KEY, api_version: version, correlation_id, client_id };
+    let mut size = Count::default();
+    header.encode(&mut size, cx.flexible);
+    request.encode(&mut size, cx);
+    out.put(&(size.0 as u32).to_be_bytes());
+    header.encode(out, cx.flexible);
+    request.encode(out, cx);
+}
+
+/// Writes a response as it goes over a socket: size, header, body.
+pub fn frame_response<A: Api>(out: &mut Chunks, version: i16, correlation_id: i32, response: &A::Response) {
+    let cx = A::encode(version);
+    let size = response_header_size(A::KEY, cx.flexible) + response.size(cx);
+    out.put(&(size as u32).to_be_bytes());
+    encode_response_header(out, A::KEY, cx.flexible, correlation_id);
+    response.encode(out, cx);
 }

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use ottla::protocol::ErrorCode;
 use ottla::protocol::api::{Api, decode};
-use ottla::protocol::header::{RequestHeader, response_header_size};
+use ottla::protocol::header::{frame_request, response_header_size};
 use ottla::protocol::messages::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use ottla::protocol::messages::delete_topics::{DeletableTopic, DeleteTopicsRequest};
 use ottla::protocol::messages::fetch::{
@@ -24,7 +24,7 @@ use ottla::protocol::messages::produce::{
 use ottla::protocol::messages::{
     CreateTopics, DeleteTopics, Fetch, InitProducerId, ListOffsets, Metadata, Produce,
 };
-use ottla::protocol::wire::{Chunks, Records, Sink, Str, Wire};
+use ottla::protocol::wire::{Chunks, Records};
 use ottla::record::records::{records, split_batch};
 use ottla::record::{BatchBuilder, Record};
 
@@ -44,16 +44,8 @@ pub fn now_ms() -> i64 {
 
 /// A request's whole frame.
 pub fn frame<A: Api>(version: i16, correlation_id: i32, request: &A::Request) -> Bytes {
-    let cx = A::encode(version);
-    let client_id = Some(Str::from_static("test"));
-    let header = RequestHeader { api_key: A::KEY, api_version: version, correlation_id, client_id };
-    let mut body = Chunks::default();
-    header.encode(&mut body, cx.flexible);
-    request.encode(&mut body, cx);
-    let body = body.concat().unwrap();
     let mut frame = Chunks::default();
-    frame.put(&(body.len() as i32).to_be_bytes());
-    frame.link(&body);
+    frame_request::<A>(&mut frame, version, correlation_id, "test", request);
     frame.concat().unwrap()
 }
 

@@ -12,10 +12,10 @@ use rustix::net::{RecvFlags, recv};
 use super::BenchError;
 use crate::protocol::ErrorCode;
 use crate::protocol::api::{Api, decode};
-use crate::protocol::header::{RequestHeader, response_header_size};
+use crate::protocol::header::{RequestHeader, frame_request, response_header_size};
 use crate::protocol::messages::ApiVersions;
 use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest};
-use crate::protocol::wire::{Chunk, Chunks, Count, Sink, Str, Wire};
+use crate::protocol::wire::{Chunk, Chunks};
 
 /// Longest that a broker may take for an answer. Longer than the longest wait that the driver asks for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,20 +36,8 @@ pub(super) struct Frame(Vec<Bytes>);
 impl Frame {
     /// The frame of a request of `version`.
     pub(super) fn new<A: Api>(version: i16, request: &A::Request) -> Self {
-        let cx = A::encode(version);
-        let header = RequestHeader {
-            api_key: A::KEY,
-            api_version: version,
-            correlation_id: 0,
-            client_id: Some(Str::from_static("ottla-bench")),
-        };
-        let mut size = Count::default();
-        header.encode(&mut size, cx.flexible);
-        request.encode(&mut size, cx);
         let mut out = Chunks::default();
-        out.put(&(size.0 as u32).to_be_bytes());
-        header.encode(&mut out, cx.flexible);
-        request.encode(&mut out, cx);
+        frame_request::<A>(&mut out, version, 0, "ottla-bench", request);
         let pieces = out.sealed().drain(..).map(|chunk| match chunk {
             Chunk::Bytes(bytes) => bytes,
             Chunk::File(_) => unreachable!("a client's records are in memory"),
