@@ -10,7 +10,8 @@ use ottla::handlers::TABLE;
 /// What the code of each module may use of the crate, itself included. Imports only point down.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &[]),
-    ("cli", &["broker", "catalog", "cli", "config"]),
+    // Commands that are clients of any broker speak the protocol themselves.
+    ("cli", &["broker", "catalog", "cli", "clock", "config", "protocol", "record"]),
     ("broker", &["catalog", "clock", "config", "handlers", "log", "net", "storage", "uuid"]),
     ("net", &["handlers", "net", "protocol", "record"]),
     ("handlers", &["catalog", "clock", "config", "handlers", "log", "protocol", "record", "uuid"]),

@@ -272,6 +272,7 @@ mod tests {
     use crate::protocol::api::Api;
     use crate::protocol::messages::Metadata;
     use crate::protocol::messages::metadata::MetadataResponse;
+    use crate::protocol::wire::Wire;
 
     /// A client of a peer that sends `bytes` and closes.
     fn client_of(bytes: &'static [u8]) -> Client {
