@@ -120,6 +120,7 @@ impl View {
     ) {
         let Some(topic) = state.topic(name) else { return };
         let log_config = Arc::new(effective(&topic.configs, &self.inherited(config)));
+        partitions.iter().for_each(|kept| kept.reconfigure(Arc::clone(&log_config)));
         for index in partitions.len() as i32..topic.partitions {
             let leader_epoch = topic.leader_epochs.get(&index).copied().unwrap_or_default();
             partitions.push(directory.partition(
@@ -132,7 +133,6 @@ impl View {
         }
         let configs = topic.configs.clone();
         let topic = Arc::new(Topic { name: Arc::clone(name), id: topic.id, configs, partitions });
-        reconfigure(&topic, &self.inherited(config));
         self.by_id.insert(topic.id, Arc::clone(&topic));
         self.topics.insert(Arc::clone(name), topic);
     }
