@@ -57,6 +57,21 @@ pub enum Alteration {
     Replace(Vec<(String, Option<String>)>),
 }
 
+impl Alteration {
+    /// `current` after it, not yet validated as a whole. `apply_ops` knows the configs of the resource.
+    fn of(
+        &self,
+        current: &ConfigMap,
+        apply_ops: impl Fn(&ConfigMap, &[ConfigOp]) -> Result<ConfigMap, InvalidConfig>,
+    ) -> Result<ConfigMap, Refusal> {
+        match self {
+            Self::Ops(ops) => apply_ops(current, ops),
+            Self::Replace(entries) => replacement(entries),
+        }
+        .map_err(refusal)
+    }
+}
+
 /// Code and message of a refusal.
 pub type Refusal = (ErrorCode, String);
 
@@ -115,11 +130,7 @@ fn topic_change(
     fixed: &ConfigMap,
 ) -> Result<Change, Refusal> {
     let topic = batch.state().topic(name).ok_or_else(|| unknown_topic(name))?;
-    let configs = match alteration {
-        Alteration::Ops(ops) => topic_config::apply_ops(&topic.configs, ops),
-        Alteration::Replace(entries) => replacement(entries),
-    }
-    .map_err(refusal)?;
+    let configs = alteration.of(&topic.configs, topic_config::apply_ops)?;
     let (dynamic_node, dynamic_default) =
         (batch.state().broker_configs(node), batch.state().broker_configs(""));
     let inherited = Inherited { dynamic_node: &dynamic_node, dynamic_default: &dynamic_default, fixed };
@@ -135,11 +146,7 @@ fn broker_change(
     fixed: &ConfigMap,
 ) -> Result<Change, Refusal> {
     let current = batch.state().broker_configs(name);
-    let configs = match alteration {
-        Alteration::Ops(ops) => broker_config::apply_ops(&current, ops),
-        Alteration::Replace(entries) => replacement(entries),
-    }
-    .map_err(refusal)?;
+    let configs = alteration.of(&current, broker_config::apply_ops)?;
     let (of_node, of_all) = (batch.state().broker_configs(node), batch.state().broker_configs(""));
     let inherited = match name.is_empty() {
         true => Inherited { dynamic_node: &of_node, dynamic_default: &configs, fixed },
