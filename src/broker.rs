@@ -24,7 +24,7 @@ use crate::net::budget::Budget;
 use crate::net::connection::{self, Limits};
 use crate::net::listener::{ConnectionLimits, accept, bind};
 use crate::net::probe;
-use crate::storage::StdDisk;
+use crate::storage::{Durability, StdDisk, replace_file};
 
 /// Longest that a stopping broker waits for its connections to take their last answers.
 const DRAIN: Duration = Duration::from_millis(900);
@@ -184,7 +184,7 @@ impl Broker {
         if let Some(path) = &self.ready_file {
             let lines: String =
                 self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
-            write_by_rename(path, &lines)
+            replace_file(&StdDisk, path, lines.as_bytes(), Durability::Later)
                 .map_err(|source| StartError::ReadyFile { path: path.clone(), source })?;
         }
         Ok(())
@@ -288,12 +288,4 @@ async fn ensure_topic(shared: &Shared, wanted: &TopicSpec) -> Result<(), Catalog
 /// Cores that this process may use.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Writes a file so that it is there wholly or not at all.
-fn write_by_rename(path: &Path, text: &str) -> io::Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    std::fs::write(&temporary, text)?;
-    std::fs::rename(&temporary, path)
 }

@@ -24,7 +24,8 @@ use crate::clock::Clock;
 use crate::storage::{Disk, DiskFile, Durability, Lock, read_file, replace_file};
 use crate::uuid::Uuid;
 
-const LOCK_FILE: &str = ".lock";
+/// The file whose lock says that a log directory is in use; the lock goes with the process, however it ended.
+pub(super) const LOCK_FILE: &str = ".lock";
 const PROPERTIES_FILE: &str = "meta.properties";
 const CLEAN_FILE: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";

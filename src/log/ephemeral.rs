@@ -5,11 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::directory::LOCK_FILE;
+
 /// What the names of all temporary log directories begin with.
 const PREFIX: &str = "ottla-ephemeral-";
-
-/// The file whose lock says that a log directory is in use.
-const LOCK_FILE: &str = ".lock";
 
 /// A directory without a lock file is swept only when it is older than this: its owner may just be making it.
 const YOUNG: Duration = Duration::from_secs(60);
