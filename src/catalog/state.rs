@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 
 use super::CATALOG_LOG;
 use super::records;
@@ -12,7 +12,7 @@ use super::topic_config::InvalidConfig;
 use crate::config::{ConfigMap, MAX_PARTITIONS};
 use crate::log::LogError;
 use crate::protocol::api::decode;
-use crate::protocol::wire::{Chunks, DecodeError, Encode, Sink, Str, Wire};
+use crate::protocol::wire::{DecodeError, Encode, Sink, Str, Wire};
 use crate::record::InvalidBatch;
 use crate::uuid::Uuid;
 
@@ -22,8 +22,11 @@ const NAME_BYTES_MAX: usize = 249;
 /// Kafka's metadata log, which nobody may make as a topic.
 const CLUSTER_METADATA: &str = "__cluster_metadata";
 
+/// The topic of committed offsets and group memberships.
+pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
+
 /// Topics that belong to the broker.
-pub const INTERNAL_TOPICS: [&str; 3] = ["__consumer_offsets", "__transaction_state", "__share_group_state"];
+pub const INTERNAL_TOPICS: [&str; 3] = [CONSUMER_OFFSETS, "__transaction_state", "__share_group_state"];
 
 /// Version of the records that this program writes.
 const RECORD_VERSION: i16 = 0;
@@ -487,7 +490,7 @@ impl Change {
     /// The record's key and value.
     pub fn to_record(&self) -> (Bytes, Bytes) {
         let (kind, name) = self.kind();
-        let mut out = Chunks::default();
+        let mut out = BytesMut::new();
         out.put(&kind.to_be_bytes());
         out.put(&RECORD_VERSION.to_be_bytes());
         let cx = Encode { version: RECORD_VERSION, flexible: true };
@@ -513,13 +516,7 @@ impl Change {
                 records::LeaderEpoch { topic_id, partition, leader_epoch }.encode(&mut out, cx);
             }
         }
-        let mut value = BytesMut::new();
-        for chunk in out.sealed().drain(..) {
-            if let crate::protocol::wire::Chunk::Bytes(bytes) = chunk {
-                value.put(bytes);
-            }
-        }
-        (Bytes::from_static(name.as_bytes()), value.freeze())
+        (Bytes::from_static(name.as_bytes()), out.freeze())
     }
 }
 
