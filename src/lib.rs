@@ -9,6 +9,8 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod coordinator;
+pub mod group;
 pub mod handlers;
 pub mod log;
 pub mod net;

@@ -12,9 +12,26 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &[]),
     // Commands that are clients of any broker speak the protocol themselves.
     ("cli", &["broker", "catalog", "cli", "clock", "config", "protocol", "record"]),
-    ("broker", &["catalog", "clock", "config", "handlers", "log", "net", "storage", "uuid"]),
+    ("broker", &["catalog", "clock", "config", "group", "handlers", "log", "net", "storage", "uuid"]),
     ("net", &["handlers", "net", "protocol", "record"]),
-    ("handlers", &["catalog", "clock", "config", "handlers", "log", "protocol", "record", "uuid"]),
+    (
+        "handlers",
+        &[
+            "catalog",
+            "clock",
+            "config",
+            "coordinator",
+            "group",
+            "handlers",
+            "log",
+            "protocol",
+            "record",
+            "uuid",
+        ],
+    ),
+    // Machines and their records; what consumers tell each other is in the protocol's notation.
+    ("group", &["clock", "coordinator", "group", "log", "protocol", "uuid"]),
+    ("coordinator", &["clock", "coordinator", "log", "protocol", "record", "uuid"]),
     // The log of the catalog holds records in the protocol's own notation.
     ("catalog", &["catalog", "clock", "config", "log", "protocol", "record", "uuid"]),
     ("config", &["config"]),

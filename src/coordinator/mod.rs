@@ -1,0 +1,235 @@
+//! The runtime that all coordinators share: it feeds events to pure state machines, appends the records that they return to
+//! an internal topic, and lets replies leave when those are durable.
+//!
+//! Every partition of the internal topic is a [`Shard`]: one task that owns one [`Machine`]. It takes all events that wait,
+//! steps through them, appends their records together, and holds every reply (also of an event that wrote nothing, but may
+//! have seen what another wrote) until all that was appended before it has reached the disk. If an append fails, the machine
+//! is dropped and made anew from the log; nothing ever has to be undone.
+
+pub mod records;
+mod shard;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use records::Record;
+use shard::{Asked, Shard};
+
+use crate::clock::{Clock, TimestampMs};
+use crate::log::Partition;
+
+/// Events that may wait for one shard; who asks more waits to ask.
+const MAILBOX_EVENTS: usize = 1024;
+
+/// Longest that a request waits for a shard that replays its log, before the client is told to come back.
+const LOAD_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Who asked, by the shard's own count. A machine gives it back with the reply, at once or later.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// What a step comes to.
+#[derive(Debug)]
+pub struct Effects<R> {
+    /// Records to append, already applied.
+    pub records: Vec<Record>,
+    /// Replies that may leave when the records, and all before them, are durable.
+    pub replies: Vec<(Ticket, R)>,
+}
+
+impl<R> Default for Effects<R> {
+    fn default() -> Self {
+        Self { records: Vec::new(), replies: Vec::new() }
+    }
+}
+
+impl<R> Effects<R> {
+    /// Adds a reply.
+    pub fn reply(&mut self, to: Ticket, reply: R) {
+        self.replies.push((to, reply));
+    }
+}
+
+/// A pure state machine: no clock, no randomness, no I/O. What lasts changes only in [`Machine::apply`].
+pub trait Machine: Send + 'static {
+    /// What happens to it.
+    type Event: Send + 'static;
+    /// What whoever caused an event is told.
+    type Reply: Send + 'static;
+
+    /// Decides what an event means, and applies its own records.
+    fn step(
+        &mut self,
+        now: TimestampMs,
+        from: Ticket,
+        event: Self::Event,
+        effects: &mut Effects<Self::Reply>,
+    );
+
+    /// Does what is due at `now`.
+    fn tick(&mut self, now: TimestampMs, effects: &mut Effects<Self::Reply>);
+
+    /// When [`Machine::tick`] must be called next.
+    fn deadline(&self) -> Option<TimestampMs>;
+
+    /// Takes in a record, live or at replay.
+    fn apply(&mut self, now: TimestampMs, record: &Record);
+
+    /// About how many records [`Machine::snapshot`] gives.
+    fn live_records(&self) -> usize;
+
+    /// Records that make the same state from nothing; `None` while something goes on whose last records must stay.
+    fn snapshot(&self) -> Option<Vec<Record>>;
+}
+
+/// Why a coordinator does not answer. All are retriable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// It replays its log.
+    #[error("the coordinator replays its log")]
+    Loading,
+    /// It is not here: its topic does not exist, or the broker stops.
+    #[error("the coordinator is not here")]
+    NotHere,
+    /// What was decided could not be stored.
+    #[error("the coordinator could not store what it decided")]
+    NotStored,
+}
+
+/// The coordinator of one internal topic: a shard for each of its partitions.
+pub struct Coordinator<M: Machine> {
+    clock: Clock,
+    stop: CancellationToken,
+    new_machine: Arc<dyn Fn() -> M + Send + Sync>,
+    starting: Mutex<()>,
+    shards: ArcSwapOption<Vec<Door<M>>>,
+}
+
+/// The way to a shard.
+struct Door<M: Machine> {
+    mailbox: mpsc::Sender<Asked<M>>,
+    loaded: watch::Receiver<bool>,
+    partition: Arc<Partition>,
+}
+
+impl<M: Machine> Coordinator<M> {
+    /// A coordinator without a topic. Its shards end at `stop`.
+    pub fn new(
+        clock: Clock,
+        stop: CancellationToken,
+        new_machine: impl Fn() -> M + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            clock,
+            stop,
+            new_machine: Arc::new(new_machine),
+            starting: Mutex::new(()),
+            shards: ArcSwapOption::empty(),
+        }
+    }
+
+    /// Starts a shard for each partition of the internal topic, unless that has been done. A topic that was made anew
+    /// replaces the one before. Must be called within a tokio runtime.
+    pub fn start(&self, partitions: &[Arc<Partition>]) {
+        if self.runs(partitions) {
+            return;
+        }
+        let _starting = self.starting.lock();
+        if !self.runs(partitions) {
+            let doors = partitions.iter().map(|partition| self.open(partition)).collect();
+            self.shards.store(Some(Arc::new(doors)));
+        }
+    }
+
+    /// Whether these are the partitions that it runs on. More of them change nothing: keys must stay where they are.
+    fn runs(&self, partitions: &[Arc<Partition>]) -> bool {
+        let same = |door: &Door<M>, partition| Arc::ptr_eq(&door.partition, partition);
+        self.shards
+            .load()
+            .as_deref()
+            .is_some_and(|doors| doors.iter().zip(partitions).all(|(door, partition)| same(door, partition)))
+    }
+
+    fn open(&self, partition: &Arc<Partition>) -> Door<M> {
+        let (mailbox, asked) = mpsc::channel(MAILBOX_EVENTS);
+        let (loading, loaded) = watch::channel(false);
+        let shard = Shard::new(Arc::clone(partition), self.clock.clone(), Arc::clone(&self.new_machine));
+        tokio::spawn(shard.run(asked, loading, self.stop.clone()));
+        Door { mailbox, loaded, partition: Arc::clone(partition) }
+    }
+
+    /// Whether there are shards.
+    pub fn is_started(&self) -> bool {
+        self.shards.load().is_some()
+    }
+
+    /// Has the machine that is responsible for `key` step, and waits for its reply.
+    ///
+    /// # Errors
+    /// No shard, or one that cannot store.
+    pub async fn ask(&self, key: &str, event: M::Event) -> Result<M::Reply, CoordinatorError> {
+        let shards = self.shards.load_full().ok_or(CoordinatorError::NotHere)?;
+        shards[partition_of(key, shards.len())].ask(event).await
+    }
+
+    /// Has all machines step, one after the other; none before the coordinator has been started.
+    ///
+    /// # Errors
+    /// The first shard's that does not answer.
+    pub async fn ask_all(
+        &self,
+        mut event: impl FnMut() -> M::Event,
+    ) -> Result<Vec<M::Reply>, CoordinatorError> {
+        let Some(shards) = self.shards.load_full() else { return Ok(Vec::new()) };
+        let mut replies = Vec::with_capacity(shards.len());
+        for shard in shards.iter() {
+            replies.push(shard.ask(event()).await?);
+        }
+        Ok(replies)
+    }
+}
+
+impl<M: Machine> Door<M> {
+    async fn ask(&self, event: M::Event) -> Result<M::Reply, CoordinatorError> {
+        if !*self.loaded.borrow() {
+            let mut loaded = self.loaded.clone();
+            match tokio::time::timeout(LOAD_PATIENCE, loaded.wait_for(|loaded| *loaded)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_ended)) => return Err(CoordinatorError::NotHere),
+                Err(_elapsed) => return Err(CoordinatorError::Loading),
+            }
+        }
+        let (reply, answered) = oneshot::channel();
+        self.mailbox.send(Asked { event, reply }).await.map_err(|_| CoordinatorError::NotHere)?;
+        answered.await.map_err(|_| CoordinatorError::NotHere)?
+    }
+}
+
+/// The partition of an internal topic that is responsible for `key`: Java's hash of the text, without its sign, as Kafka does
+/// it, so that a directory can change hands.
+pub fn partition_of(key: &str, partitions: usize) -> usize {
+    let hash =
+        key.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    // The one number without a positive counterpart counts as zero.
+    hash.checked_abs().unwrap_or(0) as usize % partitions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::partition_of;
+
+    #[test]
+    fn keys_go_where_kafka_puts_them() {
+        for (key, partition) in
+            [("group", 47), ("attach", 17), ("my-group", 12), ("\u{fc}n\u{ef}code", 16), ("", 0)]
+        {
+            assert_eq!(partition_of(key, 50), partition, "{key}");
+        }
+        // The known text whose hash is the smallest number.
+        assert_eq!(partition_of("polygenelubricants", 50), 0);
+    }
+}

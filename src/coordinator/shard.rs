@@ -1,0 +1,323 @@
+//! One partition of an internal topic and the machine that is a fold over it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+use super::records::RecordError;
+use super::{CoordinatorError, Effects, Machine, Record, Ticket};
+use crate::clock::Clock;
+use crate::log::{LogError, Partition};
+use crate::record::records::{records, split_batch};
+use crate::record::{BatchBuilder, InvalidBatch};
+
+/// Events that one append takes together at most.
+const EVENTS_A_STEP: usize = 256;
+
+/// Bytes of records at which a batch is closed.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Appends that may wait for the disk; beyond, events wait.
+const UNSETTLED_MAX: usize = 64;
+
+/// Bytes that one read takes at replay.
+const REPLAY_BYTES: usize = 1 << 20;
+
+/// Most that the records of one batch may decompress to.
+const RECORDS_MAX_BYTES: usize = 1 << 30;
+
+/// Records beyond twice what lives that make a snapshot worth writing after a replay.
+const SPARE_AT_LOAD: usize = 1_000;
+
+/// The same while running.
+const SPARE_WHILE_RUNNING: usize = 200_000;
+
+/// An event and who waits for its reply.
+pub(super) struct Asked<M: Machine> {
+    pub event: M::Event,
+    pub reply: oneshot::Sender<Result<M::Reply, CoordinatorError>>,
+}
+
+type Sender<M> = oneshot::Sender<Result<<M as Machine>::Reply, CoordinatorError>>;
+
+/// Replies that leave when the log is durable up to an offset.
+struct Unsettled<M: Machine> {
+    offset_end_exclusive: i64,
+    replies: Vec<(Sender<M>, M::Reply)>,
+}
+
+/// Why a log cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+enum ReplayError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    #[error(transparent)]
+    Batch(#[from] InvalidBatch),
+}
+
+/// The task's state.
+pub(super) struct Shard<M: Machine> {
+    log: Arc<Partition>,
+    clock: Clock,
+    machine: M,
+    /// Makes an empty machine, for a replay after a failed append.
+    fresh: Arc<dyn Fn() -> M + Send + Sync>,
+    next_ticket: u64,
+    waiting: HashMap<Ticket, Sender<M>>,
+    unsettled: VecDeque<Unsettled<M>>,
+    /// Records in the log.
+    stored: usize,
+}
+
+impl<M: Machine> Shard<M> {
+    pub(super) fn new(log: Arc<Partition>, clock: Clock, fresh: Arc<dyn Fn() -> M + Send + Sync>) -> Self {
+        Self {
+            log,
+            clock,
+            machine: fresh(),
+            fresh,
+            next_ticket: 0,
+            waiting: HashMap::new(),
+            unsettled: VecDeque::new(),
+            stored: 0,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut mailbox: mpsc::Receiver<Asked<M>>,
+        loading: watch::Sender<bool>,
+        stop: CancellationToken,
+    ) {
+        if !self.load().await {
+            return;
+        }
+        // Whoever looks at this later than now finds the channel closed or the shard loaded.
+        let _ = loading.send(true);
+        let mut asked = Vec::new();
+        loop {
+            let settling = self.unsettled.front().map(|unsettled| unsettled.offset_end_exclusive);
+            let log = Arc::clone(&self.log);
+            let stored = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                settled = log.durable(settling.unwrap_or_default()), if settling.is_some() => self.settle(settled),
+                taken = mailbox.recv_many(&mut asked, EVENTS_A_STEP), if self.unsettled.len() < UNSETTLED_MAX => {
+                    if taken == 0 {
+                        break;
+                    }
+                    self.step(&mut asked)
+                }
+                () = until(&self.clock, self.machine.deadline()) => self.tick(),
+            };
+            let kept = match stored {
+                Ok(()) => self.snapshot_if_due(SPARE_WHILE_RUNNING).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = kept
+                && !self.start_over(&failure).await
+            {
+                return;
+            }
+        }
+        // Who waits for other members is told to come back; what was decided is still told when it is durable.
+        self.waiting.clear();
+        while let Some(unsettled) = self.unsettled.front() {
+            let settled = self.log.durable(unsettled.offset_end_exclusive).await;
+            if self.settle(settled).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn step(&mut self, asked: &mut Vec<Asked<M>>) -> Result<(), LogError> {
+        let now = self.clock.now_ms();
+        let mut effects = Effects::default();
+        for Asked { event, reply } in asked.drain(..) {
+            let ticket = Ticket(self.next_ticket);
+            self.next_ticket += 1;
+            self.waiting.insert(ticket, reply);
+            self.machine.step(now, ticket, event, &mut effects);
+        }
+        self.carry_out(effects)
+    }
+
+    fn tick(&mut self) -> Result<(), LogError> {
+        let mut effects = Effects::default();
+        self.machine.tick(self.clock.now_ms(), &mut effects);
+        self.carry_out(effects)
+    }
+
+    /// Appends the records; the replies leave at once if nothing is on its way to the disk.
+    fn carry_out(&mut self, effects: Effects<M::Reply>) -> Result<(), LogError> {
+        let addressed = effects.replies.into_iter();
+        let replies: Vec<_> =
+            addressed.filter_map(|(to, reply)| Some((self.waiting.remove(&to)?, reply))).collect();
+        let appended = self.append(&effects.records);
+        if let Err(failure) = appended {
+            replies.into_iter().for_each(|(to, _)| drop(to.send(Err(CoordinatorError::NotStored))));
+            return Err(failure);
+        }
+        let end = match appended? {
+            Some(end) => end,
+            None => self.unsettled.back().map_or(0, |unsettled| unsettled.offset_end_exclusive),
+        };
+        self.unsettled.push_back(Unsettled { offset_end_exclusive: end, replies });
+        let durable = self.log.offsets()?.high_watermark;
+        self.release(durable);
+        Ok(())
+    }
+
+    /// Returns the end of what was appended, if anything was.
+    fn append(&mut self, records: &[Record]) -> Result<Option<i64>, LogError> {
+        let now = self.clock.now_ms();
+        let mut end = None;
+        let mut batch = BatchBuilder::new();
+        for (index, record) in records.iter().enumerate() {
+            let (key, value) = record.encode();
+            batch.push(now, Some(&key), value.as_deref(), &[]);
+            if batch.block_bytes() >= BATCH_BYTES || index + 1 == records.len() {
+                let full = std::mem::take(&mut batch);
+                end = Some(self.log.append(full.build_valid())?.last_offset + 1);
+            }
+        }
+        self.stored += records.len();
+        Ok(end)
+    }
+
+    /// The oldest append that was waited for is durable, or never will be.
+    fn settle(&mut self, settled: Result<(), LogError>) -> Result<(), LogError> {
+        settled?;
+        let durable = self.log.offsets()?.high_watermark;
+        self.release(durable);
+        Ok(())
+    }
+
+    fn release(&mut self, durable_end_exclusive: i64) {
+        while let Some(settled) =
+            self.unsettled.pop_front_if(|next| next.offset_end_exclusive <= durable_end_exclusive)
+        {
+            // Who asked may have gone.
+            settled.replies.into_iter().for_each(|(to, reply)| drop(to.send(Ok(reply))));
+        }
+    }
+
+    /// After a failed append or sync: what is durable is told, all else is forgotten, and the machine made anew from the log.
+    /// Whether that went well.
+    async fn start_over(&mut self, failure: &LogError) -> bool {
+        let (topic, partition) = (self.log.topic(), self.log.index());
+        error!(topic, partition, error = %failure, "a coordinator could not store its records and starts over");
+        while let Some(Unsettled { offset_end_exclusive, replies }) = self.unsettled.pop_front() {
+            let settled = self.log.durable(offset_end_exclusive).await.is_ok();
+            for (to, reply) in replies {
+                drop(to.send(if settled { Ok(reply) } else { Err(CoordinatorError::NotStored) }));
+            }
+        }
+        let parked = self.waiting.drain();
+        parked.for_each(|(_, to)| drop(to.send(Err(CoordinatorError::NotStored))));
+        self.load().await
+    }
+
+    /// Makes the machine anew from the log. Whether that went well; if not, the shard ends, and its clients are told to look
+    /// for the coordinator again.
+    async fn load(&mut self) -> bool {
+        let (log, machine, now) = (Arc::clone(&self.log), (self.fresh)(), self.clock.now_ms());
+        let replayed = tokio::task::spawn_blocking(move || replay(&log, machine, now)).await;
+        let log = Arc::clone(&self.log);
+        let (topic, partition) = (log.topic(), log.index());
+        match replayed {
+            Ok(Ok((machine, stored))) => {
+                debug!(topic, partition, records = stored, "coordinator replayed");
+                (self.machine, self.stored) = (machine, stored);
+                if let Err(failure) = self.snapshot_if_due(SPARE_AT_LOAD).await {
+                    error!(topic, partition, error = %failure, "no snapshot: the log stays as long as it is");
+                }
+                true
+            }
+            Ok(Err(failure)) => {
+                error!(topic, partition, error = %failure, "coordinator not replayed");
+                false
+            }
+            // The pool is gone only when the process is about to be.
+            Err(_stopped) => false,
+        }
+    }
+
+    /// Writes what lives and lets the log before it go, if the log has `spare` records more than twice as many.
+    async fn snapshot_if_due(&mut self, spare: usize) -> Result<(), LogError> {
+        if self.stored <= spare + 2 * self.machine.live_records() {
+            return Ok(());
+        }
+        let Some(snapshot) = self.machine.snapshot() else { return Ok(()) };
+        let first_of_snapshot = self.log.offsets()?.log_end_offset;
+        let Some(end) = self.append(&snapshot)? else { return Ok(()) };
+        self.log.durable(end).await?;
+        self.stored = snapshot.len();
+        let log = Arc::clone(&self.log);
+        let deleting = tokio::task::spawn_blocking(move || log.delete_records(first_of_snapshot));
+        match deleting.await {
+            Ok(deleted) => deleted.map(drop)?,
+            Err(_stopped) => return Ok(()),
+        }
+        let (topic, partition) = (self.log.topic(), self.log.index());
+        info!(topic, partition, records = snapshot.len(), "coordinator snapshot written");
+        Ok(())
+    }
+}
+
+/// Returns when `deadline` has come; never if there is none.
+async fn until(clock: &Clock, deadline: Option<i64>) {
+    match deadline {
+        Some(deadline) => {
+            let left_ms = deadline.saturating_sub(clock.now_ms()).max(0);
+            tokio::time::sleep(Duration::from_millis(left_ms as u64)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Folds the log from its start into `machine`. Also gives how many records it holds.
+fn replay<M: Machine>(log: &Partition, mut machine: M, now: i64) -> Result<(M, usize), ReplayError> {
+    let mut stored = 0;
+    let offsets = log.offsets()?;
+    let mut offset = offsets.log_start_offset;
+    while offset < offsets.high_watermark {
+        let mut bytes = BytesMut::new();
+        for range in log.read(offset, REPLAY_BYTES, true)?.ranges {
+            bytes.extend_from_slice(&range.read()?);
+        }
+        let mut bytes = bytes.freeze();
+        // The last batch of a read may be cut; the next read begins with it.
+        while let Some((header, payload)) = split_batch(&mut bytes) {
+            if !header.attributes.is_control() {
+                for record in records(&header, &payload, RECORDS_MAX_BYTES)? {
+                    let record = record?;
+                    if record.offset < offset {
+                        continue;
+                    }
+                    stored += 1;
+                    match Record::decode(record.key.as_ref(), record.value.as_ref()) {
+                        Ok(Some(known)) => machine.apply(now, &known),
+                        Ok(None) => {}
+                        Err(fault) => report(log, record.offset, &fault),
+                    }
+                }
+            }
+            offset = header.last_offset() + 1;
+        }
+    }
+    Ok((machine, stored))
+}
+
+/// One record that cannot be read does not take the group of its neighbours with it.
+fn report(log: &Partition, offset: i64, fault: &RecordError) {
+    let (topic, partition) = (log.topic(), log.index());
+    error!(topic, partition, offset, error = %fault, "a coordinator's record cannot be read and is passed over");
+}

@@ -1,0 +1,192 @@
+//! The group coordinator as handlers know it: each event asked, and its own reply given.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Claim, Description, Event, Forgotten, GroupError, GroupEvent, GroupShard, Join, Joined, Leaving, Listing,
+    OffsetMap, Partitions, Reply, Settings, Sync, Synced, TopicExists,
+};
+use crate::clock::Clock;
+use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::log::Partition;
+
+/// Why a request to a group fails.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum GroupFailure {
+    /// The group refuses.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Its coordinator does not answer.
+    #[error(transparent)]
+    Coordinator(#[from] CoordinatorError),
+}
+
+/// All groups of this broker.
+pub struct Groups {
+    coordinator: Coordinator<GroupShard>,
+    settings: Arc<Settings>,
+}
+
+/// Takes the kind of reply that belongs to an event.
+macro_rules! expect {
+    ($reply:expr, $kind:ident) => {
+        match $reply {
+            Reply::$kind(reply) => reply,
+            other => unreachable!("{} is the reply to this event, not {other:?}", stringify!($kind)),
+        }
+    };
+}
+
+impl Groups {
+    /// No groups yet; [`Groups::start`] brings them. They end at `stop`.
+    pub fn new(settings: Settings, clock: Clock, stop: CancellationToken) -> Self {
+        let settings = Arc::new(settings);
+        let of_shard = Arc::clone(&settings);
+        let coordinator = Coordinator::new(clock, stop, move || GroupShard::new(Arc::clone(&of_shard)));
+        Self { coordinator, settings }
+    }
+
+    /// Serves the groups that these partitions of `__consumer_offsets` hold.
+    pub fn start(&self, partitions: &[Arc<Partition>]) {
+        self.coordinator.start(partitions);
+    }
+
+    /// What groups go by.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    async fn ask(&self, group: &str, event: GroupEvent) -> Result<Reply, CoordinatorError> {
+        self.coordinator.ask(group, Event::Group(group.into(), event)).await
+    }
+
+    /// Returns when the group is complete.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn join(&self, group: &str, join: Join) -> Result<Joined, GroupFailure> {
+        named(group)?;
+        Ok(expect!(self.ask(group, GroupEvent::Join(join)).await?, Joined)?)
+    }
+
+    /// Returns when the leader has assigned.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn sync(&self, group: &str, sync: Sync) -> Result<Synced, GroupFailure> {
+        named(group)?;
+        Ok(expect!(self.ask(group, GroupEvent::Sync(sync)).await?, Synced)?)
+    }
+
+    /// A member is alive; while the coordinator loads, it is taken at its word.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn heartbeat(&self, group: &str, claim: Claim) -> Result<(), GroupFailure> {
+        named(group)?;
+        match self.ask(group, GroupEvent::Heartbeat(claim)).await {
+            Err(CoordinatorError::Loading) => Ok(()),
+            reply => Ok(expect!(reply?, Done)?),
+        }
+    }
+
+    /// Takes members out; each has its own answer.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn leave(
+        &self,
+        group: &str,
+        leaving: Vec<Leaving>,
+    ) -> Result<Vec<Result<(), GroupError>>, GroupFailure> {
+        named(group)?;
+        Ok(expect!(self.ask(group, GroupEvent::Leave(leaving)).await?, Left))
+    }
+
+    /// Stores offsets: all or none. A group that is unknown comes to be if who commits is no member.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn commit(
+        &self,
+        group: &str,
+        claim: Claim,
+        knows_not_found: bool,
+        offsets: OffsetMap,
+    ) -> Result<(), GroupFailure> {
+        let event = GroupEvent::Commit { claim, knows_not_found, offsets };
+        Ok(expect!(self.ask(group, event).await?, Done)?)
+    }
+
+    /// The offsets that are wanted and exist, or all.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn offsets(
+        &self,
+        group: &str,
+        wanted: Option<Partitions>,
+    ) -> Result<OffsetMap, CoordinatorError> {
+        Ok(expect!(self.ask(group, GroupEvent::FetchOffsets(wanted)).await?, Offsets))
+    }
+
+    /// Forgets offsets; false where a member still consumes the topic.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn delete_offsets(
+        &self,
+        group: &str,
+        partitions: Partitions,
+    ) -> Result<Forgotten, GroupFailure> {
+        Ok(expect!(self.ask(group, GroupEvent::DeleteOffsets(partitions)).await?, Forgotten)?)
+    }
+
+    /// The group as it is; `None` if there is none.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn describe(&self, group: &str) -> Result<Option<Description>, CoordinatorError> {
+        Ok(expect!(self.ask(group, GroupEvent::Describe).await?, Described))
+    }
+
+    /// Forgets a group without members, and its offsets.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn delete(&self, group: &str) -> Result<(), GroupFailure> {
+        Ok(expect!(self.ask(group, GroupEvent::Delete).await?, Done)?)
+    }
+
+    /// All groups.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn list(&self) -> Result<Listing, CoordinatorError> {
+        let mut all = Listing::default();
+        for reply in self.coordinator.ask_all(|| Event::List).await? {
+            let Listing { groups, bytes } = expect!(reply, Listed);
+            all.groups.extend(groups);
+            all.bytes += bytes;
+        }
+        Ok(all)
+    }
+
+    /// Forgets the offsets of topics that do not exist.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn drop_offsets(&self, exists: TopicExists) -> Result<(), CoordinatorError> {
+        self.coordinator.ask_all(|| Event::DropOffsets(Arc::clone(&exists))).await.map(drop)
+    }
+}
+
+/// Members are of groups that have a name; offsets may be committed without one.
+fn named(group: &str) -> Result<(), GroupError> {
+    match group {
+        "" => Err(GroupError::InvalidGroupId),
+        _ => Ok(()),
+    }
+}
