@@ -1,8 +1,12 @@
 //! The codec against bytes and values made by Apache Kafka 4.4.0's own message classes (`compat/golden` makes them), and
 //! against the `kafka-protocol` crate on mutations of those bytes.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable};
+use ottla::coordinator::records::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
+use ottla::group::consumer_protocol::{Assignment, Subscription};
 use ottla::protocol::api::{Api, decode};
 use ottla::protocol::header::{RequestHeader, encode_response_header};
 use ottla::protocol::messages::*;
@@ -11,7 +15,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 struct Golden {
-    request: bool,
+    /// `request`, `response`, or which record.
+    kind: String,
     version: i16,
     shape: String,
     bytes: Bytes,
@@ -26,7 +31,7 @@ fn golden(file: &str) -> Vec<Golden> {
             let mut words = line.splitn(5, ' ');
             let mut word = || words.next().expect("five words a line");
             Golden {
-                request: word() == "request",
+                kind: word().to_owned(),
                 version: word()[1..].parse().expect("a version"),
                 shape: word().to_owned(),
                 bytes: unhex(word()),
@@ -76,7 +81,10 @@ fn assert_same_values(json: &Value, ours: &str, context: &str) {
                     scalar => scalar.to_string(),
                 };
                 let bare = text.trim_matches('"'); // ids print without quotes
+                let bytes = BASE64.decode(bare).ok().and_then(|bytes| String::from_utf8(bytes).ok());
                 let found = [
+                    format!("{name}: b\"{}\"", bytes.clone().unwrap_or_default()),
+                    format!("{name}: Some(b\"{}\")", bytes.unwrap_or_default()),
                     format!("{name}: {text}"),
                     format!("{name}: Some({text})"),
                     format!("{name}: {bare},"),
@@ -101,7 +109,7 @@ fn snake(camel: &str) -> String {
 }
 
 fn check<M: Wire + std::fmt::Debug + PartialEq>(api: &str, golden: &Golden, cx: Encode) {
-    let context = format!("{api} {} v{} {}", golden.request, golden.version, golden.shape);
+    let context = format!("{api} {} v{} {}", golden.kind, golden.version, golden.shape);
     let message: M = decode(&golden.bytes, &golden.bytes, cx.version, cx.flexible)
         .unwrap_or_else(|error| panic!("{context}: {error}"));
     assert_eq!(encoded(&message, cx), golden.bytes, "{context}: encoded again");
@@ -126,12 +134,12 @@ macro_rules! apis {
             fn bytes_and_values_are_kafkas_at_every_version() {
                 let all = golden(stringify!($test));
                 for version in $api::MIN_VERSION..=$api::MAX_VERSION {
-                    for request in [true, false] {
+                    for kind in ["request", "response"] {
                         assert!(
                             all.iter().any(|g| {
-                                g.version == version
-                                    && g.request == request
-                                    && (g.shape == "full" || g.bytes.is_empty())
+                                // What has no fields has one shape.
+                                let is_bare = g.bytes.len() <= usize::from($api::is_flexible(version));
+                                g.version == version && g.kind == kind && (g.shape == "full" || is_bare)
                             }),
                             "no golden bytes of version {version}"
                         );
@@ -139,7 +147,7 @@ macro_rules! apis {
                 }
                 for golden in &all {
                     let cx = $api::encode(golden.version);
-                    if golden.request {
+                    if golden.kind == "request" {
                         check::<<$api as Api>::Request>($api::NAME, golden, cx);
                     } else {
                         check::<<$api as Api>::Response>($api::NAME, golden, cx);
@@ -163,7 +171,7 @@ macro_rules! apis {
                         bytes[at] = to;
                     }
                     let bytes = bytes.freeze();
-                    if golden.request {
+                    if golden.kind == "request" {
                         differential!($api, $api::encode(golden.version), bytes, <$api as Api>::Request,
                             kafka_protocol::messages::$request);
                     } else {
@@ -210,6 +218,17 @@ apis! {
     create_partitions CreatePartitions CreatePartitionsRequest CreatePartitionsResponse;
     incremental_alter_configs IncrementalAlterConfigs IncrementalAlterConfigsRequest IncrementalAlterConfigsResponse;
     describe_cluster DescribeCluster DescribeClusterRequest DescribeClusterResponse;
+    delete_groups DeleteGroups DeleteGroupsRequest DeleteGroupsResponse;
+    describe_groups DescribeGroups DescribeGroupsRequest DescribeGroupsResponse;
+    find_coordinator FindCoordinator FindCoordinatorRequest FindCoordinatorResponse;
+    heartbeat Heartbeat HeartbeatRequest HeartbeatResponse;
+    join_group JoinGroup JoinGroupRequest JoinGroupResponse;
+    leave_group LeaveGroup LeaveGroupRequest LeaveGroupResponse;
+    list_groups ListGroups ListGroupsRequest ListGroupsResponse;
+    offset_commit OffsetCommit OffsetCommitRequest OffsetCommitResponse;
+    offset_delete OffsetDelete OffsetDeleteRequest OffsetDeleteResponse;
+    offset_fetch OffsetFetch OffsetFetchRequest OffsetFetchResponse;
+    sync_group SyncGroup SyncGroupRequest SyncGroupResponse;
     describe_topic_partitions DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse;
 }
 
@@ -217,7 +236,7 @@ apis! {
 fn headers_are_kafkas() {
     for golden in golden("headers") {
         let mut out = Chunks::default();
-        if golden.request {
+        if golden.kind == "request" {
             let (rest, header) = RequestHeader::decode(&golden.bytes).unwrap();
             let flexible = golden.version == 2;
             let rest = if flexible { RequestHeader::skip_tags(rest).unwrap() } else { rest };
@@ -277,4 +296,26 @@ proptest! {
             let _ = RequestHeader::skip_tags(rest);
         }
     }
+}
+
+#[test]
+fn records_of_groups_and_what_consumers_tell_each_other_are_kafkas_at_every_version() {
+    let all = golden("group_records");
+    let mut seen = std::collections::BTreeSet::new();
+    for golden in &all {
+        let version = golden.version;
+        // Values of the offsets topic are flexible from 4 on, all else never.
+        let cx = Encode { version, flexible: golden.kind.ends_with("_value") && version >= 4 };
+        match golden.kind.as_str() {
+            "offset_commit_key" => check::<OffsetCommitKey>("record", golden, cx),
+            "offset_commit_value" => check::<OffsetCommitValue>("record", golden, cx),
+            "group_metadata_key" => check::<GroupMetadataKey>("record", golden, cx),
+            "group_metadata_value" => check::<GroupMetadataValue>("record", golden, cx),
+            "subscription" => check::<Subscription>("consumer", golden, cx),
+            "assignment" => check::<Assignment>("consumer", golden, cx),
+            other => panic!("{other}"),
+        }
+        seen.insert((golden.kind.clone(), version));
+    }
+    assert_eq!(seen.len(), 1 + 5 + 1 + 5 + 4 + 4);
 }

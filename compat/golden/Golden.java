@@ -15,6 +15,8 @@ import java.util.List;
 import java.util.Set;
 import org.apache.kafka.common.Uuid;
 import org.apache.kafka.common.compress.Compression;
+import org.apache.kafka.common.message.ConsumerProtocolAssignment;
+import org.apache.kafka.common.message.ConsumerProtocolSubscription;
 import org.apache.kafka.common.message.RequestHeaderData;
 import org.apache.kafka.common.message.ResponseHeaderData;
 import org.apache.kafka.common.protocol.ApiKeys;
@@ -27,6 +29,10 @@ import org.apache.kafka.common.protocol.types.Schema;
 import org.apache.kafka.common.protocol.types.TaggedFields;
 import org.apache.kafka.common.record.internal.MemoryRecords;
 import org.apache.kafka.common.record.internal.SimpleRecord;
+import org.apache.kafka.coordinator.group.generated.GroupMetadataKey;
+import org.apache.kafka.coordinator.group.generated.GroupMetadataValue;
+import org.apache.kafka.coordinator.group.generated.OffsetCommitKey;
+import org.apache.kafka.coordinator.group.generated.OffsetCommitValue;
 
 /**
  * Writes golden bytes with Apache Kafka's own message classes: one file per API, one line per message, as README.md
@@ -38,7 +44,10 @@ public final class Golden {
         ApiKeys.PRODUCE, ApiKeys.FETCH, ApiKeys.LIST_OFFSETS, ApiKeys.METADATA, ApiKeys.API_VERSIONS,
         ApiKeys.CREATE_TOPICS, ApiKeys.DELETE_TOPICS, ApiKeys.DELETE_RECORDS, ApiKeys.INIT_PRODUCER_ID,
         ApiKeys.OFFSET_FOR_LEADER_EPOCH, ApiKeys.DESCRIBE_CONFIGS, ApiKeys.ALTER_CONFIGS, ApiKeys.CREATE_PARTITIONS,
-        ApiKeys.INCREMENTAL_ALTER_CONFIGS, ApiKeys.DESCRIBE_CLUSTER, ApiKeys.DESCRIBE_TOPIC_PARTITIONS);
+        ApiKeys.INCREMENTAL_ALTER_CONFIGS, ApiKeys.DESCRIBE_CLUSTER, ApiKeys.DESCRIBE_TOPIC_PARTITIONS,
+        ApiKeys.FIND_COORDINATOR, ApiKeys.JOIN_GROUP, ApiKeys.SYNC_GROUP, ApiKeys.HEARTBEAT, ApiKeys.LEAVE_GROUP,
+        ApiKeys.OFFSET_COMMIT, ApiKeys.OFFSET_FETCH, ApiKeys.OFFSET_DELETE, ApiKeys.LIST_GROUPS, ApiKeys.DESCRIBE_GROUPS,
+        ApiKeys.DELETE_GROUPS);
 
     private enum Shape { DEFAULT, FULL, NULL }
 
@@ -57,6 +66,14 @@ public final class Golden {
         addLines(headers, "request", RequestHeaderData.class, RequestHeaderData.SCHEMAS, 1, 2);
         addLines(headers, "response", ResponseHeaderData.class, ResponseHeaderData.SCHEMAS, 0, 1);
         write(directory.resolve("headers.txt"), headers);
+        List<String> records = new ArrayList<>();
+        addLines(records, "offset_commit_key", OffsetCommitKey.class, OffsetCommitKey.SCHEMAS, 0, 0);
+        addLines(records, "offset_commit_value", OffsetCommitValue.class, OffsetCommitValue.SCHEMAS, 0, 4);
+        addLines(records, "group_metadata_key", GroupMetadataKey.class, GroupMetadataKey.SCHEMAS, 0, 0);
+        addLines(records, "group_metadata_value", GroupMetadataValue.class, GroupMetadataValue.SCHEMAS, 0, 4);
+        addLines(records, "subscription", ConsumerProtocolSubscription.class, ConsumerProtocolSubscription.SCHEMAS, 0, 3);
+        addLines(records, "assignment", ConsumerProtocolAssignment.class, ConsumerProtocolAssignment.SCHEMAS, 0, 3);
+        write(directory.resolve("group_records.txt"), records);
     }
 
     private static void addLines(
@@ -176,6 +193,9 @@ public final class Golden {
                 case "int", "Integer" -> 1_000_000 + n;
                 case "long", "Long" -> 1_000_000_000_000L + n;
                 case "String" -> field.name.replace('_', '-') + "-" + n;
+                case "byte[]" -> (field.name.replace('_', '-') + "-" + n).getBytes(StandardCharsets.UTF_8);
+                case "ByteBuffer" ->
+                    ByteBuffer.wrap((field.name.replace('_', '-') + "-" + n).getBytes(StandardCharsets.UTF_8));
                 case "Uuid" -> new Uuid(0x0123_4567_89ab_0000L + n, 0x1234_5678_9abc_0000L + n);
                 case "BaseRecords" -> MemoryRecords.withRecords(Compression.NONE, new SimpleRecord(
                     1_700_000_000_000L + n, ("key-" + n).getBytes(StandardCharsets.UTF_8),
