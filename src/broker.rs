@@ -13,9 +13,10 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::catalog::state::NewTopic;
-use crate::catalog::{Catalog, CatalogError};
+use crate::catalog::{CONSUMER_OFFSETS, Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
+use crate::group::{self, Groups};
 use crate::handlers::fetch_sessions::FetchSessions;
 use crate::handlers::{Session, Shared};
 use crate::log::ephemeral::EphemeralDirectory;
@@ -125,18 +126,26 @@ impl Broker {
         let catalog = Catalog::open(&directory, &config, &clock, catalog_stop.clone())
             .await
             .map_err(|source| StartError::Catalog { path, source })?;
+        let stopping = CancellationToken::new();
         let shared = Arc::new(Shared {
+            groups: Groups::new(group_settings(&config), clock.clone(), stopping.clone()),
             clock,
             cluster_id: directory.cluster_id(),
             catalog,
             fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
             decompressions: Semaphore::new(cores()),
-            stopping: CancellationToken::new(),
+            stopping,
             config,
         });
         for topic in &shared.config.topics {
             let name = topic.name.clone();
             ensure_topic(&shared, topic).await.map_err(|source| StartError::Topic { name, source })?;
+        }
+        if let Some(topic) = shared.catalog.topic(CONSUMER_OFFSETS) {
+            shared.groups.start(&topic.partitions);
+            let (shared, exists) = (Arc::clone(&shared), shared.catalog.topic_exists());
+            // Offsets of topics that went while the broker could not tell their groups. If that fails, who stores them says so.
+            tokio::spawn(async move { shared.groups.drop_offsets(exists).await });
         }
         let mut broker = Self {
             endpoints: Vec::with_capacity(listeners.len()),
@@ -283,6 +292,18 @@ async fn ensure_topic(shared: &Shared, wanted: &TopicSpec) -> Result<(), Catalog
         warn!(topic = wanted.name, have, wanted = ?wanted.configs, "the topic exists and is left as it is");
     }
     Ok(())
+}
+
+fn group_settings(config: &Config) -> group::Settings {
+    group::Settings {
+        min_session_timeout_ms: config.group_min_session_timeout_ms,
+        max_session_timeout_ms: config.group_max_session_timeout_ms,
+        max_size: config.group_max_size,
+        initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
+        offsets_retention_ms: config.offsets_retention_minutes.saturating_mul(60_000),
+        offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
+        max_bytes: config.group_coordinator_max_bytes / config.offsets_topic_num_partitions.max(1) as usize,
+    }
 }
 
 /// Cores that this process may use.

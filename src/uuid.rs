@@ -31,6 +31,12 @@ impl Uuid {
         }
     }
 
+    /// The text form that the rest of the world knows: hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+    pub fn hyphenated(&self) -> String {
+        let hex = format!("{:032x}", u128::from_be_bytes(self.0));
+        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+    }
+
     /// Whether this is the absent id.
     pub fn is_zero(&self) -> bool {
         *self == Self::ZERO
@@ -68,6 +74,7 @@ mod tests {
         assert_eq!(id.to_string().len(), 22);
         assert_eq!(id.to_string().parse::<Uuid>().unwrap(), id);
         assert_eq!(Uuid::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(Uuid([1; 16]).hyphenated(), "01010101-0101-0101-0101-010101010101");
         assert!("short".parse::<Uuid>().is_err());
     }
 }

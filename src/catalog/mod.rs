@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-pub use state::{AssignmentFault, CatalogError, CatalogState, Change};
+pub use state::{AssignmentFault, CONSUMER_OFFSETS, CatalogError, CatalogState, Change};
 pub use view::{Topic, View};
 
 use crate::clock::Clock;
@@ -29,6 +29,7 @@ use crate::log::{LogDirectory, LogError, Partition};
 use crate::record::BatchBuilder;
 use crate::record::records::{records, split_batch};
 use crate::uuid::Uuid;
+use state::NewTopic;
 
 /// Name of the catalog's own log. Not a topic: clients do not see it and cannot make one of that name.
 pub const CATALOG_LOG: &str = "__ottla_catalog";
@@ -53,6 +54,9 @@ const RECORDS_MAX_BYTES: usize = 1 << 30;
 
 /// Segments of the catalog log, bytes: a snapshot, which is one batch, must fit; the old ones go after a snapshot.
 const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Whether there is a topic of a name and an id; any id where that is zero.
+pub type TopicExists = dyn Fn(&str, Uuid) -> bool + Send + Sync;
 
 type Step = Box<dyn FnOnce(&mut Batch) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
@@ -153,6 +157,12 @@ impl Catalog {
         self.view.load().topic_by_id(id).cloned()
     }
 
+    /// Whether a topic of a name, and of an id where that is known, exists now.
+    pub fn topic_exists(&self) -> Arc<TopicExists> {
+        let view = self.view();
+        Arc::new(move |name, id| view.topic(name).is_some_and(|topic| id.is_zero() || topic.id == id))
+    }
+
     /// Decides changes against the current state and gives what `decide` returned once they are durable and visible.
     ///
     /// # Errors
@@ -170,6 +180,32 @@ impl Catalog {
         let stopped = || CatalogError::NotStored(Arc::new(LogError::Shutdown));
         self.steps.send(step).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?.map_err(CatalogError::NotStored)
+    }
+
+    /// The topic of committed offsets and group memberships, made if there is none.
+    ///
+    /// # Errors
+    /// The log's, if the topic could not be kept.
+    pub async fn consumer_offsets(&self, config: &Config) -> Result<Arc<Topic>, CatalogError> {
+        if let Some(topic) = self.topic(CONSUMER_OFFSETS) {
+            return Ok(topic);
+        }
+        let segment_bytes = config.offsets_topic_segment_bytes.to_string();
+        let configs = [("cleanup.policy", "compact"), ("segment.bytes", &segment_bytes)];
+        let wanted = NewTopic {
+            name: CONSUMER_OFFSETS.to_owned(),
+            partitions: config.offsets_topic_num_partitions,
+            configs: configs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+        };
+        self.change(move |batch| {
+            if batch.state().topic(CONSUMER_OFFSETS).is_none() {
+                let change = batch.state().create_topic(&wanted)?;
+                batch.push(change);
+            }
+            Ok::<_, CatalogError>(())
+        })
+        .await??;
+        self.topic(CONSUMER_OFFSETS).ok_or(CatalogError::UnknownTopic)
     }
 
     /// A producer id that was never given before.

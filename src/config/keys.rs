@@ -110,6 +110,26 @@ fields! {
     /// Most bytes that all records of one batch may decompress to.
     max_decompressed_batch_bytes: usize =
         "ottla.max.decompressed.batch.bytes" Int Some("1073741824"), AtLeast(1);
+    /// Shortest session timeout that a member of a classic group may ask for, milliseconds.
+    group_min_session_timeout_ms: i32 = "group.min.session.timeout.ms" Int Some("6000"), AtLeast(0);
+    /// Longest session timeout that a member of a classic group may ask for, milliseconds.
+    group_max_session_timeout_ms: i32 = "group.max.session.timeout.ms" Int Some("1800000"), AtLeast(0);
+    /// Members that a classic group may have.
+    group_max_size: usize = "group.max.size" Int Some("2147483647"), AtLeast(1);
+    /// How long the first rebalance of an empty group waits for more members, milliseconds. Kafka waits three seconds.
+    group_initial_rebalance_delay_ms: i64 = "group.initial.rebalance.delay.ms" Int Some("0"), AtLeast(0);
+    /// Bytes that members and committed offsets of all groups may take in memory, about.
+    group_coordinator_max_bytes: usize = "ottla.group.coordinator.max.bytes" Long Some("268435456"), AtLeast(1);
+    /// Minutes that offsets are kept after their group has lost its last member.
+    offsets_retention_minutes: i64 = "offsets.retention.minutes" Int Some("10080"), AtLeast(1);
+    /// How often expired offsets are looked for, milliseconds.
+    offsets_retention_check_interval_ms: i64 = "offsets.retention.check.interval.ms" Long Some("600000"), AtLeast(1);
+    /// Partitions of __consumer_offsets when it is made: the first time that a client looks for a group.
+    offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions" Int Some("4"), Between(1, MAX_PARTITIONS);
+    /// segment.bytes of __consumer_offsets when it is made.
+    offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes" Int Some("104857600"), AtLeast(1_048_576);
+    /// Longest remark that may be committed with an offset, UTF-16 units.
+    offset_metadata_max_bytes: usize = "offset.metadata.max.bytes" Int Some("4096"), AtLeast(0);
     /// Threads that sync files.
     num_flush_threads: usize = "ottla.num.flush.threads" Int Some("2"), Between(1, 64);
     /// Which log lines to write: levels by module, as in RUST_LOG.

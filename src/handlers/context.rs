@@ -10,6 +10,7 @@ use super::fetch_sessions::FetchSessions;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint};
+use crate::group::Groups;
 use crate::log::Partition;
 use crate::protocol::ErrorCode;
 use crate::protocol::wire::Str;
@@ -22,6 +23,9 @@ pub const TOPIC_OPERATIONS: i32 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1
 /// The same for the cluster: create, alter, describe, cluster action, describe configs, alter configs, idempotent write.
 pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12;
 
+/// The same for a group: read, delete, describe, describe configs, alter configs.
+pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
 /// What all requests share.
 pub struct Shared {
     /// The broker's settings.
@@ -32,6 +36,8 @@ pub struct Shared {
     pub cluster_id: Uuid,
     /// Topics, configs, producer ids.
     pub catalog: Catalog,
+    /// Consumer groups.
+    pub groups: Groups,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
     /// Places for batches whose validation means to decompress a lot, one a core: beyond, they wait, so that a flood of

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tracing::warn;
+
 use super::RequestContext;
 use crate::catalog::CatalogError;
 use crate::protocol::ErrorCode;
@@ -68,6 +70,10 @@ async fn delete(cx: &RequestContext, wanted: Vec<DeletableTopic>) -> Vec<Deletab
             wanted.iter().map(|topic| failed(topic, ErrorCode::from(&error), &error.to_string())).collect()
         }
         Ok(deleted) => {
+            if let Err(error) = cx.groups.drop_offsets(cx.catalog.topic_exists()).await {
+                // The offsets are of topics whose ids are gone: no group will be given them.
+                warn!(%error, "offsets of deleted topics are kept until they expire");
+            }
             let answer =
                 |(topic, deleted): (&DeletableTopic, Result<(Str, Uuid), CatalogError>)| match deleted {
                     Ok((name, topic_id)) => {

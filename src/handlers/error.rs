@@ -3,6 +3,8 @@
 
 use crate::catalog::CatalogError;
 use crate::catalog::topic_config::InvalidConfig;
+use crate::coordinator::CoordinatorError;
+use crate::group::{GroupError, GroupFailure};
 use crate::log::LogError;
 use crate::protocol::ErrorCode;
 use crate::record::InvalidBatch;
@@ -92,6 +94,46 @@ impl From<&CatalogError> for ErrorCode {
             CatalogError::Batch(_) | CatalogError::Record(_) | CatalogError::LaterVersion { .. } => {
                 Self::UnknownServerError
             }
+        }
+    }
+}
+
+impl From<&GroupFailure> for ErrorCode {
+    fn from(failure: &GroupFailure) -> Self {
+        match failure {
+            GroupFailure::Group(error) => error.into(),
+            GroupFailure::Coordinator(error) => error.into(),
+        }
+    }
+}
+
+impl From<&GroupError> for ErrorCode {
+    fn from(error: &GroupError) -> Self {
+        match error {
+            GroupError::InvalidGroupId => Self::InvalidGroupId,
+            GroupError::InvalidSessionTimeout => Self::InvalidSessionTimeout,
+            GroupError::InconsistentProtocol => Self::InconsistentGroupProtocol,
+            GroupError::UnknownMember => Self::UnknownMemberId,
+            GroupError::FencedInstance => Self::FencedInstanceId,
+            GroupError::IllegalGeneration => Self::IllegalGeneration,
+            GroupError::RebalanceInProgress => Self::RebalanceInProgress,
+            GroupError::MemberIdRequired { .. } => Self::MemberIdRequired,
+            GroupError::MaxSize => Self::GroupMaxSizeReached,
+            GroupError::NotFound => Self::GroupIdNotFound,
+            GroupError::NotEmpty => Self::NonEmptyGroup,
+            GroupError::TooManyOffsets => Self::InvalidCommitOffsetSize,
+            // Kafka's answer to a generation that does not fit its record.
+            GroupError::TooLarge => Self::UnknownServerError,
+        }
+    }
+}
+
+impl From<&CoordinatorError> for ErrorCode {
+    fn from(error: &CoordinatorError) -> Self {
+        match error {
+            CoordinatorError::Loading => Self::CoordinatorLoadInProgress,
+            CoordinatorError::NotHere => Self::NotCoordinator,
+            CoordinatorError::NotStored => Self::CoordinatorNotAvailable,
         }
     }
 }

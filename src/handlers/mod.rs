@@ -9,20 +9,31 @@ pub mod api_versions;
 pub mod context;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod describe_topic_partitions;
 pub mod error;
 pub mod fetch;
 pub mod fetch_sessions;
+pub mod find_coordinator;
+pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod sync_group;
 
 use std::pin::Pin;
 
@@ -33,9 +44,10 @@ pub use context::{RequestContext, Session, Shared};
 use crate::protocol::api::{Api, decode};
 use crate::protocol::header::{RequestHeader, frame_response};
 use crate::protocol::messages::{
-    AlterConfigs, ApiVersions, CreatePartitions, CreateTopics, DeleteRecords, DeleteTopics, DescribeCluster,
-    DescribeConfigs, DescribeTopicPartitions, Fetch, IncrementalAlterConfigs, InitProducerId, ListOffsets,
-    Metadata, OffsetForLeaderEpoch, Produce,
+    AlterConfigs, ApiVersions, CreatePartitions, CreateTopics, DeleteGroups, DeleteRecords, DeleteTopics,
+    DescribeCluster, DescribeConfigs, DescribeGroups, DescribeTopicPartitions, Fetch, FindCoordinator,
+    Heartbeat, IncrementalAlterConfigs, InitProducerId, JoinGroup, LeaveGroup, ListGroups, ListOffsets,
+    Metadata, OffsetCommit, OffsetDelete, OffsetFetch, OffsetForLeaderEpoch, Produce, SyncGroup,
 };
 use crate::protocol::wire::{Chunks, DecodeError};
 
@@ -190,6 +202,15 @@ handlers! {
     Fetch => fetch::handle, in turn;
     ListOffsets => list_offsets::handle, in turn;
     Metadata => metadata::handle, in turn;
+    OffsetCommit => offset_commit::handle, in turn;
+    OffsetFetch => offset_fetch::handle, in turn;
+    FindCoordinator => find_coordinator::handle, in turn;
+    JoinGroup => join_group::handle, in turn;
+    Heartbeat => heartbeat::handle, in turn;
+    LeaveGroup => leave_group::handle, in turn;
+    SyncGroup => sync_group::handle, in turn;
+    DescribeGroups => describe_groups::handle, in turn;
+    ListGroups => list_groups::handle, in turn;
     ApiVersions => api_versions::handle, in turn;
     CreateTopics => create_topics::handle, in turn;
     DeleteTopics => delete_topics::handle, in turn;
@@ -199,7 +220,9 @@ handlers! {
     DescribeConfigs => describe_configs::handle, in turn;
     AlterConfigs => alter_configs::handle, in turn;
     CreatePartitions => create_partitions::handle, in turn;
+    DeleteGroups => delete_groups::handle, in turn;
     IncrementalAlterConfigs => incremental_alter_configs::handle, in turn;
+    OffsetDelete => offset_delete::handle, in turn;
     DescribeCluster => describe_cluster::handle, in turn;
     DescribeTopicPartitions => describe_topic_partitions::handle, in turn;
 }
