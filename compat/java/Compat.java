@@ -3,6 +3,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
@@ -16,6 +17,7 @@ import java.util.concurrent.Future;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import org.apache.kafka.clients.admin.Admin;
@@ -60,22 +62,22 @@ import org.apache.kafka.common.record.TimestampType;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.ByteArraySerializer;
 
-/** Apache Kafka's Java producer, consumer (without a group) and admin client against the broker at BOOTSTRAP. */
+/** Apache Kafka's Java producer, consumer and admin client against the broker at BOOTSTRAP. */
 public final class Compat {
     private static final String BOOTSTRAP = Objects.requireNonNull(System.getenv("BOOTSTRAP"), "BOOTSTRAP is not set");
     /** Command that takes `restart` (SIGKILL, a start on the same port and data); null if the broker is not ours. */
     private static final String BROKER = System.getenv("BROKER");
-    private static final Duration DEADLINE = Duration.ofSeconds(60);
+    static final Duration DEADLINE = Duration.ofSeconds(60);
     private static final List<String> CODECS = List.of("none", "gzip", "snappy", "lz4", "zstd");
     /**
      * Where the timestamps of a test begin: a whole second, far enough back that no broker finds a record in the
      * future, and well within 24 hours, after which Kafka forgets a producer by the times of its records.
      */
-    private static final long START_MS = System.currentTimeMillis() / 1000 * 1000 - Duration.ofHours(1).toMillis();
+    static final long START_MS = System.currentTimeMillis() / 1000 * 1000 - Duration.ofHours(1).toMillis();
 
-    private final String prefix = "java-" + Long.toString(System.nanoTime(), 36) + "-";
-    private final Admin admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
-    private int failed;
+    final String prefix = "java-" + Long.toString(System.nanoTime(), 36) + "-";
+    final Admin admin = Admin.create(Map.of("bootstrap.servers", BOOTSTRAP));
+    private final AtomicInteger failed = new AtomicInteger();
 
     public static void main(String[] arguments) {
         Compat compat = new Compat();
@@ -109,12 +111,41 @@ public final class Compat {
         compat.test("configs tell value, source, type, synonyms and documentation", compat::describesConfigs);
         compat.test("configs are set, deleted, appended and subtracted, or refused as a whole", compat::altersConfigs);
         compat.test("a changed config changes what the broker does", compat::obeysAConfig);
+        Groups groups = new Groups(compat);
+        // At once, as most of their time they wait for sessions and heartbeats.
+        Map<String, Test> together = new LinkedHashMap<>();
+        together.put("three members share the partitions, and of two those of one that leaves",
+            groups::sharesItsPartitions);
+        together.put("the partitions of a killed member go to the other after its session",
+            groups::outlivesAKilledMember);
+        together.put("a static member that restarts has its partitions again without a rebalance",
+            groups::keepsAStaticMembersPartitions);
+        together.put("a static member is fenced by a second one of its name", groups::fencesAStaticMember);
+        together.put("a cooperative rebalance takes no partition from a member that keeps it",
+            groups::rebalancesCooperatively);
+        together.put("a group has the assignor that all know, and a member without it is refused",
+            groups::agreesOnAnAssignor);
+        together.put("partitions added to a topic are shared by its group", groups::growsWithItsTopic);
+        together.put("a group goes on exactly where it committed, metadata included", groups::goesOnWhereItCommitted);
+        together.put("offsets are committed automatically, in time and on close", groups::commitsAutomatically);
+        together.put("a group without an offset or with one out of range follows the reset policy",
+            groups::resetsOffsets);
+        together.put("the admin client describes and lists a live group and cannot take it down",
+            groups::tellsOfALiveGroup);
+        together.put("consumer and admin client tell the lag of a group", groups::tellsLag);
+        together.put("the admin client alters and deletes offsets of an empty group, and the group",
+            groups::altersAnEmptyGroup);
+        together.entrySet().stream().map(test -> CompletableFuture.runAsync(
+            () -> compat.test(test.getKey(), test.getValue()), task -> new Thread(task).start()
+        )).toList().forEach(CompletableFuture::join);
         if (BROKER != null) {
             compat.test("after SIGKILL all that was acknowledged is there once and in order, and clients go on",
                 compat::survivesAKill);
+            compat.test("after SIGKILL groups have their members and offsets, and go on", groups::survivesAKill);
+            compat.test("a member that joins while the broker restarts gets its share", groups::rebalancesThroughAKill);
         }
         compat.admin.close(Duration.ZERO);
-        System.exit(compat.failed == 0 ? 0 : 1);
+        System.exit(compat.failed.get() == 0 ? 0 : 1);
     }
 
     // --- topics ---
@@ -605,7 +636,7 @@ public final class Compat {
         equal("86400000", config(topic).get("retention.ms").value(), "retention.ms after the restart");
     }
 
-    private static void restartBroker() throws Exception {
+    static void restartBroker() throws Exception {
         Process restart = new ProcessBuilder(BROKER, "restart")
             .redirectOutput(ProcessBuilder.Redirect.INHERIT).redirectError(ProcessBuilder.Redirect.INHERIT).start();
         check(restart.waitFor(DEADLINE.toSeconds(), TimeUnit.SECONDS), "the broker does not restart in time");
@@ -614,7 +645,7 @@ public final class Compat {
 
     // --- what tests are made of ---
 
-    private static Map<String, Object> settings(String... more) {
+    static Map<String, Object> settings(String... more) {
         Map<String, Object> settings = new HashMap<>();
         settings.put("bootstrap.servers", BOOTSTRAP);
         settings.put("key.serializer", ByteArraySerializer.class);
@@ -642,11 +673,11 @@ public final class Compat {
         return new ProducerRecord<>(topic, partition, START_MS + n * 10L, key, value, headers);
     }
 
-    private static List<ProducerRecord<byte[], byte[]>> messages(String topic, int partition, int count) {
+    static List<ProducerRecord<byte[], byte[]>> messages(String topic, int partition, int count) {
         return IntStream.range(0, count).mapToObj(n -> message(topic, partition, n)).toList();
     }
 
-    private static List<RecordMetadata> produce(
+    static List<RecordMetadata> produce(
         Map<String, Object> settings, List<ProducerRecord<byte[], byte[]>> messages
     ) throws Exception {
         try (var producer = new KafkaProducer<byte[], byte[]>(settings)) {
@@ -680,14 +711,14 @@ public final class Compat {
         }
     }
 
-    private static List<ConsumerRecord<byte[], byte[]>> poll(KafkaConsumer<byte[], byte[]> consumer, int count) {
+    static List<ConsumerRecord<byte[], byte[]>> poll(KafkaConsumer<byte[], byte[]> consumer, int count) {
         var records = poll(consumer, count, Integer.MAX_VALUE);
         equal(count, records.size(), "records");
         return records;
     }
 
     /** Polls until there are `count` records. More than `atMost` are given back to the consumer. */
-    private static List<ConsumerRecord<byte[], byte[]>> poll(
+    static List<ConsumerRecord<byte[], byte[]>> poll(
         KafkaConsumer<byte[], byte[]> consumer, int count, int atMost
     ) {
         List<ConsumerRecord<byte[], byte[]>> records = new ArrayList<>();
@@ -704,7 +735,7 @@ public final class Compat {
         return records;
     }
 
-    private static void comesBack(
+    static void comesBack(
         List<ProducerRecord<byte[], byte[]>> sent, List<ConsumerRecord<byte[], byte[]>> received
     ) {
         equal(sent.size(), received.size(), "records");
@@ -733,7 +764,7 @@ public final class Compat {
     }
 
     /** Creates a topic of this run and waits until the broker shows it; its full name. */
-    private String create(String name, int partitions, Map<String, String> configs) throws Exception {
+    String create(String name, int partitions, Map<String, String> configs) throws Exception {
         String topic = prefix + name;
         createNow(new NewTopic(topic, partitions, (short) 1).configs(configs));
         until("creation of " + topic, () -> await(admin.listTopics().names()).contains(topic));
@@ -775,7 +806,7 @@ public final class Compat {
 
     // --- the smallest of test frameworks ---
 
-    private interface Test {
+    interface Test {
         void run() throws Exception;
     }
 
@@ -784,25 +815,26 @@ public final class Compat {
             test.run();
             System.out.println("PASS java " + sentence);
         } catch (Exception | AssertionError error) {
-            failed++;
-            String lines = Arrays.stream(error.getStackTrace()).filter(frame -> frame.getClassName().equals("Compat"))
-                .map(frame -> "" + frame.getLineNumber()).collect(Collectors.joining(" < "));
+            failed.incrementAndGet();
+            String lines = Arrays.stream(error.getStackTrace())
+                .filter(frame -> frame.getClassName().matches("(Compat|Groups).*"))
+                .map(frame -> frame.getFileName() + ":" + frame.getLineNumber()).collect(Collectors.joining(" < "));
             System.out.println("FAIL java " + sentence + ": " + error.toString().replace('\n', ' ') + " at " + lines);
         }
     }
 
-    private static void check(boolean condition, String why) {
+    static void check(boolean condition, String why) {
         if (!condition) {
             throw new AssertionError(why);
         }
     }
 
-    private static void equal(Object wanted, Object found, String what) {
+    static void equal(Object wanted, Object found, String what) {
         check(Objects.equals(wanted, found), what + ": " + found + " instead of " + wanted);
     }
 
     /** Passes if the call ends in that error, which it answers with. */
-    private static <E extends Exception> E fails(Class<E> wanted, Callable<?> call) {
+    static <E extends Exception> E fails(Class<E> wanted, Callable<?> call) {
         Object result;
         try {
             result = call.call();
@@ -814,7 +846,7 @@ public final class Compat {
     }
 
     /** The result of a future, or the error of the broker or client that it ended in. */
-    private static <T> T await(Future<T> future) {
+    static <T> T await(Future<T> future) {
         try {
             return future.get(DEADLINE.toSeconds(), TimeUnit.SECONDS);
         } catch (ExecutionException error) {
@@ -828,7 +860,7 @@ public final class Compat {
     }
 
     /** Asks again until it is so: what an admin call changes may take a moment to be seen. */
-    private static void until(String what, Callable<Boolean> condition) throws Exception {
+    static void until(String what, Callable<Boolean> condition) throws Exception {
         long deadline = System.nanoTime() + DEADLINE.toNanos();
         while (!condition.call()) {
             check(System.nanoTime() < deadline, what + " is not seen in time");
