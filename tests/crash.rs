@@ -1,4 +1,5 @@
-//! Kills the real process again and again under load and checks that nothing acknowledged is lost, doubled or reordered.
+//! Kills the real process again and again under load and checks that nothing acknowledged is lost, doubled or reordered, and
+//! that what groups have committed never goes back.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod running;
@@ -8,14 +9,24 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use ottla::protocol::messages::Produce;
+use bytes::Bytes;
+use ottla::protocol::ErrorCode;
+use ottla::protocol::messages::find_coordinator::FindCoordinatorRequest;
+use ottla::protocol::messages::join_group::{JoinGroupProtocol, JoinGroupRequest};
+use ottla::protocol::messages::offset_commit::{
+    OffsetCommitPartition, OffsetCommitRequest, OffsetCommitTopic,
+};
+use ottla::protocol::messages::offset_fetch::{OffsetFetchRequest, OffsetFetchTopic};
 use ottla::protocol::messages::produce::ProduceRequest;
+use ottla::protocol::messages::sync_group::{SyncGroupAssignment, SyncGroupRequest};
+use ottla::protocol::messages::{FindCoordinator, JoinGroup, OffsetCommit, OffsetFetch, Produce, SyncGroup};
 
 use running::{Client, Server, eventually, numbered, produce_request, values_of};
 
 const KILLS: usize = 10;
 const PRODUCERS: usize = 4;
 const PARTITIONS: usize = 2;
+const GROUPS: usize = 2;
 
 /// Requests of a producer on their way at once: no more than a broker recognizes when they come again.
 const IN_FLIGHT: usize = 5;
@@ -60,6 +71,105 @@ struct Producer<'a> {
     unacknowledged: VecDeque<Batch>,
     /// First sequence and offset of every acknowledged batch.
     acknowledged: Vec<(i32, i64)>,
+}
+
+/// The one member of a group, static, so that it goes on in its place after the broker has died. It commits ever larger offsets.
+struct Committer<'a> {
+    group: String,
+    address: &'a str,
+    committed: i64,
+    tried: i64,
+}
+
+impl Committer<'_> {
+    fn run(&mut self, progress: &Progress) {
+        let mut seen = 0;
+        while seen != OVER {
+            seen = eventually("the server is started again", || {
+                let starts = progress.starts.load(Ordering::SeqCst);
+                (starts > seen).then_some(starts)
+            });
+            if self.commit_over(progress).is_ok() {
+                return;
+            }
+        }
+        panic!("the last server has gone away");
+    }
+
+    /// Commits over one connection until the server dies; `Ok` at the end.
+    fn commit_over(&mut self, progress: &Progress) -> io::Result<()> {
+        let mut client = Client::try_connect(self.address)?;
+        let find = FindCoordinatorRequest { key: self.group.as_str().into(), ..Default::default() };
+        client.try_call::<FindCoordinator>(2, &find)?;
+        self.check(&mut client)?;
+        let generation = self.join(&mut client)?;
+        loop {
+            self.tried += 1;
+            let partition = OffsetCommitPartition { committed_offset: self.tried, ..Default::default() };
+            let topic =
+                OffsetCommitTopic { name: "t".into(), partitions: vec![partition], ..Default::default() };
+            let request = OffsetCommitRequest {
+                group_id: self.group.as_str().into(),
+                generation_id_or_member_epoch: generation.0,
+                member_id: generation.1.clone(),
+                group_instance_id: Some("the one".into()),
+                topics: vec![topic],
+                ..Default::default()
+            };
+            let answer = client.try_call::<OffsetCommit>(9, &request)?;
+            assert_eq!(answer.topics[0].partitions[0].error_code, 0, "{answer:?}");
+            self.committed = self.tried;
+            if progress.starts.load(Ordering::SeqCst) == OVER {
+                return self.check(&mut client);
+            }
+        }
+    }
+
+    /// What is stored is what was acknowledged last, or was on its way when the broker died.
+    fn check(&self, client: &mut Client) -> io::Result<()> {
+        let topic = OffsetFetchTopic { name: "t".into(), partition_indexes: vec![0], ..Default::default() };
+        let request = OffsetFetchRequest {
+            group_id: self.group.as_str().into(),
+            topics: Some(vec![topic]),
+            ..Default::default()
+        };
+        let answer = client.try_call::<OffsetFetch>(7, &request)?;
+        assert_eq!(answer.error_code, 0, "{answer:?}");
+        let found = answer.topics[0].partitions[0].committed_offset;
+        assert!((self.committed..=self.tried).contains(&found), "{found}, not {} or later", self.committed);
+        Ok(())
+    }
+
+    fn join(&self, client: &mut Client) -> io::Result<(i32, ottla::protocol::wire::Str)> {
+        let protocol = JoinGroupProtocol { name: "range".into(), metadata: Bytes::new() };
+        let request = JoinGroupRequest {
+            group_id: self.group.as_str().into(),
+            session_timeout_ms: 60_000,
+            rebalance_timeout_ms: 60_000,
+            group_instance_id: Some("the one".into()),
+            protocol_type: "consumer".into(),
+            protocols: vec![protocol],
+            ..Default::default()
+        };
+        let joined = client.try_call::<JoinGroup>(9, &request)?;
+        assert_eq!(ErrorCode::from_code(joined.error_code), Some(ErrorCode::None));
+        let assignments = joined.members.iter().map(|member| SyncGroupAssignment {
+            member_id: member.member_id.clone(),
+            assignment: Bytes::from_static(b"all"),
+        });
+        let request = SyncGroupRequest {
+            group_id: self.group.as_str().into(),
+            generation_id: joined.generation_id,
+            member_id: joined.member_id.clone(),
+            group_instance_id: Some("the one".into()),
+            protocol_type: Some("consumer".into()),
+            protocol_name: Some("range".into()),
+            assignments: if joined.skip_assignment { Vec::new() } else { assignments.collect() },
+        };
+        let synced = client.try_call::<SyncGroup>(5, &request)?;
+        assert_eq!((synced.error_code, &synced.assignment[..]), (0, &b"all"[..]));
+        Ok((joined.generation_id, joined.member_id))
+    }
 }
 
 /// Long enough that segments of the smallest size are rolled.
@@ -140,17 +250,21 @@ fn survives_kills(flush: &str) {
             acknowledged: Vec::new(),
         })
         .collect();
+    let mut committers: Vec<_> = (0..GROUPS)
+        .map(|number| Committer { group: format!("g{number}"), address: &address, committed: -1, tried: -1 })
+        .collect();
     let progress = Progress::default();
     thread::scope(|scope| {
         let _end = EndAtDrop(&progress);
-        let running: Vec<_> =
+        let mut running: Vec<_> =
             producers.iter_mut().map(|producer| scope.spawn(|| producer.run(&progress))).collect();
+        running.extend(committers.iter_mut().map(|committer| scope.spawn(|| committer.run(&progress))));
         for start in 1..=KILLS {
             progress.starts.store(start, Ordering::SeqCst);
             let target =
                 progress.acknowledged.load(Ordering::SeqCst) + random.usize(1..RECORDS_BETWEEN_KILLS);
             eventually("the load goes on", || {
-                assert!(!running.iter().any(|producer| producer.is_finished()), "a producer has failed");
+                assert!(!running.iter().any(|producer| producer.is_finished()), "a client has failed");
                 (progress.acknowledged.load(Ordering::SeqCst) >= target).then_some(())
             });
             server.restart();
@@ -160,6 +274,10 @@ fn survives_kills(flush: &str) {
         let mut client = server.client();
         let stored = (0..PARTITIONS).map(|partition| values_of(&client.read_all("t", partition as i32)));
         check(&producers, &stored.collect::<Vec<_>>());
+        for committer in &committers {
+            assert!(committer.committed > KILLS as i64, "{}", committer.committed);
+            committer.check(&mut client).unwrap();
+        }
         server.restart();
     }
 }

@@ -399,3 +399,6 @@ impl Machine for GroupShard {
         Some(records)
     }
 }
+
+#[cfg(test)]
+mod tests;
