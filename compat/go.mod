@@ -1,4 +1,4 @@
-module ottla/compat/franz-go
+module ottla/compat
 
 go 1.26.0
 
