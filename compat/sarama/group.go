@@ -74,6 +74,8 @@ func (s *suite) Join(membership Membership, member Member) (leave func()) {
 
 func (s *suite) groupConfig() *sarama.Config {
 	config := s.config()
+	// A client that asks for all metadata at once fails when it is made while the broker is away.
+	config.Metadata.Full = false
 	config.Consumer.Offsets.Initial = sarama.OffsetOldest
 	config.Consumer.Group.Heartbeat.Interval = 200 * time.Millisecond
 	config.Consumer.Group.Rebalance.Retry.Backoff = 100 * time.Millisecond
