@@ -1,7 +1,7 @@
 // The suite of franz-go (kgo, kadm, kmsg) against the broker at BOOTSTRAP.
 //
 // This file holds what every test is made of; client.go the tests that use the clients as an application does,
-// raw.go those that send single requests, group.go those of consumer groups.
+// group.go those of consumer groups, raw.go and rawgroup.go those that send single requests.
 package main
 
 import (

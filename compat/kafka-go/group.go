@@ -19,7 +19,8 @@ func (s *suite) groupTests() {
 	s.Together(
 		s.beside("a group of three shares the partitions; the others get those of one that leaves and of one that is killed",
 			func(s *suite) { Shares(s.ctx, s, "shared") }),
-		s.beside("a static member that joins again shuts out the one that it was and is removed by name", (*suite).joinsStatically),
+		s.beside("a static member that joins again shuts out the one that it was and is removed by name",
+			(*suite).joinsStatically),
 		s.beside("a reader goes on at the manual commit of another", (*suite).commitsByHand),
 		s.beside("a reader goes on at the automatic commit of another", (*suite).commitsByItself),
 		s.beside("a group without commits starts at the first or the last offset", (*suite).startsByPolicy),

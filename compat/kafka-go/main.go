@@ -102,8 +102,10 @@ func (s *suite) managesATopic() {
 		}},
 	}))
 	Equal("retention.ms", "7200000", described.Resources[0].ConfigEntries[0].ConfigValue)
-	Fails("creation of the same", kafka.TopicAlreadyExists, s.createTopic(kafka.TopicConfig{Topic: topic, NumPartitions: 1}))
-	Fails("creation without partitions", kafka.InvalidPartitionNumber, s.createTopic(kafka.TopicConfig{Topic: topic + "-none"}))
+	again := s.createTopic(kafka.TopicConfig{Topic: topic, NumPartitions: 1})
+	Fails("creation of the same", kafka.TopicAlreadyExists, again)
+	empty := s.createTopic(kafka.TopicConfig{Topic: topic + "-none"})
+	Fails("creation without partitions", kafka.InvalidPartitionNumber, empty)
 	err := s.deleteTopic(topic)
 	Check(err == nil, "deletion: %v", err)
 	Until(s.ctx, "deletion", func() bool {

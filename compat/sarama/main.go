@@ -20,8 +20,8 @@ var codecs = []sarama.CompressionCodec{
 	sarama.CompressionNone, sarama.CompressionGZIP, sarama.CompressionSnappy, sarama.CompressionLZ4, sarama.CompressionZSTD,
 }
 
-// versions are those of Kafka that the client is told to speak as: the oldest with records as they are today, the one that
-// it takes by itself, the newest.
+// versions are those of Kafka that the client is told to speak as: the oldest with records as they are today, the one
+// that it takes by itself, the newest.
 var versions = []sarama.KafkaVersion{sarama.V0_11_0_0, sarama.DefaultVersion, sarama.MaxVersion}
 
 type suite struct {
