@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	. "ottla/compat/suite"
 )
 
 // codecs in the order of their numbers in a batch.
@@ -57,36 +57,36 @@ func (s *suite) clientTests() {
 }
 
 func (s *suite) managesATopic() {
-	topic := s.prefix + "managed"
+	topic := s.Prefix + "managed"
 	retention := "7200000"
-	created := must(s.admin.CreateTopic(s.ctx, 3, 1, map[string]*string{"retention.ms": &retention}, topic))
-	equal("partitions answered", 3, created.NumPartitions)
-	equal("replication factor answered", 1, created.ReplicationFactor)
+	created := Must(s.admin.CreateTopic(s.ctx, 3, 1, map[string]*string{"retention.ms": &retention}, topic))
+	Equal("partitions answered", 3, created.NumPartitions)
+	Equal("replication factor answered", 1, created.ReplicationFactor)
 	configured := created.Configs["retention.ms"]
-	equal("retention.ms answered", retention, configured.MaybeValue())
+	Equal("retention.ms answered", retention, configured.MaybeValue())
 	s.until("creation", func() bool { return s.describe(topic).Err == nil })
 
 	detail := s.describe(topic)
-	equal("topic id", created.ID, detail.ID)
-	check(!detail.IsInternal, "it is internal")
-	equal("partitions", 3, len(detail.Partitions))
-	broker := must(s.admin.BrokerMetadata(s.ctx)).Controller
+	Equal("topic id", created.ID, detail.ID)
+	Check(!detail.IsInternal, "it is internal")
+	Equal("partitions", 3, len(detail.Partitions))
+	broker := Must(s.admin.BrokerMetadata(s.ctx)).Controller
 	for _, partition := range detail.Partitions.Sorted() {
-		equal("leader", broker, partition.Leader)
-		check(slices.Equal(partition.Replicas, []int32{broker}), "replicas: %v", partition.Replicas)
-		check(slices.Equal(partition.ISR, []int32{broker}), "in-sync replicas: %v", partition.ISR)
+		Equal("leader", broker, partition.Leader)
+		Check(slices.Equal(partition.Replicas, []int32{broker}), "replicas: %v", partition.Replicas)
+		Check(slices.Equal(partition.ISR, []int32{broker}), "in-sync replicas: %v", partition.ISR)
 	}
-	check(must(s.admin.ListTopics(s.ctx)).Has(topic), "it is not listed")
+	Check(Must(s.admin.ListTopics(s.ctx)).Has(topic), "it is not listed")
 
-	must(s.admin.DeleteTopic(s.ctx, topic))
-	s.until("deletion", func() bool { return !must(s.admin.ListTopics(s.ctx)).Has(topic) })
+	Must(s.admin.DeleteTopic(s.ctx, topic))
+	s.until("deletion", func() bool { return !Must(s.admin.ListTopics(s.ctx)).Has(topic) })
 	_, err := s.admin.DeleteTopic(s.ctx, topic)
-	fails("deletion of nothing", kerr.UnknownTopicOrPartition, err)
+	Fails("deletion of nothing", kerr.UnknownTopicOrPartition, err)
 }
 
 func (s *suite) refusesBadTopics() {
 	taken := s.create("taken", 1, nil)
-	other := s.prefix + "refused"
+	other := s.Prefix + "refused"
 	soon := "soon"
 	for _, bad := range []struct {
 		topic      string
@@ -104,11 +104,11 @@ func (s *suite) refusesBadTopics() {
 		{other, 1, 1, map[string]*string{"no.such.config": &soon}, kerr.InvalidConfig},
 	} {
 		_, err := s.admin.CreateTopic(s.ctx, bad.partitions, bad.replicas, bad.configs, bad.topic)
-		fails("creation of "+bad.topic, bad.want, err)
+		Fails("creation of "+bad.topic, bad.want, err)
 	}
-	validated := must(must(s.admin.ValidateCreateTopics(s.ctx, 1, 1, nil, other)).On(other, nil))
-	check(validated.Err == nil, "validation: %v", validated.Err)
-	check(!must(s.admin.ListTopics(s.ctx)).Has(other), "a refused or only validated topic is listed")
+	validated := Must(Must(s.admin.ValidateCreateTopics(s.ctx, 1, 1, nil, other)).On(other, nil))
+	Check(validated.Err == nil, "validation: %v", validated.Err)
+	Check(!Must(s.admin.ListTopics(s.ctx)).Has(other), "a refused or only validated topic is listed")
 }
 
 func (s *suite) comesBackAsSent(name string, codec kgo.CompressionCodec, number uint8) {
@@ -124,7 +124,7 @@ func (s *suite) comesBackAsSent(name string, codec kgo.CompressionCodec, number 
 		comesBack(part, s.read(topic, int32(partition), 0, 500, kgo.WithHooks(&log)))
 		log.holds(500, number)
 		for n, record := range part {
-			equal("acknowledged offset", int64(n), record.Offset)
+			Equal("acknowledged offset", int64(n), record.Offset)
 		}
 	}
 	committed := kgo.FetchIsolationLevel(kgo.ReadCommitted())
@@ -137,7 +137,7 @@ func (s *suite) carriesABigBatch(name string, codec kgo.CompressionCodec, number
 	for n := range 10_000 {
 		record := kgo.KeyStringRecord(fmt.Sprint("key-", n), fmt.Sprint("value-", n))
 		record.Topic = topic
-		record.Timestamp = start.Add(time.Duration(n) * time.Millisecond)
+		record.Timestamp = Start.Add(time.Duration(n) * time.Millisecond)
 		sent = append(sent, record)
 	}
 	s.mustProduce(sent, kgo.ProducerBatchCompression(codec))
@@ -167,7 +167,7 @@ func (s *suite) refusesABigRecord() {
 	big := message(topic, 0, 0)
 	big.Value = make([]byte, 20_000)
 	err := s.produce([]*kgo.Record{big}, kgo.ProducerBatchCompression(kgo.NoCompression()))
-	fails("a record of 20,000 bytes", kerr.MessageTooLarge, err)
+	Fails("a record of 20,000 bytes", kerr.MessageTooLarge, err)
 	sent := messages(topic, 0, 0, 3)
 	s.mustProduce(sent)
 	comesBack(sent, s.read(topic, 0, 0, 3))
@@ -178,7 +178,7 @@ func (s *suite) seeks() {
 	sent := messages(topic, 0, 0, 1000)
 	s.mustProduce(sent, kgo.ProducerBatchMaxBytes(2000))
 	// The records are 10 ms apart.
-	late := start.UnixMilli() + 5001
+	late := Start.UnixMilli() + 5001
 	for name, place := range map[string]struct {
 		offset kgo.Offset
 		first  int
@@ -189,12 +189,12 @@ func (s *suite) seeks() {
 		"5 from the start": {kgo.NewOffset().AtStart().Relative(5), 5},
 		"7 from the end":   {kgo.NewOffset().AtEnd().Relative(-7), 993},
 		"a time":           {kgo.NewOffset().AfterMilli(late), 501},
-		"a time before":    {kgo.NewOffset().AfterMilli(start.UnixMilli() - 1), 0},
+		"a time before":    {kgo.NewOffset().AfterMilli(Start.UnixMilli() - 1), 0},
 	} {
 		client := s.newClient(from(topic, 0, place.offset))
 		records := s.poll(client, 1000-place.first)
 		client.Close()
-		equal("first offset from "+name, int64(place.first), records[0].Offset)
+		Equal("first offset from "+name, int64(place.first), records[0].Offset)
 		comesBack(sent[place.first:], records)
 	}
 
@@ -212,40 +212,40 @@ func (s *suite) listsOffsets() {
 		record := message(topic, 0, second*100)
 		s.mustProduce([]*kgo.Record{record})
 	}
-	ms := start.UnixMilli()
+	ms := Start.UnixMilli()
 	after := func(milli int64) kadm.ListedOffsets {
-		return must(s.admin.ListOffsetsAfterMilli(s.ctx, milli, topic))
+		return Must(s.admin.ListOffsetsAfterMilli(s.ctx, milli, topic))
 	}
 	for _, list := range []struct {
 		name         string
 		offsets      kadm.ListedOffsets
 		offset, time int64
 	}{
-		{"start", must(s.admin.ListStartOffsets(s.ctx, topic)), 0, -1},
-		{"end", must(s.admin.ListEndOffsets(s.ctx, topic)), 6, -1},
-		{"greatest time", must(s.admin.ListMaxTimestampOffsets(s.ctx, topic)), 3, ms + 90_000},
-		{"local start", must(s.admin.ListLocalLogStartOffsets(s.ctx, topic)), 0, -1},
-		{"latest remote", must(s.admin.ListLatestRemoteOffsets(s.ctx, topic)), -1, -1},
+		{"start", Must(s.admin.ListStartOffsets(s.ctx, topic)), 0, -1},
+		{"end", Must(s.admin.ListEndOffsets(s.ctx, topic)), 6, -1},
+		{"greatest time", Must(s.admin.ListMaxTimestampOffsets(s.ctx, topic)), 3, ms + 90_000},
+		{"local start", Must(s.admin.ListLocalLogStartOffsets(s.ctx, topic)), 0, -1},
+		{"latest remote", Must(s.admin.ListLatestRemoteOffsets(s.ctx, topic)), -1, -1},
 		{"after a time", after(ms + 10_001), 2, ms + 20_000},
 		{"first not before a time", after(ms + 50_000), 3, ms + 90_000},
 		// For a time after all, kadm answers with the end.
 		{"after all", after(ms + 90_001), 6, -1},
 	} {
 		found, ok := list.offsets.Lookup(topic, 0)
-		check(ok && found.Err == nil, "%s: %v", list.name, found.Err)
-		equal("offset of "+list.name, list.offset, found.Offset)
-		equal("time of "+list.name, list.time, found.Timestamp)
+		Check(ok && found.Err == nil, "%s: %v", list.name, found.Err)
+		Equal("offset of "+list.name, list.offset, found.Offset)
+		Equal("time of "+list.name, list.time, found.Timestamp)
 	}
-	empty, _ := must(s.admin.ListEndOffsets(s.ctx, topic)).Lookup(topic, 1)
-	equal("end of an empty partition", 0, empty.Offset)
+	empty, _ := Must(s.admin.ListEndOffsets(s.ctx, topic)).Lookup(topic, 1)
+	Equal("end of an empty partition", 0, empty.Offset)
 
 	epoch := s.describe(topic).Partitions[0].LeaderEpoch
 	var request kadm.OffsetForLeaderEpochRequest
 	request.Add(topic, 0, epoch)
-	found := must(s.admin.OffsetForLeaderEpoch(s.ctx, request))[topic][0]
-	check(found.Err == nil, "offset for leader epoch: %v", found.Err)
-	equal("leader epoch", epoch, found.LeaderEpoch)
-	equal("end offset of the epoch", 6, found.EndOffset)
+	found := Must(s.admin.OffsetForLeaderEpoch(s.ctx, request))[topic][0]
+	Check(found.Err == nil, "offset for leader epoch: %v", found.Err)
+	Equal("leader epoch", epoch, found.LeaderEpoch)
+	Equal("end offset of the epoch", 6, found.EndOffset)
 }
 
 func (s *suite) changesPartitions() {
@@ -277,7 +277,7 @@ func (s *suite) wakesAWaitingFetch() {
 	brief, cancel := context.WithTimeout(s.ctx, 500*time.Millisecond)
 	defer cancel()
 	// This poll sends the fetch; the next one only waits for its answer.
-	equal("records before one was sent", 0, client.PollFetches(brief).NumRecords())
+	Equal("records before one was sent", 0, client.PollFetches(brief).NumRecords())
 	sent := messages(topic, 0, 0, 1)
 	s.mustProduce(sent)
 	comesBack(sent, s.poll(client, 1))
@@ -288,11 +288,11 @@ func (s *suite) resetsOffsets() {
 	s.mustProduce(messages(topic, 0, 0, 20))
 	var cut kadm.Offsets
 	cut.AddOffset(topic, 0, 5, -1)
-	must(s.admin.DeleteRecords(s.ctx, cut))
+	Must(s.admin.DeleteRecords(s.ctx, cut))
 	for _, outside := range []int64{0, 4, 21, 1_000_000} {
 		place := from(topic, 0, kgo.NewOffset().At(outside))
 		none := s.newClient(place, kgo.ConsumeResetOffset(kgo.NoResetOffset()))
-		fails(fmt.Sprint("offset ", outside), kerr.OffsetOutOfRange, none.PollFetches(s.ctx).Err())
+		Fails(fmt.Sprint("offset ", outside), kerr.OffsetOutOfRange, none.PollFetches(s.ctx).Err())
 		none.Close()
 
 		earliest := s.newClient(place, kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
@@ -301,16 +301,21 @@ func (s *suite) resetsOffsets() {
 	}
 	latest := s.newClient(from(topic, 0, kgo.NewOffset().At(1_000_000)), kgo.ConsumeResetOffset(kgo.NewOffset().AtEnd()))
 	defer latest.Close()
+	s.readsOnlyNew(latest, topic, 20)
+}
+
+// readsOnlyNew proves that a client starts at the end of partition 0, which has so many messages.
+func (s *suite) readsOnlyNew(client *kgo.Client, topic string, end int) {
+	first := end
 	// Each round adds a record; the first that is read must be one of those, in their order.
-	added := 0
-	s.until("a record after the reset to the end", func() bool {
-		s.mustProduce(messages(topic, 0, 20+added, 21+added))
-		added++
+	s.until("a new record", func() bool {
+		s.mustProduce(messages(topic, 0, end, end+1))
+		end++
 		brief, cancel := context.WithTimeout(s.ctx, 100*time.Millisecond)
 		defer cancel()
-		records := latest.PollFetches(brief).Records()
+		records := client.PollFetches(brief).Records()
 		for _, record := range records {
-			check(record.Offset >= 20, "offset %d is read after a reset to the end", record.Offset)
+			Check(record.Offset >= int64(first), "offset %d is read by a client that starts at the end", record.Offset)
 			comesBack(messages(topic, 0, int(record.Offset), int(record.Offset)+1), []*kgo.Record{record})
 		}
 		return len(records) > 0
@@ -324,7 +329,7 @@ func (s *suite) polledAfterAReset(client *kgo.Client, count int) []*kgo.Record {
 		fetches := client.PollFetches(s.ctx)
 		for _, failed := range fetches.Errors() {
 			var lost *kgo.ErrDataLoss
-			check(errors.As(failed.Err, &lost), "%v after %d of %d records", failed.Err, len(records), count)
+			Check(errors.As(failed.Err, &lost), "%v after %d of %d records", failed.Err, len(records), count)
 		}
 		records = append(records, fetches.Records()...)
 	}
@@ -332,14 +337,14 @@ func (s *suite) polledAfterAReset(client *kgo.Client, count int) []*kgo.Record {
 }
 
 func (s *suite) missesAnUnknownTopic() {
-	topic := s.prefix + "unknown"
+	topic := s.Prefix + "unknown"
 	err := s.produce(messages(topic, 0, 0, 1), kgo.UnknownTopicRetries(1))
-	fails("produce", kerr.UnknownTopicOrPartition, err)
-	fails("describe", kerr.UnknownTopicOrPartition, s.describe(topic).Err)
+	Fails("produce", kerr.UnknownTopicOrPartition, err)
+	Fails("describe", kerr.UnknownTopicOrPartition, s.describe(topic).Err)
 	client := s.newClient(from(topic, 0, kgo.NewOffset().AtStart()), kgo.KeepRetryableFetchErrors())
 	defer client.Close()
-	fails("fetch", kerr.UnknownTopicOrPartition, client.PollFetches(s.ctx).Err())
-	check(!must(s.admin.ListTopics(s.ctx)).Has(topic), "it has been created")
+	Fails("fetch", kerr.UnknownTopicOrPartition, client.PollFetches(s.ctx).Err())
+	Check(!Must(s.admin.ListTopics(s.ctx)).Has(topic), "it has been created")
 }
 
 func (s *suite) deletesRecords() {
@@ -348,20 +353,20 @@ func (s *suite) deletesRecords() {
 	remove := func(before int64) kadm.DeleteRecordsResponse {
 		var offsets kadm.Offsets
 		offsets.AddOffset(topic, 0, before, -1)
-		deleted, ok := must(s.admin.DeleteRecords(s.ctx, offsets)).Lookup(topic, 0)
-		check(ok, "no answer for the partition")
+		deleted, ok := Must(s.admin.DeleteRecords(s.ctx, offsets)).Lookup(topic, 0)
+		Check(ok, "no answer for the partition")
 		return deleted
 	}
 	for _, step := range []struct{ before, start int64 }{{0, 0}, {42, 42}, {42, 42}, {7, 42}, {60, 60}} {
 		deleted := remove(step.before)
-		check(deleted.Err == nil, "before %d: %v", step.before, deleted.Err)
-		equal("low watermark", step.start, deleted.LowWatermark)
-		listed, _ := must(s.admin.ListStartOffsets(s.ctx, topic)).Lookup(topic, 0)
-		equal("start", step.start, listed.Offset)
+		Check(deleted.Err == nil, "before %d: %v", step.before, deleted.Err)
+		Equal("low watermark", step.start, deleted.LowWatermark)
+		listed, _ := Must(s.admin.ListStartOffsets(s.ctx, topic)).Lookup(topic, 0)
+		Equal("start", step.start, listed.Offset)
 		comesBack(messages(topic, 0, int(step.start), 100), s.read(topic, 0, step.start, 100-int(step.start)))
 	}
-	fails("beyond the end", kerr.OffsetOutOfRange, remove(101).Err)
-	equal("low watermark of all", 100, remove(-1).LowWatermark)
+	Fails("beyond the end", kerr.OffsetOutOfRange, remove(101).Err)
+	Equal("low watermark of all", 100, remove(-1).LowWatermark)
 	s.mustProduce(messages(topic, 0, 100, 101))
 	comesBack(messages(topic, 0, 100, 101), s.read(topic, 0, 100, 1))
 }
@@ -370,31 +375,31 @@ func (s *suite) createsPartitions() {
 	topic := s.create("partitions", 1, nil)
 	s.mustProduce(messages(topic, 0, 0, 10))
 	update := func(count int, topic string) error {
-		return must(must(s.admin.UpdatePartitions(s.ctx, count, topic)).On(topic, nil)).Err
+		return Must(Must(s.admin.UpdatePartitions(s.ctx, count, topic)).On(topic, nil)).Err
 	}
 	err := update(4, topic)
-	check(err == nil, "to 4: %v", err)
+	Check(err == nil, "to 4: %v", err)
 	s.until("4 partitions", func() bool { return len(s.describe(topic).Partitions) == 4 })
 	s.mustProduce(messages(topic, 3, 0, 10))
 	comesBack(messages(topic, 3, 0, 10), s.read(topic, 3, 0, 10))
 	comesBack(messages(topic, 0, 0, 10), s.read(topic, 0, 0, 10))
-	fails("to 4 again", kerr.InvalidPartitions, update(4, topic))
-	fails("to 2", kerr.InvalidPartitions, update(2, topic))
-	equal("partitions", 4, len(s.describe(topic).Partitions))
+	Fails("to 4 again", kerr.InvalidPartitions, update(4, topic))
+	Fails("to 2", kerr.InvalidPartitions, update(2, topic))
+	Equal("partitions", 4, len(s.describe(topic).Partitions))
 }
 
 func (s *suite) altersConfigs() {
 	topic := s.create("configs", 1, map[string]string{"max.message.bytes": "54321"})
 	size := s.config(topic, "max.message.bytes")
-	equal("value", "54321", size.MaybeValue())
-	equal("source", kmsg.ConfigSourceDynamicTopicConfig, size.Source)
-	equal("synonyms", 2, len(size.Synonyms))
-	equal("default's name", "message.max.bytes", size.Synonyms[1].Key)
-	equal("default's source", kmsg.ConfigSourceDefaultConfig, size.Synonyms[1].Source)
+	Equal("value", "54321", size.MaybeValue())
+	Equal("source", kmsg.ConfigSourceDynamicTopicConfig, size.Source)
+	Equal("synonyms", 2, len(size.Synonyms))
+	Equal("default's name", "message.max.bytes", size.Synonyms[1].Key)
+	Equal("default's source", kmsg.ConfigSourceDefaultConfig, size.Synonyms[1].Source)
 
 	alter := func(op kadm.IncrementalOp, name, value string) error {
 		config := kadm.AlterConfig{Op: op, Name: name, Value: &value}
-		return must(must(s.admin.AlterTopicConfigs(s.ctx, []kadm.AlterConfig{config}, topic)).On(topic, nil)).Err
+		return Must(Must(s.admin.AlterTopicConfigs(s.ctx, []kadm.AlterConfig{config}, topic)).On(topic, nil)).Err
 	}
 	for _, step := range []struct {
 		op                kadm.IncrementalOp
@@ -406,31 +411,31 @@ func (s *suite) altersConfigs() {
 		{kadm.DeleteConfig, "max.message.bytes", "", "1048588"},
 	} {
 		err := alter(step.op, step.name, step.value)
-		check(err == nil, "%s: %v", step.name, err)
+		Check(err == nil, "%s: %v", step.name, err)
 		s.until(step.name+"="+step.want, func() bool {
 			config := s.config(topic, step.name)
 			return config.MaybeValue() == step.want
 		})
 	}
-	fails("a bad value", kerr.InvalidConfig, alter(kadm.SetConfig, "retention.ms", "soon"))
-	fails("an unknown name", kerr.InvalidConfig, alter(kadm.SetConfig, "no.such.config", "1"))
+	Fails("a bad value", kerr.InvalidConfig, alter(kadm.SetConfig, "retention.ms", "soon"))
+	Fails("an unknown name", kerr.InvalidConfig, alter(kadm.SetConfig, "no.such.config", "1"))
 	retention := s.config(topic, "retention.ms")
-	equal("retention.ms after a refusal", "3600000", retention.MaybeValue())
+	Equal("retention.ms after a refusal", "3600000", retention.MaybeValue())
 
 	// The older request replaces everything: what it does not name falls back to the default.
 	segment := "2097152"
 	state := []kadm.AlterConfig{{Name: "segment.bytes", Value: &segment}}
-	must(s.admin.AlterTopicConfigsState(s.ctx, state, topic))
+	Must(s.admin.AlterTopicConfigsState(s.ctx, state, topic))
 	s.until("the replaced configs", func() bool {
 		config := s.config(topic, "segment.bytes")
 		return config.MaybeValue() == segment
 	})
-	equal("source of retention.ms", kmsg.ConfigSourceDefaultConfig, s.config(topic, "retention.ms").Source)
+	Equal("source of retention.ms", kmsg.ConfigSourceDefaultConfig, s.config(topic, "retention.ms").Source)
 
-	broker := must(s.admin.BrokerMetadata(s.ctx)).Controller
-	configs := must(s.admin.DescribeBrokerConfigs(s.ctx, broker))
-	equal("brokers described", 1, len(configs))
-	check(slices.ContainsFunc(configs[0].Configs, func(config kadm.Config) bool {
+	broker := Must(s.admin.BrokerMetadata(s.ctx)).Controller
+	configs := Must(s.admin.DescribeBrokerConfigs(s.ctx, broker))
+	Equal("brokers described", 1, len(configs))
+	Check(slices.ContainsFunc(configs[0].Configs, func(config kadm.Config) bool {
 		return config.Key == "auto.create.topics.enable" && config.MaybeValue() == "false"
 	}), "auto.create.topics.enable=false is not in the broker's configs")
 }
@@ -463,18 +468,18 @@ func (s *suite) survivesAKill() {
 			case room <- struct{}{}:
 				send()
 			case <-s.ctx.Done():
-				failf("no room for record %d: the others are not acknowledged", sent)
+				Failf("no room for record %d: the others are not acknowledged", sent)
 			}
 		}
 	}
 	sendMore(2000)
 	comesBack(messages(topic, 0, 0, 500), s.poll(consumer, 500))
 	restarted := make(chan error, 1)
-	go func() { restarted <- s.restartBroker() }()
+	go func() { restarted <- Restart(s.ctx) }()
 	for down := true; down; {
 		select {
 		case err := <-restarted:
-			check(err == nil, "restart: %v", err)
+			Check(err == nil, "restart: %v", err)
 			down = false
 		case room <- struct{}{}:
 			send()
@@ -482,19 +487,13 @@ func (s *suite) survivesAKill() {
 	}
 	sendMore(2000)
 	err := outcome.Err()
-	check(err == nil, "produce: %v", err)
+	Check(err == nil, "produce: %v", err)
 
 	even := messages(topic, 0, 0, (sent+1)/2)
 	comesBack(even[500:], s.poll(consumer, len(even)-500))
 	comesBack(even, s.read(topic, 0, 0, len(even)))
 	comesBack(messages(topic, 1, 0, sent/2), s.read(topic, 1, 0, sent/2))
-	equal("topic id", id, s.describe(topic).ID)
+	Equal("topic id", id, s.describe(topic).ID)
 	retention := s.config(topic, "retention.ms")
-	equal("retention.ms", "86400000", retention.MaybeValue())
-}
-
-func (s *suite) restartBroker() error {
-	restart := exec.CommandContext(s.ctx, s.broker, "restart")
-	restart.Stdout, restart.Stderr = os.Stderr, os.Stderr
-	return restart.Run()
+	Equal("retention.ms", "86400000", retention.MaybeValue())
 }

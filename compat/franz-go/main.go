@@ -1,123 +1,70 @@
-// The suite of franz-go (kgo, kadm, kmsg) against the broker at BOOTSTRAP, without consumer groups.
+// The suite of franz-go (kgo, kadm, kmsg) against the broker at BOOTSTRAP.
 //
 // This file holds what every test is made of; client.go the tests that use the clients as an application does,
-// raw.go those that send single requests.
+// group.go those of consumer groups, raw.go and rawgroup.go those that send single requests.
 package main
 
 import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	. "ottla/compat/suite"
 )
 
-// deadline bounds each test: whatever waits, waits on the suite's context.
-const deadline = 60 * time.Second
-
-// start is where the timestamps of a test begin: a whole second, far enough back that no broker finds a record in the
-// future, and well within 24 hours, after which Kafka forgets a producer by the times of its records.
-var start = time.Now().Truncate(time.Second).Add(-time.Hour)
-
 type suite struct {
-	ctx       context.Context // of the test that runs
-	bootstrap string
-	broker    string // command that takes `restart` (SIGKILL, then a start on the same port and data); "" if not ours
-	prefix    string // of the names of this run's topics
-	client    *kgo.Client
-	admin     *kadm.Client
-	failed    int
+	*Suite
+	ctx    context.Context // of the test that runs
+	client *kgo.Client
+	admin  *kadm.Client
 }
 
 func main() {
-	s := &suite{
-		bootstrap: os.Getenv("BOOTSTRAP"),
-		broker:    os.Getenv("BROKER"),
-		prefix:    "franz-go-" + strconv.FormatInt(time.Now().UnixNano(), 36) + "-",
-	}
-	if s.bootstrap == "" {
-		fmt.Fprintln(os.Stderr, "BOOTSTRAP is not set")
-		os.Exit(2)
-	}
+	RunChild(&suite{ctx: context.Background()})
+	s := &suite{Suite: New("franz-go")}
 	s.client = s.newClient()
 	s.admin = kadm.NewClient(s.client)
 	s.clientTests()
 	s.rawTests()
-	if s.broker != "" {
+	s.groupTests()
+	if Broker != "" {
 		s.test("after SIGKILL all that was acknowledged is there once and in order, and clients go on", s.survivesAKill)
+		s.groupCrashTests()
 	}
 	s.client.Close()
-	if s.failed > 0 {
-		os.Exit(1)
-	}
+	s.End()
 }
 
-// failure is the reason of a failed test; failf ends the test with it.
-type failure string
-
-func failf(format string, arguments ...any) {
-	panic(failure(fmt.Sprintf(format, arguments...)))
-}
-
+// test runs one that nothing else runs beside.
 func (s *suite) test(sentence string, test func()) {
-	ctx, cancel := context.WithTimeout(context.Background(), deadline)
-	defer cancel()
-	s.ctx = ctx
-	defer func() {
-		switch why := recover().(type) {
-		case nil:
-			fmt.Println("PASS franz-go", sentence)
-		case failure:
-			s.failed++
-			fmt.Printf("FAIL franz-go %s: %s\n", sentence, strings.ReplaceAll(string(why), "\n", " "))
-		default:
-			panic(why)
-		}
-	}()
-	test()
+	s.Test(sentence, func(ctx context.Context) {
+		s.ctx = ctx
+		test()
+	})
 }
 
-func must[T any](value T, err error) T {
-	if err != nil {
-		failf("%v", err)
-	}
-	return value
+// beside makes a test that others may run beside: it has a suite of its own.
+func (s *suite) beside(sentence string, test func(*suite)) Test {
+	return Test{Sentence: sentence, Run: func(ctx context.Context) {
+		own := *s
+		own.ctx = ctx
+		test(&own)
+	}}
 }
 
-func check(condition bool, format string, arguments ...any) {
-	if !condition {
-		failf(format, arguments...)
-	}
-}
-
-func equal[T comparable](what string, want, got T) {
-	check(want == got, "%s: %v instead of %v", what, got, want)
-}
-
-func fails(what string, want, got error) {
-	check(errors.Is(got, want), "%s: %v instead of %v", what, got, want)
-}
-
-// until asks again until it is so: what an admin call changes may take a moment to be seen.
-func (s *suite) until(what string, condition func() bool) {
-	for !condition() {
-		check(s.ctx.Err() == nil, "%s is not seen in time", what)
-	}
-}
+func (s *suite) until(what string, condition func() bool) { Until(s.ctx, what, condition) }
 
 // newClient makes a client that produces to the partition a record names.
 func (s *suite) newClient(options ...kgo.Opt) *kgo.Client {
-	return must(kgo.NewClient(append([]kgo.Opt{
-		kgo.SeedBrokers(s.bootstrap),
+	return Must(kgo.NewClient(append([]kgo.Opt{
+		kgo.SeedBrokers(Bootstrap),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.MetadataMinAge(50 * time.Millisecond),
 	}, options...)...))
@@ -125,27 +72,27 @@ func (s *suite) newClient(options ...kgo.Opt) *kgo.Client {
 
 // create makes a topic and waits until the broker shows it; the answer is its full name.
 func (s *suite) create(name string, partitions int32, configs map[string]string) string {
-	topic := s.prefix + name
+	topic := s.Prefix + name
 	values := map[string]*string{}
 	for key, value := range configs {
 		values[key] = &value
 	}
-	must(s.admin.CreateTopic(s.ctx, partitions, 1, values, topic))
+	Must(s.admin.CreateTopic(s.ctx, partitions, 1, values, topic))
 	s.until("creation of "+topic, func() bool {
-		return s.describe(topic).Err == nil && must(s.admin.ListEndOffsets(s.ctx, topic)).Error() == nil
+		return s.describe(topic).Err == nil && Must(s.admin.ListEndOffsets(s.ctx, topic)).Error() == nil
 	})
 	return topic
 }
 
 func (s *suite) describe(topic string) kadm.TopicDetail {
-	return must(s.admin.ListTopics(s.ctx, topic))[topic]
+	return Must(s.admin.ListTopics(s.ctx, topic))[topic]
 }
 
 func (s *suite) config(topic, name string) kadm.Config {
-	configs := must(must(s.admin.DescribeTopicConfigs(s.ctx, topic)).On(topic, nil))
-	check(configs.Err == nil, "configs of %s: %v", topic, configs.Err)
+	configs := Must(Must(s.admin.DescribeTopicConfigs(s.ctx, topic)).On(topic, nil))
+	Check(configs.Err == nil, "configs of %s: %v", topic, configs.Err)
 	at := slices.IndexFunc(configs.Configs, func(config kadm.Config) bool { return config.Key == name })
-	check(at >= 0, "%s has no config %s", topic, name)
+	Check(at >= 0, "%s has no config %s", topic, name)
 	return configs.Configs[at]
 }
 
@@ -154,7 +101,7 @@ func message(topic string, partition int32, n int) *kgo.Record {
 	record := &kgo.Record{
 		Topic:     topic,
 		Partition: partition,
-		Timestamp: start.Add(time.Duration(n) * 10 * time.Millisecond),
+		Timestamp: Start.Add(time.Duration(n) * 10 * time.Millisecond),
 	}
 	if n%5 != 3 {
 		record.Key = fmt.Appendf(nil, "key-%d-%d", partition, n)
@@ -215,7 +162,7 @@ func (r readyRecords) OnProduceRecordPartitioned(*kgo.Record, int32) { r <- stru
 
 func (s *suite) mustProduce(records []*kgo.Record, options ...kgo.Opt) {
 	if err := s.produce(records, options...); err != nil {
-		failf("produce: %v", err)
+		Failf("produce: %v", err)
 	}
 }
 
@@ -228,10 +175,10 @@ func (s *suite) read(topic string, partition int32, offset int64, count int, opt
 	client := s.newClient(append(options, from(topic, partition, kgo.NewOffset().At(offset)))...)
 	defer client.Close()
 	records := s.poll(client, count)
-	end, _ := must(s.admin.ListEndOffsets(s.ctx, topic)).Lookup(topic, partition)
-	equal("end of the partition", offset+int64(count), end.Offset)
+	end, _ := Must(s.admin.ListEndOffsets(s.ctx, topic)).Lookup(topic, partition)
+	Equal("end of the partition", offset+int64(count), end.Offset)
 	for n, record := range records {
-		equal("offset", offset+int64(n), record.Offset)
+		Equal("offset", offset+int64(n), record.Offset)
 	}
 	return records
 }
@@ -242,7 +189,7 @@ func (s *suite) poll(client *kgo.Client, count int) []*kgo.Record {
 	for len(records) < count {
 		fetches := client.PollRecords(s.ctx, count-len(records))
 		if err := fetches.Err(); err != nil {
-			failf("%v after %d of %d records", err, len(records), count)
+			Failf("%v after %d of %d records", err, len(records), count)
 		}
 		records = append(records, fetches.Records()...)
 	}
@@ -251,18 +198,18 @@ func (s *suite) poll(client *kgo.Client, count int) []*kgo.Record {
 
 // comesBack compares what was sent to one partition with what was read from it.
 func comesBack(sent, received []*kgo.Record) {
-	equal("records", len(sent), len(received))
+	Equal("records", len(sent), len(received))
 	for n, want := range sent {
 		got := received[n]
 		at := fmt.Sprintf(" of record %d at offset %d of %s-%d", n, got.Offset, got.Topic, got.Partition)
-		equal("topic"+at, want.Topic, got.Topic)
-		equal("partition"+at, want.Partition, got.Partition)
-		check(same(want.Key, got.Key), "key%s: %q instead of %q", at, got.Key, want.Key)
-		check(same(want.Value, got.Value), "value%s: %q instead of %q", at, got.Value, want.Value)
-		check(slices.EqualFunc(want.Headers, got.Headers, func(a, b kgo.RecordHeader) bool {
+		Equal("topic"+at, want.Topic, got.Topic)
+		Equal("partition"+at, want.Partition, got.Partition)
+		Check(same(want.Key, got.Key), "key%s: %q instead of %q", at, got.Key, want.Key)
+		Check(same(want.Value, got.Value), "value%s: %q instead of %q", at, got.Value, want.Value)
+		Check(slices.EqualFunc(want.Headers, got.Headers, func(a, b kgo.RecordHeader) bool {
 			return a.Key == b.Key && same(a.Value, b.Value)
 		}), "headers%s: %q instead of %q", at, got.Headers, want.Headers)
-		equal("time"+at, want.Timestamp.UnixMilli(), got.Timestamp.UnixMilli())
+		Equal("time"+at, want.Timestamp.UnixMilli(), got.Timestamp.UnixMilli())
 	}
 }
 
@@ -293,9 +240,9 @@ func (l *batchLog) OnFetchBatchRead(_ kgo.BrokerMetadata, _ string, _ int32, bat
 func (l *batchLog) holds(records int, codec uint8) {
 	l.mutex.Lock()
 	defer l.mutex.Unlock()
-	check(len(l.batches) > 0, "no batch was read")
+	Check(len(l.batches) > 0, "no batch was read")
 	for _, batch := range l.batches {
-		equal("records in the batch", records, batch.NumRecords)
-		equal("codec of the batch", codec, batch.CompressionType)
+		Equal("records in the batch", records, batch.NumRecords)
+		Equal("codec of the batch", codec, batch.CompressionType)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 	"github.com/twmb/franz-go/pkg/kversion"
+
+	. "ottla/compat/suite"
 )
 
 // served are the versions that Kafka 4.4.0 serves of the requests that clients of all ages pin.
@@ -20,6 +22,17 @@ var served = map[kmsg.Key]struct{ min, max int16 }{
 	kmsg.Fetch:       {4, 18},
 	kmsg.ListOffsets: {1, 11},
 	kmsg.Metadata:    {0, 13},
+
+	kmsg.FindCoordinator: {0, 6},
+	kmsg.JoinGroup:       {0, 9},
+	kmsg.SyncGroup:       {0, 5},
+	kmsg.Heartbeat:       {0, 4},
+	kmsg.LeaveGroup:      {0, 5},
+	kmsg.OffsetCommit:    {2, 10},
+	kmsg.OffsetFetch:     {1, 10},
+	kmsg.DescribeGroups:  {0, 6},
+	kmsg.ListGroups:      {0, 5},
+	kmsg.DeleteGroups:    {0, 3},
 }
 
 func (s *suite) rawTests() {
@@ -55,15 +68,15 @@ func (s *suite) eachVersion(key kmsg.Key, call func(version int16, client *kgo.C
 }
 
 func (s *suite) namesVersions() {
-	response := must(kmsg.NewPtrApiVersionsRequest().RequestWith(s.ctx, s.client))
-	check(kerr.ErrorForCode(response.ErrorCode) == nil, "error %d", response.ErrorCode)
+	response := Must(kmsg.NewPtrApiVersionsRequest().RequestWith(s.ctx, s.client))
+	Check(kerr.ErrorForCode(response.ErrorCode) == nil, "error %d", response.ErrorCode)
 	for key, want := range served {
 		at := slices.IndexFunc(response.ApiKeys, func(named kmsg.ApiVersionsResponseApiKey) bool {
 			return named.ApiKey == key.Int16()
 		})
-		check(at >= 0, "%s is not served", key.Name())
+		Check(at >= 0, "%s is not served", key.Name())
 		named := response.ApiKeys[at]
-		check(named.MinVersion <= want.min && want.max <= named.MaxVersion, "%s is served from %d to %d",
+		Check(named.MinVersion <= want.min && want.max <= named.MaxVersion, "%s is served from %d to %d",
 			key.Name(), named.MinVersion, named.MaxVersion)
 	}
 }
@@ -73,8 +86,8 @@ func (s *suite) producesWithEachVersion() {
 	total := 0
 	s.eachVersion(kmsg.Produce, func(version int16, client *kgo.Client) {
 		results := client.ProduceSync(s.ctx, messages(topic, 0, total, total+10)...)
-		check(results.FirstErr() == nil, "v%d: %v", version, results.FirstErr())
-		equal("acknowledged offset", int64(total), results[0].Record.Offset)
+		Check(results.FirstErr() == nil, "v%d: %v", version, results.FirstErr())
+		Equal("acknowledged offset", int64(total), results[0].Record.Offset)
 		total += 10
 	})
 	comesBack(messages(topic, 0, 0, total), s.read(topic, 0, 0, total))
@@ -92,7 +105,7 @@ func (s *suite) fetchesWithEachVersion() {
 func (s *suite) listsOffsetsWithEachVersion() {
 	topic := s.create("list-versions", 1, nil)
 	s.mustProduce(messages(topic, 0, 0, 100), kgo.ProducerBatchMaxBytes(1000))
-	ms := start.UnixMilli()
+	ms := Start.UnixMilli()
 	s.eachVersion(kmsg.ListOffsets, func(version int16, client *kgo.Client) {
 		for _, list := range []struct {
 			since                int16
@@ -111,12 +124,12 @@ func (s *suite) listsOffsetsWithEachVersion() {
 			request.Topics = []kmsg.ListOffsetsRequestTopic{{
 				Topic: topic, Partitions: []kmsg.ListOffsetsRequestTopicPartition{partition},
 			}}
-			response := must(request.RequestWith(s.ctx, client))
-			equal("version", version, response.Version)
+			response := Must(request.RequestWith(s.ctx, client))
+			Equal("version", version, response.Version)
 			found := response.Topics[0].Partitions[0]
-			equal("error", 0, found.ErrorCode)
-			equal("offset", list.wantOffset, found.Offset)
-			equal("time", list.wantTime, found.Timestamp)
+			Equal("error", 0, found.ErrorCode)
+			Equal("offset", list.wantOffset, found.Offset)
+			Equal("time", list.wantTime, found.Timestamp)
 		}
 	})
 }
@@ -127,17 +140,17 @@ func (s *suite) describesWithEachVersion() {
 	s.eachVersion(kmsg.Metadata, func(version int16, client *kgo.Client) {
 		request := kmsg.NewPtrMetadataRequest()
 		request.Topics = []kmsg.MetadataRequestTopic{{Topic: &topic}}
-		response := must(request.RequestWith(s.ctx, client))
-		equal("version", version, response.Version)
-		equal("brokers", 1, len(response.Brokers))
-		equal("topics", 1, len(response.Topics))
+		response := Must(request.RequestWith(s.ctx, client))
+		Equal("version", version, response.Version)
+		Equal("brokers", 1, len(response.Brokers))
+		Equal("topics", 1, len(response.Topics))
 		found := response.Topics[0]
-		equal("error", 0, found.ErrorCode)
-		equal("topic", topic, *found.Topic)
-		check(version < 10 || found.TopicID == id, "topic id %v instead of %v", found.TopicID, id)
-		equal("partitions", 2, len(found.Partitions))
+		Equal("error", 0, found.ErrorCode)
+		Equal("topic", topic, *found.Topic)
+		Check(version < 10 || found.TopicID == id, "topic id %v instead of %v", found.TopicID, id)
+		Equal("partitions", 2, len(found.Partitions))
 		for _, partition := range found.Partitions {
-			equal("leader", response.Brokers[0].NodeID, partition.Leader)
+			Equal("leader", response.Brokers[0].NodeID, partition.Leader)
 		}
 	})
 }
@@ -162,20 +175,20 @@ func (s *suite) fetch(
 	if len(forgotten) > 0 {
 		request.ForgottenTopics = []kmsg.FetchRequestForgottenTopic{{TopicID: id, Partitions: forgotten}}
 	}
-	return must(request.RequestWith(s.ctx, s.client))
+	return Must(request.RequestWith(s.ctx, s.client))
 }
 
 // answers checks a fetch: no error, and these high watermarks of just these partitions.
 func answers(what string, response *kmsg.FetchResponse, want map[int32]int64) {
-	equal(what+": error", 0, response.ErrorCode)
+	Equal(what+": error", 0, response.ErrorCode)
 	got := map[int32]int64{}
 	for _, topic := range response.Topics {
 		for _, partition := range topic.Partitions {
-			equal(what+": error of a partition", 0, partition.ErrorCode)
+			Equal(what+": error of a partition", 0, partition.ErrorCode)
 			got[partition.Partition] = partition.HighWatermark
 		}
 	}
-	check(maps.Equal(want, got), "%s: high watermarks %v instead of %v", what, got, want)
+	Check(maps.Equal(want, got), "%s: high watermarks %v instead of %v", what, got, want)
 }
 
 func (s *suite) keepsAFetchSession() {
@@ -186,7 +199,7 @@ func (s *suite) keepsAFetchSession() {
 	first := s.fetch(id, 0, 0, map[int32]int64{0: 0, 1: 0})
 	answers("full fetch", first, map[int32]int64{0: 1, 1: 0})
 	session := first.SessionID
-	check(session != 0, "no session was made")
+	Check(session != 0, "no session was made")
 	answers("nothing new", s.fetch(id, session, 1, map[int32]int64{0: 1}), map[int32]int64{})
 	s.mustProduce(messages(topic, 1, 0, 2))
 	answers("one partition has more", s.fetch(id, session, 2, nil), map[int32]int64{1: 2})
@@ -196,8 +209,8 @@ func (s *suite) keepsAFetchSession() {
 	answers("one forgotten", s.fetch(id, session, 4, map[int32]int64{2: 3}, 0), map[int32]int64{1: 3})
 	last := s.fetch(id, session, -1, map[int32]int64{0: 0})
 	answers("the end of the session", last, map[int32]int64{0: 2})
-	equal("session after its end", 0, last.SessionID)
-	fails("a session that has ended", kerr.FetchSessionIDNotFound,
+	Equal("session after its end", 0, last.SessionID)
+	Fails("a session that has ended", kerr.FetchSessionIDNotFound,
 		kerr.ErrorForCode(s.fetch(id, session, 5, nil).ErrorCode))
 }
 
@@ -205,9 +218,9 @@ func (s *suite) refusesABadFetchSession() {
 	id := s.describe(s.create("bad-session", 1, nil)).ID
 	session := s.fetch(id, 0, 0, map[int32]int64{0: 0}).SessionID
 	tooHigh := s.fetch(id, session, 7, nil)
-	fails("an epoch too high", kerr.InvalidFetchSessionEpoch, kerr.ErrorForCode(tooHigh.ErrorCode))
+	Fails("an epoch too high", kerr.InvalidFetchSessionEpoch, kerr.ErrorForCode(tooHigh.ErrorCode))
 	unknown := s.fetch(id, session^0x5555, 1, nil)
-	fails("an unknown session", kerr.FetchSessionIDNotFound, kerr.ErrorForCode(unknown.ErrorCode))
+	Fails("an unknown session", kerr.FetchSessionIDNotFound, kerr.ErrorForCode(unknown.ErrorCode))
 	answers("the right epoch after that", s.fetch(id, session, 1, nil), map[int32]int64{})
 }
 
@@ -223,7 +236,7 @@ func batchOf(producer int64, epoch int16, sequence int32, values ...string) []by
 	}
 	batch.Magic = 2
 	batch.LastOffsetDelta, batch.NumRecords = int32(len(values)-1), int32(len(values))
-	batch.FirstTimestamp, batch.MaxTimestamp = start.UnixMilli(), start.UnixMilli()
+	batch.FirstTimestamp, batch.MaxTimestamp = Start.UnixMilli(), Start.UnixMilli()
 	batch.ProducerID, batch.ProducerEpoch, batch.FirstSequence = producer, epoch, sequence
 	// The length leaves out base offset and itself, the checksum all up to its own end.
 	batch.Length = int32(len(batch.AppendTo(nil)) - 12)
@@ -240,14 +253,14 @@ func (s *suite) store(id kadm.TopicID, records []byte) (int64, error) {
 	request.Topics = []kmsg.ProduceRequestTopic{{
 		TopicID: id, Partitions: []kmsg.ProduceRequestTopicPartition{partition},
 	}}
-	answer := must(request.RequestWith(s.ctx, s.client)).Topics[0].Partitions[0]
+	answer := Must(request.RequestWith(s.ctx, s.client)).Topics[0].Partitions[0]
 	return answer.BaseOffset, kerr.ErrorForCode(answer.ErrorCode)
 }
 
 func (s *suite) producerID() int64 {
-	response := must(kmsg.NewPtrInitProducerIDRequest().RequestWith(s.ctx, s.client))
-	equal("error of InitProducerId", 0, response.ErrorCode)
-	equal("epoch of a new producer", 0, response.ProducerEpoch)
+	response := Must(kmsg.NewPtrInitProducerIDRequest().RequestWith(s.ctx, s.client))
+	Equal("error of InitProducerId", 0, response.ErrorCode)
+	Equal("epoch of a new producer", 0, response.ProducerEpoch)
 	return response.ProducerID
 }
 
@@ -255,31 +268,31 @@ func (s *suite) storesADuplicateOnce() {
 	topic := s.create("duplicates", 1, nil)
 	id := s.describe(topic).ID
 	producer := s.producerID()
-	check(producer != s.producerID(), "a producer id was given twice")
+	Check(producer != s.producerID(), "a producer id was given twice")
 	batches := [][]byte{
 		batchOf(producer, 0, 0, "a", "b"), batchOf(producer, 0, 2, "c"), batchOf(producer, 0, 3, "d", "e", "f"),
 	}
 	offsets := []int64{0, 2, 3}
 	for _, n := range []int{0, 0, 1, 1, 0, 2, 1, 2, 0} {
-		equal("base offset", offsets[n], must(s.store(id, batches[n])))
+		Equal("base offset", offsets[n], Must(s.store(id, batches[n])))
 	}
 	values := ""
 	for _, record := range s.read(topic, 0, 0, 6) {
 		values += string(record.Value)
-		equal("producer id", producer, record.ProducerID)
+		Equal("producer id", producer, record.ProducerID)
 	}
-	equal("values", "abcdef", values)
+	Equal("values", "abcdef", values)
 }
 
 func (s *suite) refusesBadBatches() {
 	topic := s.create("bad-batches", 1, nil)
 	id := s.describe(topic).ID
 	producer := s.producerID()
-	must(s.store(id, batchOf(producer, 0, 0, "a")))
+	Must(s.store(id, batchOf(producer, 0, 0, "a")))
 	damaged := batchOf(producer, 0, 1, "b")
 	damaged[len(damaged)-2] ^= 1
 	cut := batchOf(producer, 0, 1, "b")
-	must(s.store(id, batchOf(producer, 1, 0, "b")))
+	Must(s.store(id, batchOf(producer, 1, 0, "b")))
 	for _, bad := range []struct {
 		what    string
 		records []byte
@@ -294,11 +307,11 @@ func (s *suite) refusesBadBatches() {
 		{"no batch", []byte{}, kerr.InvalidRecord},
 	} {
 		_, err := s.store(id, bad.records)
-		fails(bad.what, bad.want, err)
+		Fails(bad.what, bad.want, err)
 	}
-	equal("base offset after the refusals", 2, must(s.store(id, batchOf(producer, 1, 1, "c"))))
+	Equal("base offset after the refusals", 2, Must(s.store(id, batchOf(producer, 1, 1, "c"))))
 	records := s.read(topic, 0, 0, 3)
-	equal("values", "abc", string(records[0].Value)+string(records[1].Value)+string(records[2].Value))
+	Equal("values", "abc", string(records[0].Value)+string(records[1].Value)+string(records[2].Value))
 }
 
 func (s *suite) readsPages() {
@@ -308,24 +321,24 @@ func (s *suite) readsPages() {
 	request.Topics = []kmsg.DescribeTopicPartitionsRequestTopic{{Topic: topic}}
 	request.ResponsePartitionLimit = 2
 	for _, page := range [][]int32{{0, 1}, {2, 3}, {4}} {
-		response := must(request.RequestWith(s.ctx, s.client))
-		equal("topics", 1, len(response.Topics))
+		response := Must(request.RequestWith(s.ctx, s.client))
+		Equal("topics", 1, len(response.Topics))
 		found := response.Topics[0]
-		equal("error", 0, found.ErrorCode)
-		check(found.Topic != nil && *found.Topic == topic && found.TopicID == id, "another topic: %v", found)
+		Equal("error", 0, found.ErrorCode)
+		Check(found.Topic != nil && *found.Topic == topic && found.TopicID == id, "another topic: %v", found)
 		var partitions []int32
 		for _, partition := range found.Partitions {
-			equal("error of a partition", 0, partition.ErrorCode)
+			Equal("error of a partition", 0, partition.ErrorCode)
 			partitions = append(partitions, partition.Partition)
 		}
-		check(slices.Equal(page, partitions), "partitions %v instead of %v", partitions, page)
+		Check(slices.Equal(page, partitions), "partitions %v instead of %v", partitions, page)
 		if page[0] == 4 {
-			check(response.NextCursor == nil, "there is a page after the last")
+			Check(response.NextCursor == nil, "there is a page after the last")
 			return
 		}
-		check(response.NextCursor != nil, "there is no page after %v", page)
-		equal("topic of the next page", topic, response.NextCursor.Topic)
-		equal("first partition of the next page", page[1]+1, response.NextCursor.Partition)
+		Check(response.NextCursor != nil, "there is no page after %v", page)
+		Equal("topic of the next page", topic, response.NextCursor.Topic)
+		Equal("first partition of the next page", page[1]+1, response.NextCursor.Partition)
 		request.Cursor = &kmsg.DescribeTopicPartitionsRequestCursor{Topic: topic, Partition: response.NextCursor.Partition}
 	}
 }
@@ -334,28 +347,28 @@ func (s *suite) missesAnUnknownID() {
 	id := kadm.TopicID{1, 2, 3}
 	metadata := kmsg.NewPtrMetadataRequest()
 	metadata.Topics = []kmsg.MetadataRequestTopic{{TopicID: id}}
-	described := must(metadata.RequestWith(s.ctx, s.client)).Topics[0]
-	fails("Metadata", kerr.UnknownTopicID, kerr.ErrorForCode(described.ErrorCode))
-	check(described.Topic == nil, "Metadata knows its name: %v", described.Topic)
+	described := Must(metadata.RequestWith(s.ctx, s.client)).Topics[0]
+	Fails("Metadata", kerr.UnknownTopicID, kerr.ErrorForCode(described.ErrorCode))
+	Check(described.Topic == nil, "Metadata knows its name: %v", described.Topic)
 	fetched := s.fetch(id, 0, -1, map[int32]int64{0: 0})
-	equal("topics fetched", 1, len(fetched.Topics))
-	fails("Fetch", kerr.UnknownTopicID, kerr.ErrorForCode(fetched.Topics[0].Partitions[0].ErrorCode))
+	Equal("topics fetched", 1, len(fetched.Topics))
+	Fails("Fetch", kerr.UnknownTopicID, kerr.ErrorForCode(fetched.Topics[0].Partitions[0].ErrorCode))
 	_, err := s.store(id, batchOf(-1, -1, -1, "a"))
-	fails("Produce", kerr.UnknownTopicID, err)
+	Fails("Produce", kerr.UnknownTopicID, err)
 	remove := kmsg.NewPtrDeleteTopicsRequest()
 	remove.Topics = []kmsg.DeleteTopicsRequestTopic{{TopicID: id}}
-	deleted := must(remove.RequestWith(s.ctx, s.client)).Topics[0]
-	fails("DeleteTopics", kerr.UnknownTopicID, kerr.ErrorForCode(deleted.ErrorCode))
+	deleted := Must(remove.RequestWith(s.ctx, s.client)).Topics[0]
+	Fails("DeleteTopics", kerr.UnknownTopicID, kerr.ErrorForCode(deleted.ErrorCode))
 }
 
 func (s *suite) describesTheCluster() {
-	cluster := must(kmsg.NewPtrDescribeClusterRequest().RequestWith(s.ctx, s.client))
-	equal("error", 0, cluster.ErrorCode)
-	metadata := must(kmsg.NewPtrMetadataRequest().RequestWith(s.ctx, s.client))
-	check(metadata.ClusterID != nil, "Metadata names no cluster")
-	equal("cluster id", *metadata.ClusterID, cluster.ClusterID)
-	equal("controller", metadata.ControllerID, cluster.ControllerID)
-	equal("brokers", 1, len(cluster.Brokers))
-	equal("broker", metadata.Brokers[0].NodeID, cluster.Brokers[0].NodeID)
-	equal("address", s.bootstrap, net.JoinHostPort(cluster.Brokers[0].Host, strconv.Itoa(int(cluster.Brokers[0].Port))))
+	cluster := Must(kmsg.NewPtrDescribeClusterRequest().RequestWith(s.ctx, s.client))
+	Equal("error", 0, cluster.ErrorCode)
+	metadata := Must(kmsg.NewPtrMetadataRequest().RequestWith(s.ctx, s.client))
+	Check(metadata.ClusterID != nil, "Metadata names no cluster")
+	Equal("cluster id", *metadata.ClusterID, cluster.ClusterID)
+	Equal("controller", metadata.ControllerID, cluster.ControllerID)
+	Equal("brokers", 1, len(cluster.Brokers))
+	Equal("broker", metadata.Brokers[0].NodeID, cluster.Brokers[0].NodeID)
+	Equal("address", Bootstrap, net.JoinHostPort(cluster.Brokers[0].Host, strconv.Itoa(int(cluster.Brokers[0].Port))))
 }
