@@ -37,6 +37,11 @@ impl LeaderEpochs {
         checkpoint::render(self.starts.iter().map(|entry| format!("{} {}", entry.epoch, entry.start_offset)))
     }
 
+    /// All of them, the oldest first.
+    pub fn starts(&self) -> &[EpochStart] {
+        &self.starts
+    }
+
     /// The newest epoch that something was written in.
     pub fn latest(&self) -> Option<EpochStart> {
         self.starts.last().copied()

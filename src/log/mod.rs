@@ -14,24 +14,24 @@ pub use self::scan::Damage;
 pub use self::segment::TimestampOffset;
 pub use self::waiter::{Subscription, Waiter};
 
-mod checkpoint;
+pub mod checkpoint;
 pub mod config;
 pub mod directory;
 pub mod ephemeral;
-mod epochs;
+pub mod epochs;
 #[cfg(test)]
 mod fixture;
 mod flush;
-mod index;
+pub mod index;
 #[expect(clippy::module_inception, reason = "Kafka's word for the thing is the module's too")]
 mod log;
 #[cfg(test)]
 mod model;
 pub mod partition;
-mod producers;
+pub mod producers;
 mod recovery;
 mod roll;
-mod scan;
+pub mod scan;
 mod segment;
 mod view;
 mod waiter;

@@ -63,6 +63,8 @@ pub struct ProducerView {
     pub producer_epoch: i16,
     /// Sequence of its last record, -1 if none is known.
     pub last_sequence: i32,
+    /// Offset of its last record, -1 if none is known.
+    pub last_offset: i64,
     /// Timestamp of its last batch, -1 if none is known.
     pub last_timestamp: TimestampMs,
     /// Coordinator epoch of its last transaction marker, -1 without one.
@@ -149,6 +151,7 @@ impl Producers {
             producer_id: *id,
             producer_epoch: producer.epoch,
             last_sequence: producer.last().map_or(-1, |last| last.last_sequence),
+            last_offset: producer.last().map_or(-1, |last| last.last_offset),
             last_timestamp: producer.last().map_or(-1, |last| last.timestamp),
             coordinator_epoch: producer.coordinator_epoch,
             current_transaction_first_offset: producer.transaction_first_offset.unwrap_or(-1),
