@@ -1,11 +1,17 @@
-//! The command line: one file per subcommand. Parsing ends in a checked configuration; faults end in one line on stderr
-//! and exit code 2.
+//! The command line: one file per subcommand. Parsing ends in a checked configuration; faults end in lines on stderr and
+//! an exit code: 1 if a broker refused or data is bad, 2 if the user must change something or nobody answers.
 
 mod bench;
+mod client;
 pub mod logging;
+mod output;
+mod position;
 mod serve;
+mod topic;
 
+use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::error::ErrorKind;
@@ -13,11 +19,20 @@ use clap::error::ErrorKind;
 use crate::broker::StartError;
 use crate::catalog::topic_config::InvalidConfig;
 use crate::config::ConfigError;
+use crate::record::Codec;
 
+/// The exit code for what was refused or found bad.
+const REFUSED: u8 = 1;
 /// The exit code for what the user must change: flags, files, addresses, directories.
 const USER_ERROR: u8 = 2;
+/// Longest time that a flag may ask for.
+const SECONDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A Kafka-wire-compatible log server. Without a subcommand it serves.
+/// The end of each tool's help.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 a broker refused, or data is bad; 2 the command line is wrong, or no broker answers.";
+
+/// A Kafka-wire-compatible log server, and the tools for any Kafka broker. Without a subcommand it serves.
 #[derive(Parser, Debug)]
 #[command(name = "ottla", version, args_conflicts_with_subcommands = true)]
 struct CommandLine {
@@ -31,11 +46,13 @@ struct CommandLine {
 enum Command {
     /// Serve clients (the default).
     Serve(serve::Flags),
+    /// List, make, describe, alter and delete topics
+    Topic(topic::Flags),
     /// Measure a broker: throughput, latency, start
     Bench(bench::Flags),
 }
 
-/// Why a command did not do its work. Displays as one line.
+/// Why a command did not do its work. Displays as a line, or one for each of several things refused.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
@@ -44,8 +61,14 @@ enum CommandError {
     Start(#[from] StartError),
     #[error(transparent)]
     Bench(#[from] bench::BenchError),
+    #[error(transparent)]
+    Client(#[from] client::ClientError),
+    #[error("{}", lines(.0))]
+    Refusals(Vec<client::ClientError>),
+    #[error("cannot write: {0}")]
+    Output(#[source] io::Error),
     #[error("the system gives no threads or signals: {0}")]
-    Runtime(#[from] std::io::Error),
+    Runtime(#[source] io::Error),
     #[error("topic {topic:?}: {source}")]
     Topic { topic: String, source: InvalidConfig },
     #[error("defaults of topics: {source}")]
@@ -56,6 +79,29 @@ enum CommandError {
     LogFilter { filter: String, source: tracing_subscriber::filter::ParseError },
 }
 
+impl CommandError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(error) if !error.is_of_connection() => REFUSED,
+            Self::Refusals(_) | Self::Output(_) => REFUSED,
+            _ => USER_ERROR,
+        }
+    }
+
+    /// Whether the reader of our output has seen enough (`ottla consume … | head`): no failure.
+    fn is_closed_output(&self) -> bool {
+        let error = match self {
+            Self::Output(error) => error,
+            _ => return false,
+        };
+        error.kind() == io::ErrorKind::BrokenPipe
+    }
+}
+
+fn lines(errors: &[client::ClientError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let command_line = match CommandLine::try_parse() {
@@ -64,14 +110,16 @@ pub fn main() -> ExitCode {
     };
     let done = match command_line.command {
         Some(Command::Serve(flags)) => serve::run(flags),
+        Some(Command::Topic(flags)) => topic::run(flags),
         Some(Command::Bench(flags)) => bench::run(flags).map_err(CommandError::from),
         None => serve::run(command_line.serve),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_closed_output() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ottla: {error}");
-            ExitCode::from(USER_ERROR)
+            error.to_string().lines().for_each(|line| eprintln!("ottla: {line}"));
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -92,6 +140,30 @@ fn one_line(message: &str) -> String {
     let lines = message.lines().map(str::trim).take_while(|line| !is_usage(line));
     let said: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
     said.join(" ").trim_start_matches("error: ").to_owned()
+}
+
+fn codec(name: &str) -> Result<Codec, &'static str> {
+    let found = Codec::ALL.into_iter().find(|codec| codec.name() == name);
+    found.ok_or("expected none, gzip, snappy, lz4 or zstd")
+}
+
+fn acks(text: &str) -> Result<i16, &'static str> {
+    match text {
+        "all" | "-1" => Ok(-1),
+        "1" => Ok(1),
+        "0" => Ok(0),
+        _ => Err("expected all, 1 or 0"),
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, &'static str> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|seconds| *seconds <= SECONDS_MAX).ok_or("expected seconds, such as 10 or 0.5")
+}
+
+fn some_seconds(text: &str) -> Result<Duration, &'static str> {
+    seconds(text)
+        .and_then(|seconds| if seconds.is_zero() { Err("expected more than 0 seconds") } else { Ok(seconds) })
 }
 
 #[cfg(test)]

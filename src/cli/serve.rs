@@ -8,6 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+use super::client::BOOTSTRAP_VARIABLE;
 use super::logging::START_TARGET;
 use super::{CommandError, logging};
 use crate::broker::Broker;
@@ -67,7 +68,8 @@ pub(super) fn run(flags: Flags) -> Result<(), CommandError> {
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("ottla")
-        .build()?;
+        .build()
+        .map_err(CommandError::Runtime)?;
     let ended = runtime.block_on(serve(config));
     // Whatever still waits for a disk has nothing left to say.
     runtime.shutdown_background();
@@ -76,8 +78,8 @@ pub(super) fn run(flags: Flags) -> Result<(), CommandError> {
 
 async fn serve(config: Config) -> Result<(), CommandError> {
     // Before the broker is there to be stopped, so that no signal is lost.
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(CommandError::Runtime)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::Runtime)?;
     let broker = Broker::start(config).await?;
     let listeners: Vec<String> = broker.endpoints().iter().map(ToString::to_string).collect();
     info!(
@@ -117,9 +119,11 @@ fn configuration(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(Config, Vec<String>), CommandError> {
     let file = flags.config.clone();
-    let loaded = Config::load(file.as_deref(), environment, flags.settings()?)?;
-    check_topic_configs(&loaded.0)?;
-    Ok(loaded)
+    let (config, mut unknown) = Config::load(file.as_deref(), environment, flags.settings()?)?;
+    // What the tools look at in the same shell.
+    unknown.retain(|variable| variable != BOOTSTRAP_VARIABLE);
+    check_topic_configs(&config)?;
+    Ok((config, unknown))
 }
 
 /// Checks what only the registry of topic configs knows: the configs of the topics to create, and the rules between the

@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::client::{Client, Frame, Head, check, decode_answer};
 use super::load::{Lane, run, send_all};
 use super::report::Throughput;
 use super::topic::{Batch, PRODUCE_VERSION, Topic, appended};
 use super::{BatchFlags, BenchError, ConnectionFlags, TargetFlags, WindowFlags};
+use crate::cli::client::{ClientError, Connection, Frame, Head, check, decode_answer};
 use crate::protocol::api::Api;
 use crate::protocol::header::response_header_size;
 use crate::protocol::messages::fetch::{
@@ -83,7 +83,7 @@ pub(super) fn measure(flags: &Flags) -> Result<Throughput, BenchError> {
     let version = lanes.first().map_or(FETCH_VERSION, |(version, _)| *version);
     let lanes = lanes.into_iter().map(|(_, lane)| lane).collect();
     let head_bytes = head_bytes(&topic.name, version);
-    let take = |client: &mut Client| fetched_bytes(client.receive(head_bytes)?, version);
+    let take = |client: &mut Connection| Ok(fetched_bytes(client.receive(head_bytes)?, version)?);
     let measured = run(lanes, flags.in_flight as usize, &flags.window, take)?;
     Ok(Throughput::of(&measured))
 }
@@ -110,10 +110,10 @@ pub(super) fn request(
 ///
 /// # Errors
 /// The broker refused.
-pub(super) fn answered(answer: FetchResponse) -> Result<FetchPartitionResponse, BenchError> {
+pub(super) fn answered(answer: FetchResponse) -> Result<FetchPartitionResponse, ClientError> {
     check(Fetch::NAME, answer.error_code)?;
     let mut partitions = answer.responses.into_iter().flat_map(|topic| topic.partitions);
-    let partition = partitions.next().ok_or(BenchError::Incomplete { api: Fetch::NAME })?;
+    let partition = partitions.next().ok_or(ClientError::Incomplete { api: Fetch::NAME })?;
     check(Fetch::NAME, partition.error_code)?;
     Ok(partition)
 }
@@ -129,7 +129,7 @@ fn fill(topic: &Topic, partition: usize, batch: &Batch, batches: u64) -> Result<
         appended(&client.answer::<Produce>(version)?)?;
         Ok(batch.bytes.len() as u64)
     })?;
-    appended(&first)
+    Ok(appended(&first)?)
 }
 
 /// Bytes of an answer to [`request`] before its records.
@@ -142,7 +142,7 @@ fn head_bytes(topic: &Str, version: i16) -> usize {
 }
 
 /// Bytes of records in an answer, of which only the `head` was kept.
-fn fetched_bytes(mut head: Head, version: i16) -> Result<u64, BenchError> {
+fn fetched_bytes(mut head: Head, version: i16) -> Result<u64, ClientError> {
     if head.dropped_bytes > 0 {
         // The records were dropped: what is left is an answer without any once it says so.
         let length = head.bytes.len().saturating_sub(RECORDS_LENGTH_BYTES);
@@ -150,7 +150,7 @@ fn fetched_bytes(mut head: Head, version: i16) -> Result<u64, BenchError> {
     }
     answered(decode_answer::<Fetch>(version, head.bytes)?)?;
     match head.dropped_bytes {
-        0 => Err(BenchError::Incomplete { api: Fetch::NAME }),
+        0 => Err(ClientError::Incomplete { api: Fetch::NAME }),
         bytes => Ok(bytes as u64),
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     use crate::protocol::wire::Chunks;
     use bytes::Bytes;
 
-    /// An answer from its correlation id on, cut as [`Client::receive`] does.
+    /// An answer from its correlation id on, cut as [`Connection::receive`] does.
     fn head(partition: FetchPartitionResponse, version: i16) -> Head {
         let topic =
             FetchTopicResponse { topic: "bench".into(), partitions: vec![partition], ..Default::default() };
@@ -190,7 +190,7 @@ mod tests {
         let empty = FetchPartitionResponse { records: Records::EMPTY, ..FetchPartitionResponse::default() };
         let refused = FetchPartitionResponse { error_code: 1, ..empty.clone() };
         let fetched = |partition| fetched_bytes(head(partition, 11), 11).unwrap_err();
-        assert!(matches!(fetched(empty), BenchError::Incomplete { api: "Fetch" }));
-        assert!(matches!(fetched(refused), BenchError::Refused { code: 1, .. }));
+        assert!(matches!(fetched(empty), ClientError::Incomplete { api: "Fetch" }));
+        assert!(matches!(fetched(refused), ClientError::Refused { code: 1, .. }));
     }
 }

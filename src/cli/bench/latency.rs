@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::client::Frame;
 use super::fetch::{FETCH_VERSION, answered, request};
 use super::report::{Delivery, Latencies};
 use super::topic::{Batch, PRODUCE_VERSION, Topic, appended};
 use super::{BatchFlags, BenchError, TargetFlags, WindowFlags, process};
+use crate::cli::client::Frame;
 use crate::protocol::messages::{Fetch, Produce};
 use crate::record::Codec;
 
@@ -34,7 +34,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch_records: u32,
     /// Compression: none, gzip, snappy, lz4 or zstd
-    #[arg(long, default_value = "none", value_parser = super::codec)]
+    #[arg(long, default_value = "none", value_parser = crate::cli::codec)]
     codec: Codec,
     /// Whose acknowledgement the producer asks for: all or 1 (the leader's)
     #[arg(long, value_name = "all|1", default_value = "all", value_parser = acks_that_answer)]
@@ -108,7 +108,7 @@ pub(super) fn measure(flags: &Flags) -> Result<Delivery, BenchError> {
 }
 
 fn acks_that_answer(text: &str) -> Result<i16, &'static str> {
-    match super::acks(text) {
+    match crate::cli::acks(text) {
         Ok(acks) if acks != 0 => Ok(acks),
         _ => Err("expected all or 1"),
     }

@@ -8,16 +8,16 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Frame};
 use super::report::Latencies;
 use super::{BenchError, WindowFlags, process};
+use crate::cli::client::{Connection, Frame};
 
 /// How often the window looks at the progress.
 const WATCH: Duration = Duration::from_millis(1);
 
 /// A connection and its requests, which are sent over and over in this order.
 pub(super) struct Lane {
-    pub(super) client: Client,
+    pub(super) client: Connection,
     pub(super) frames: Vec<Frame>,
 }
 
@@ -44,7 +44,7 @@ pub(super) fn run(
     lanes: Vec<Lane>,
     in_flight: usize,
     window: &WindowFlags,
-    take: impl Fn(&mut Client) -> Result<u64, BenchError> + Sync,
+    take: impl Fn(&mut Connection) -> Result<u64, BenchError> + Sync,
 ) -> Result<Measured, BenchError> {
     let progress = Progress::default();
     thread::scope(|scope| {
@@ -77,10 +77,10 @@ pub(super) fn run(
 /// # Errors
 /// The first failure.
 pub(super) fn send_all<'f>(
-    client: &mut Client,
+    client: &mut Connection,
     frames: impl Iterator<Item = &'f Frame>,
     in_flight: usize,
-    take: impl Fn(&mut Client) -> Result<u64, BenchError>,
+    take: impl Fn(&mut Connection) -> Result<u64, BenchError>,
 ) -> Result<(), BenchError> {
     drive(client, frames, in_flight, &Progress::default(), &take).map(|_| ())
 }
@@ -118,11 +118,11 @@ impl Progress {
 }
 
 fn drive<'f>(
-    client: &mut Client,
+    client: &mut Connection,
     mut frames: impl Iterator<Item = &'f Frame>,
     in_flight: usize,
     progress: &Progress,
-    take: &impl Fn(&mut Client) -> Result<u64, BenchError>,
+    take: &impl Fn(&mut Connection) -> Result<u64, BenchError>,
 ) -> Result<Latencies, BenchError> {
     let mut latencies = Latencies::default();
     let mut sent_at = VecDeque::with_capacity(in_flight);

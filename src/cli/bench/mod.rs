@@ -3,7 +3,6 @@
 //! Everything is built before the clock runs: batches, and the whole frames of requests, which are sent over and over. No
 //! record is touched and no byte of a fetched one is looked at while it runs.
 
-mod client;
 mod fetch;
 mod latency;
 mod load;
@@ -18,14 +17,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::protocol::wire::DecodeError;
+use super::client::{BOOTSTRAP, ClientError};
 use crate::record::Codec;
 
-const BOOTSTRAP: &str = "127.0.0.1:9092";
 /// Most bytes of records in a batch; a broker's limit is usually 1 MiB.
 const BATCH_MAX_BYTES: u64 = 256 << 20;
-/// Longest wait that may be asked for.
-const SECONDS_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,20 +86,20 @@ struct BatchFlags {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch_records: u32,
     /// Compression: none, gzip, snappy, lz4 or zstd
-    #[arg(long, default_value = "none", value_parser = codec)]
+    #[arg(long, default_value = "none", value_parser = crate::cli::codec)]
     codec: Codec,
 }
 
 #[derive(Args, Debug)]
 struct WindowFlags {
     /// How long to measure
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = some_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = super::some_seconds)]
     seconds: Duration,
     /// Measure until so many bytes of record batches have gone through instead
     #[arg(long, value_name = "BYTES", conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     bytes: Option<u64>,
     /// Run at full load for so long first
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = super::seconds)]
     warm_up: Duration,
     /// Process of the server on this machine: its CPU time is measured too
     #[arg(long, value_name = "PID")]
@@ -113,20 +109,8 @@ struct WindowFlags {
 /// Why a run did not come to its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BenchError {
-    #[error("cannot connect to {address}: {source}")]
-    Connect { address: String, source: io::Error },
-    #[error("connection to {address} lost: {source}")]
-    Lost { address: String, source: io::Error },
-    #[error("{address} has not answered for {seconds} s")]
-    Silent { address: String, seconds: u64 },
-    #[error("{address} speaks no version of {api} that this driver does")]
-    NoVersion { address: String, api: &'static str },
-    #[error("an answer to {api} makes no sense: {source}")]
-    Answer { api: &'static str, source: DecodeError },
-    #[error("an answer to {api} lacks what was asked for")]
-    Incomplete { api: &'static str },
-    #[error("{what}: {name} ({code})")]
-    Refused { what: String, code: i16, name: &'static str },
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("topic {topic:?} has {has} partitions, not the {partitions} of --partitions")]
     Partitions { topic: String, has: usize, partitions: u32 },
     #[error("topic {topic:?} has no leader for every partition after {seconds} s")]
@@ -154,30 +138,6 @@ pub(super) fn run(flags: Flags) -> Result<(), BenchError> {
         What::Start(flags) => report::print(&start::measure(&flags)?, flags.json),
     }
     Ok(())
-}
-
-fn codec(name: &str) -> Result<Codec, &'static str> {
-    let found = Codec::ALL.into_iter().find(|codec| codec.name() == name);
-    found.ok_or("expected none, gzip, snappy, lz4 or zstd")
-}
-
-fn acks(text: &str) -> Result<i16, &'static str> {
-    match text {
-        "all" | "-1" => Ok(-1),
-        "1" => Ok(1),
-        "0" => Ok(0),
-        _ => Err("expected all, 1 or 0"),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, &'static str> {
-    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    seconds.filter(|seconds| *seconds <= SECONDS_MAX).ok_or("expected seconds, such as 10 or 0.5")
-}
-
-fn some_seconds(text: &str) -> Result<Duration, &'static str> {
-    seconds(text)
-        .and_then(|seconds| if seconds.is_zero() { Err("expected more than 0 seconds") } else { Ok(seconds) })
 }
 
 #[cfg(test)]

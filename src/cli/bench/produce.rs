@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use super::client::Client;
 use super::load::{Lane, run};
 use super::report::Throughput;
 use super::topic::{Batch, PRODUCE_VERSION, Topic, appended};
 use super::{BatchFlags, BenchError, ConnectionFlags, TargetFlags, WindowFlags};
+use crate::cli::client::Connection;
 use crate::protocol::messages::Produce;
 
 #[derive(Args, Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Flags {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     in_flight: u32,
     /// Whose acknowledgement is waited for: all, 1 (the leader's) or 0 (nobody's)
-    #[arg(long, value_name = "all|1|0", default_value = "all", value_parser = super::acks)]
+    #[arg(long, value_name = "all|1|0", default_value = "all", value_parser = crate::cli::acks)]
     acks: i16,
     #[command(flatten)]
     window: WindowFlags,
@@ -43,7 +43,7 @@ pub(super) fn measure(flags: &Flags) -> Result<Throughput, BenchError> {
         let frame = |&partition: &usize| topic.produce_frame(version, partition, flags.acks, &batch);
         lanes.push(Lane { client, frames: partitions.iter().map(frame).collect() });
     }
-    let take = |client: &mut Client| {
+    let take = |client: &mut Connection| {
         // Nobody answers acks=0: what the socket has taken counts.
         if flags.acks != 0 {
             appended(&client.answer::<Produce>(version)?)?;

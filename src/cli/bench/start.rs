@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::client::Client;
 use super::report::Start;
 use super::topic::{Batch, Topic, appended};
 use super::{BatchFlags, BenchError};
+use crate::cli::client::Connection;
 use crate::protocol::messages::metadata::MetadataRequest;
 use crate::protocol::messages::{Metadata, Produce};
 use crate::protocol::wire::Str;
@@ -28,13 +28,13 @@ const ALL: i16 = -1;
 #[derive(Args, Debug)]
 pub(super) struct Flags {
     /// Address at which the command will serve
-    #[arg(long, value_name = "HOST:PORT", default_value = super::BOOTSTRAP)]
+    #[arg(long, value_name = "HOST:PORT", default_value = crate::cli::client::BOOTSTRAP)]
     bootstrap: String,
     /// Wait for an acknowledged record in partition 0 of this topic, which is there already, instead of for Metadata
     #[arg(long, value_name = "TOPIC")]
     acknowledged: Option<String>,
     /// Longest to wait
-    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = super::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "120", value_parser = crate::cli::seconds)]
     patience: Duration,
     /// Print one line of JSON
     #[arg(long)]
@@ -75,16 +75,18 @@ pub(super) fn measure(flags: &Flags) -> Result<Start, BenchError> {
 
 fn ask_metadata(bootstrap: &str) -> Result<(), BenchError> {
     let request = MetadataRequest { topics: Some(Vec::new()), ..MetadataRequest::default() };
-    Client::connect_blindly(bootstrap)?.call_at::<Metadata>(METADATA_VERSION, &request).map(|_| ())
+    Connection::connect_blindly(bootstrap)?.call_at::<Metadata>(METADATA_VERSION, &request)?;
+    Ok(())
 }
 
 fn produce(bootstrap: &str, topic: &str, batch: &Batch) -> Result<(), BenchError> {
     let name = Str::from(topic);
-    let found = Topic::find(&mut Client::connect(bootstrap)?, &name)?;
+    let found = Topic::find(&mut Connection::connect(bootstrap)?, &name)?;
     let topic = found.ok_or(BenchError::NoLeader { topic: name.to_string(), seconds: 0 })?;
     let mut leader = topic.connect(0)?;
     let version = leader.version_up_to::<Produce>(super::topic::PRODUCE_VERSION)?;
-    appended(&leader.call_at::<Produce>(version, &topic.produce_request(0, ALL, batch))?).map(|_| ())
+    appended(&leader.call_at::<Produce>(version, &topic.produce_request(0, ALL, batch))?)?;
+    Ok(())
 }
 
 /// A running command, ended when dropped.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::client::{Client, Frame, check};
 use super::{BATCH_MAX_BYTES, BatchFlags, BenchError};
+use crate::cli::client::{ClientError, Connection, Frame, check};
 use crate::clock::Clock;
 use crate::protocol::ErrorCode;
 use crate::protocol::api::Api;
@@ -44,7 +44,7 @@ impl Topic {
     /// The broker refuses, or the topic is there with another number of partitions.
     pub(super) fn prepare(bootstrap: &str, name: &str, partitions: u32) -> Result<Self, BenchError> {
         let name = Str::from(name);
-        let mut client = Client::connect(bootstrap)?;
+        let mut client = Connection::connect(bootstrap)?;
         create(&mut client, &name, partitions)?;
         let deadline = Instant::now() + LEADERS_PATIENCE;
         while Instant::now() < deadline {
@@ -76,7 +76,7 @@ impl Topic {
             });
             let topic = ListOffsetsTopic { name: self.name.clone(), partitions: partitions.collect() };
             let request = ListOffsetsRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
-            let answer = Client::connect(leader)?.call::<ListOffsets>(&request)?;
+            let answer = Connection::connect(leader)?.call::<ListOffsets>(&request)?;
             for partition in answer.topics.iter().flat_map(|topic| &topic.partitions) {
                 match ErrorCode::from_code(partition.error_code) {
                     Some(error) if error.is_retriable() => return Ok(false),
@@ -91,7 +91,7 @@ impl Topic {
     ///
     /// # Errors
     /// The socket's; an answer that is none.
-    pub(super) fn find(client: &mut Client, name: &Str) -> Result<Option<Self>, BenchError> {
+    pub(super) fn find(client: &mut Connection, name: &Str) -> Result<Option<Self>, ClientError> {
         let wanted = MetadataTopic { name: Some(name.clone()), ..MetadataTopic::default() };
         let answer = client.call::<Metadata>(&MetadataRequest {
             topics: Some(vec![wanted]),
@@ -112,8 +112,8 @@ impl Topic {
     ///
     /// # Errors
     /// No connection.
-    pub(super) fn connect(&self, partition: usize) -> Result<Client, BenchError> {
-        Client::connect(&self.leaders[partition])
+    pub(super) fn connect(&self, partition: usize) -> Result<Connection, ClientError> {
+        Connection::connect(&self.leaders[partition])
     }
 
     /// The request that appends `batch` to `partition`.
@@ -137,9 +137,9 @@ impl Topic {
 ///
 /// # Errors
 /// The broker refused it.
-pub(super) fn appended(answer: &ProduceResponse) -> Result<i64, BenchError> {
+pub(super) fn appended(answer: &ProduceResponse) -> Result<i64, ClientError> {
     let partition = answer.responses.first().and_then(|topic| topic.partition_responses.first());
-    let Some(partition) = partition else { return Err(BenchError::Incomplete { api: Produce::NAME }) };
+    let Some(partition) = partition else { return Err(ClientError::Incomplete { api: Produce::NAME }) };
     check(Produce::NAME, partition.error_code)?;
     Ok(partition.base_offset)
 }
@@ -171,7 +171,7 @@ impl Batch {
     }
 }
 
-fn create(client: &mut Client, name: &Str, partitions: u32) -> Result<(), BenchError> {
+fn create(client: &mut Connection, name: &Str, partitions: u32) -> Result<(), ClientError> {
     let topic = CreatableTopic {
         name: name.clone(),
         num_partitions: partitions as i32,
@@ -181,7 +181,7 @@ fn create(client: &mut Client, name: &Str, partitions: u32) -> Result<(), BenchE
     let request = CreateTopicsRequest { topics: vec![topic], ..CreateTopicsRequest::default() };
     let answer = client.call::<CreateTopics>(&request)?;
     let Some(created) = answer.topics.first() else {
-        return Err(BenchError::Incomplete { api: CreateTopics::NAME });
+        return Err(ClientError::Incomplete { api: CreateTopics::NAME });
     };
     if created.error_code == i16::from(ErrorCode::TopicAlreadyExists) {
         return Ok(());
@@ -265,7 +265,7 @@ mod tests {
             ProduceResponse { responses: vec![topic], ..ProduceResponse::default() }
         };
         assert_eq!(appended(&answer(0)).unwrap(), 9);
-        assert!(matches!(appended(&answer(10)), Err(BenchError::Refused { code: 10, .. })));
-        assert!(matches!(appended(&ProduceResponse::default()), Err(BenchError::Incomplete { .. })));
+        assert!(matches!(appended(&answer(10)), Err(ClientError::Refused { code: 10, .. })));
+        assert!(matches!(appended(&ProduceResponse::default()), Err(ClientError::Incomplete { .. })));
     }
 }

@@ -1,5 +1,6 @@
-//! As much of a client as a driver needs: blocking, over one socket. Requests are whole frames built beforehand; of an
-//! answer the head is read and the rest is dropped unseen, so that the driver's own work stays out of what it measures.
+//! One connection to a broker: blocking, over one socket. A request is a whole frame, which a driver builds beforehand and
+//! sends over and over; of an answer as much is read as is wanted, and the rest is dropped unseen, so that a driver's own
+//! work stays out of what it measures.
 
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::net::{RecvFlags, recv};
 
-use super::BenchError;
+use super::ClientError;
 use crate::protocol::ErrorCode;
 use crate::protocol::api::{Api, decode};
 use crate::protocol::header::{RequestHeader, frame_request, response_header_size};
@@ -17,27 +18,32 @@ use crate::protocol::messages::ApiVersions;
 use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest};
 use crate::protocol::wire::{Chunk, Chunks};
 
-/// Longest that a broker may take for an answer. Longer than the longest wait that the driver asks for.
+/// Longest that a broker may take for an answer, unless the connection is told otherwise. Longer than the longest wait that
+/// the driver asks for.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of answers that are taken from the socket at a time.
 const RECEIVE_BYTES: usize = 16 << 10;
 /// Bytes of an answer that are dropped at a time.
 const DISCARD_BYTES: usize = 1 << 20;
-/// Largest answer, or part of one, that is looked at: metadata of many thousand partitions.
-const HEAD_MAX_BYTES: usize = 16 << 20;
-/// For [`Client::receive`]: all of the answer.
-pub(super) const WHOLE: usize = HEAD_MAX_BYTES;
+/// Largest answer, or part of one, that is looked at: fetched batches, of which the first may be of any size.
+const HEAD_MAX_BYTES: usize = 512 << 20;
+/// Memory that an answer gets before any of it has come.
+const HEAD_RESERVED_BYTES: usize = 1 << 20;
+/// For [`Connection::receive`]: all of the answer.
+const WHOLE: usize = usize::MAX;
+/// What the client calls itself.
+const CLIENT_ID: &str = "ottla";
 /// Every answer begins with the correlation id.
 const CORRELATION_ID_BYTES: usize = 4;
 
 /// A whole request as it goes over the socket. Large record batches are shared with whoever else sends them.
-pub(super) struct Frame(Vec<Bytes>);
+pub(in crate::cli) struct Frame(Vec<Bytes>);
 
 impl Frame {
     /// The frame of a request of `version`.
-    pub(super) fn new<A: Api>(version: i16, request: &A::Request) -> Self {
+    pub(in crate::cli) fn new<A: Api>(version: i16, request: &A::Request) -> Self {
         let mut out = Chunks::default();
-        frame_request::<A>(&mut out, version, 0, "ottla-bench", request);
+        frame_request::<A>(&mut out, version, 0, CLIENT_ID, request);
         let pieces = out.sealed().drain(..).map(|chunk| match chunk {
             Chunk::Bytes(bytes) => bytes,
             Chunk::File(_) => unreachable!("a client's records are in memory"),
@@ -47,11 +53,11 @@ impl Frame {
 }
 
 /// The beginning of an answer.
-pub(super) struct Head {
+pub(in crate::cli) struct Head {
     /// From the correlation id on.
-    pub(super) bytes: Vec<u8>,
+    pub(in crate::cli) bytes: Vec<u8>,
     /// Bytes of the answer that came after, unseen.
-    pub(super) dropped_bytes: usize,
+    pub(in crate::cli) dropped_bytes: usize,
 }
 
 /// The versions that a broker speaks.
@@ -59,39 +65,53 @@ pub(super) struct Head {
 struct Versions(Vec<ApiVersion>);
 
 /// A connection to a broker.
-pub(super) struct Client {
+pub(in crate::cli) struct Connection {
     address: Arc<str>,
     socket: BufReader<TcpStream>,
     discarded: Vec<u8>,
     versions: Versions,
+    patience: Duration,
 }
 
-impl Client {
+impl Connection {
     /// Connects and asks for the versions that the broker speaks.
     ///
     /// # Errors
     /// No connection, or no answer that makes sense.
-    pub(super) fn connect(address: &str) -> Result<Self, BenchError> {
-        let mut client = Self::connect_blindly(address)?;
+    pub(in crate::cli) fn connect(address: &str) -> Result<Self, ClientError> {
+        Self::connect_within(address, PATIENCE)
+    }
+
+    /// The same with a broker that may take `patience` to connect, and for each answer.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub(in crate::cli) fn connect_within(address: &str, patience: Duration) -> Result<Self, ClientError> {
+        let mut connection = Self::open(address, patience)?;
         // Every broker answers version 0, whatever else it speaks.
-        let answer = client.call_at::<ApiVersions>(0, &ApiVersionsRequest::default())?;
+        let answer = connection.call_at::<ApiVersions>(0, &ApiVersionsRequest::default())?;
         check(ApiVersions::NAME, answer.error_code)?;
-        client.versions = Versions(answer.api_keys);
-        Ok(client)
+        connection.versions = Versions(answer.api_keys);
+        Ok(connection)
     }
 
     /// Connects without asking anything: only [`Self::call_at`] works, with versions that every broker speaks.
     ///
     /// # Errors
     /// No connection.
-    pub(super) fn connect_blindly(address: &str) -> Result<Self, BenchError> {
-        let socket =
-            open(address).map_err(|source| BenchError::Connect { address: address.into(), source })?;
+    pub(in crate::cli) fn connect_blindly(address: &str) -> Result<Self, ClientError> {
+        Self::open(address, PATIENCE)
+    }
+
+    fn open(address: &str, patience: Duration) -> Result<Self, ClientError> {
+        let socket = open(address, patience)
+            .map_err(|source| ClientError::Connect { address: address.into(), source })?;
         Ok(Self {
             address: address.into(),
             socket: BufReader::with_capacity(RECEIVE_BYTES, socket),
             discarded: Vec::new(),
             versions: Versions::default(),
+            patience,
         })
     }
 
@@ -99,12 +119,12 @@ impl Client {
     ///
     /// # Errors
     /// There is none.
-    pub(super) fn version_up_to<A: Api>(&self, newest: i16) -> Result<i16, BenchError> {
+    pub(in crate::cli) fn version_up_to<A: Api>(&self, newest: i16) -> Result<i16, ClientError> {
         let theirs = self.versions.0.iter().find(|versions| versions.api_key == A::KEY);
         let common = theirs.map(|theirs| (theirs.min_version, theirs.max_version.min(newest)));
         match common {
             Some((oldest, newest)) if newest >= oldest.max(A::MIN_VERSION) => Ok(newest),
-            _ => Err(BenchError::NoVersion { address: self.address.to_string(), api: A::NAME }),
+            _ => Err(ClientError::NoVersion { address: self.address.to_string(), api: A::NAME }),
         }
     }
 
@@ -112,7 +132,7 @@ impl Client {
     ///
     /// # Errors
     /// The socket's; an answer that is none.
-    pub(super) fn call<A: Api>(&mut self, request: &A::Request) -> Result<A::Response, BenchError> {
+    pub(in crate::cli) fn call<A: Api>(&mut self, request: &A::Request) -> Result<A::Response, ClientError> {
         self.call_at::<A>(self.version_up_to::<A>(A::MAX_VERSION)?, request)
     }
 
@@ -120,11 +140,11 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub(super) fn call_at<A: Api>(
+    pub(in crate::cli) fn call_at<A: Api>(
         &mut self,
         version: i16,
         request: &A::Request,
-    ) -> Result<A::Response, BenchError> {
+    ) -> Result<A::Response, ClientError> {
         self.send([&Frame::new::<A>(version, request)])?;
         self.answer::<A>(version)
     }
@@ -133,7 +153,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub(super) fn answer<A: Api>(&mut self, version: i16) -> Result<A::Response, BenchError> {
+    pub(in crate::cli) fn answer<A: Api>(&mut self, version: i16) -> Result<A::Response, ClientError> {
         let head = self.receive(WHOLE)?;
         decode_answer::<A>(version, head.bytes)
     }
@@ -142,10 +162,10 @@ impl Client {
     ///
     /// # Errors
     /// The socket's.
-    pub(super) fn send<'f>(
+    pub(in crate::cli) fn send<'f>(
         &mut self,
         frames: impl IntoIterator<Item = &'f Frame>,
-    ) -> Result<usize, BenchError> {
+    ) -> Result<usize, ClientError> {
         let mut count = 0;
         let mut slices: Vec<IoSlice<'_>> = Vec::new();
         for frame in frames {
@@ -168,12 +188,12 @@ impl Client {
     ///
     /// # Errors
     /// The socket's; a head that is larger than any that the driver asks for.
-    pub(super) fn receive(&mut self, head_bytes: usize) -> Result<Head, BenchError> {
+    pub(in crate::cli) fn receive(&mut self, head_bytes: usize) -> Result<Head, ClientError> {
         self.receive_from_socket(head_bytes).map_err(|error| self.lost(error))
     }
 
     /// Whether (a part of) the next answer is here already.
-    pub(super) fn has_received(&self) -> bool {
+    pub(in crate::cli) fn has_received(&self) -> bool {
         !self.socket.buffer().is_empty()
     }
 
@@ -181,8 +201,14 @@ impl Client {
         let mut size = [0; 4];
         self.socket.read_exact(&mut size)?;
         let size = usize::try_from(i32::from_be_bytes(size)).map_err(|_| io::ErrorKind::InvalidData)?;
-        let mut bytes = vec![0; size.min(head_bytes.min(HEAD_MAX_BYTES))];
-        self.socket.read_exact(&mut bytes)?;
+        let wanted = size.min(head_bytes);
+        if wanted > HEAD_MAX_BYTES {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut bytes = Vec::with_capacity(wanted.min(HEAD_RESERVED_BYTES));
+        if self.socket.by_ref().take(wanted as u64).read_to_end(&mut bytes)? < wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let dropped_bytes = size - bytes.len();
         self.drop_bytes(dropped_bytes)?;
         Ok(Head { bytes, dropped_bytes })
@@ -208,13 +234,13 @@ impl Client {
         Ok(())
     }
 
-    fn lost(&self, source: io::Error) -> BenchError {
+    fn lost(&self, source: io::Error) -> ClientError {
         let address = self.address.to_string();
         match source.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                BenchError::Silent { address, seconds: PATIENCE.as_secs() }
+                ClientError::Silent { address, seconds: self.patience.as_secs() }
             }
-            _ => BenchError::Lost { address, source },
+            _ => ClientError::Lost { address, source },
         }
     }
 }
@@ -223,7 +249,10 @@ impl Client {
 ///
 /// # Errors
 /// Bytes that are no answer of that API and version.
-pub(super) fn decode_answer<A: Api>(version: i16, bytes: Vec<u8>) -> Result<A::Response, BenchError> {
+pub(in crate::cli) fn decode_answer<A: Api>(
+    version: i16,
+    bytes: Vec<u8>,
+) -> Result<A::Response, ClientError> {
     let frame = Bytes::from(bytes);
     let flexible = A::is_flexible(version);
     let body = frame.get(CORRELATION_ID_BYTES..).unwrap_or_default();
@@ -232,29 +261,28 @@ pub(super) fn decode_answer<A: Api>(version: i16, bytes: Vec<u8>) -> Result<A::R
         _ => RequestHeader::skip_tags(body),
     };
     body.and_then(|body| decode(&frame, body, version, flexible))
-        .map_err(|source| BenchError::Answer { api: A::NAME, source })
+        .map_err(|source| ClientError::Answer { api: A::NAME, source })
 }
 
 /// Turns an error code into an error that names `what` was refused.
 ///
 /// # Errors
 /// Any code but 0.
-pub(super) fn check(what: &str, code: i16) -> Result<(), BenchError> {
+pub(in crate::cli) fn check(what: &str, code: i16) -> Result<(), ClientError> {
     if code == i16::from(ErrorCode::None) {
         return Ok(());
     }
-    let name = ErrorCode::from_code(code).map_or("an error that Kafka does not have", ErrorCode::name);
-    Err(BenchError::Refused { what: what.to_owned(), code, name })
+    Err(ClientError::Refused { what: what.to_owned(), code, message: None })
 }
 
-fn open(address: &str) -> io::Result<TcpStream> {
+fn open(address: &str, patience: Duration) -> io::Result<TcpStream> {
     let mut error = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for candidate in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&candidate, PATIENCE) {
+        match TcpStream::connect_timeout(&candidate, patience) {
             Ok(socket) => {
                 socket.set_nodelay(true)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
-                socket.set_write_timeout(Some(PATIENCE))?;
+                socket.set_read_timeout(Some(patience))?;
+                socket.set_write_timeout(Some(patience))?;
                 return Ok(socket);
             }
             Err(failed) => error = failed,
@@ -275,11 +303,11 @@ mod tests {
     use crate::protocol::wire::Wire;
 
     /// A client of a peer that sends `bytes` and closes.
-    fn client_of(bytes: &'static [u8]) -> Client {
+    fn client_of(bytes: &'static [u8]) -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         thread::spawn(move || listener.accept().unwrap().0.write_all(bytes).unwrap());
-        Client::connect_blindly(&address).unwrap()
+        Connection::connect_blindly(&address).unwrap()
     }
 
     #[test]
@@ -301,10 +329,10 @@ mod tests {
     fn a_peer_that_is_no_broker_is_an_error() {
         for bytes in [&b""[..], b"\0\0\0\x09short", b"\xff\xff\xff\xff----", b"HTTP/1.1 400"] {
             let error = client_of(bytes).answer::<Metadata>(8).err().unwrap();
-            assert!(matches!(error, BenchError::Lost { .. }), "{error:?}");
+            assert!(matches!(error, ClientError::Lost { .. }), "{error:?}");
         }
         let error = client_of(b"\0\0\0\x04\0\0\0\0").answer::<Metadata>(8).err().unwrap();
-        assert!(matches!(error, BenchError::Answer { api: "Metadata", .. }), "{error:?}");
+        assert!(matches!(error, ClientError::Answer { api: "Metadata", .. }), "{error:?}");
     }
 
     #[test]
@@ -341,7 +369,7 @@ mod tests {
         }
         client.versions = Versions::default();
         let error = client.version_up_to::<Metadata>(12).unwrap_err();
-        assert!(matches!(error, BenchError::NoVersion { api: "Metadata", .. }));
+        assert!(matches!(error, ClientError::NoVersion { api: "Metadata", .. }));
     }
 
     #[test]
