@@ -6,7 +6,9 @@ mod client;
 pub mod logging;
 mod output;
 mod position;
+mod produce;
 mod serve;
+mod text;
 mod topic;
 
 use std::io;
@@ -48,6 +50,8 @@ enum Command {
     Serve(serve::Flags),
     /// List, make, describe, alter and delete topics
     Topic(topic::Flags),
+    /// Append lines of stdin or files to a topic
+    Produce(produce::Flags),
     /// Measure a broker: throughput, latency, start
     Bench(bench::Flags),
 }
@@ -65,6 +69,8 @@ enum CommandError {
     Client(#[from] client::ClientError),
     #[error("{}", lines(.0))]
     Refusals(Vec<client::ClientError>),
+    #[error(transparent)]
+    Produce(#[from] produce::ProduceError),
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
     #[error("the system gives no threads or signals: {0}")]
@@ -84,6 +90,7 @@ impl CommandError {
         match self {
             Self::Client(error) if !error.is_of_connection() => REFUSED,
             Self::Refusals(_) | Self::Output(_) => REFUSED,
+            Self::Produce(error) => error.exit_code(),
             _ => USER_ERROR,
         }
     }
@@ -111,6 +118,7 @@ pub fn main() -> ExitCode {
     let done = match command_line.command {
         Some(Command::Serve(flags)) => serve::run(flags),
         Some(Command::Topic(flags)) => topic::run(flags),
+        Some(Command::Produce(flags)) => produce::run(flags),
         Some(Command::Bench(flags)) => bench::run(flags).map_err(CommandError::from),
         None => serve::run(command_line.serve),
     };
