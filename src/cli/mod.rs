@@ -3,6 +3,9 @@
 
 mod bench;
 mod client;
+mod consume;
+mod group;
+mod interrupt;
 pub mod logging;
 mod output;
 mod position;
@@ -52,6 +55,10 @@ enum Command {
     Topic(topic::Flags),
     /// Append lines of stdin or files to a topic
     Produce(produce::Flags),
+    /// Print records of a topic
+    Consume(consume::Flags),
+    /// List and describe consumer groups, reset their offsets, delete them
+    Group(group::Flags),
     /// Measure a broker: throughput, latency, start
     Bench(bench::Flags),
 }
@@ -71,6 +78,10 @@ enum CommandError {
     Refusals(Vec<client::ClientError>),
     #[error(transparent)]
     Produce(#[from] produce::ProduceError),
+    #[error(transparent)]
+    Consume(#[from] consume::ConsumeError),
+    #[error(transparent)]
+    Group(#[from] group::GroupError),
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
     #[error("the system gives no threads or signals: {0}")]
@@ -91,6 +102,8 @@ impl CommandError {
             Self::Client(error) if !error.is_of_connection() => REFUSED,
             Self::Refusals(_) | Self::Output(_) => REFUSED,
             Self::Produce(error) => error.exit_code(),
+            Self::Consume(error) => error.exit_code(),
+            Self::Group(error) => error.exit_code(),
             _ => USER_ERROR,
         }
     }
@@ -98,7 +111,7 @@ impl CommandError {
     /// Whether the reader of our output has seen enough (`ottla consume … | head`): no failure.
     fn is_closed_output(&self) -> bool {
         let error = match self {
-            Self::Output(error) => error,
+            Self::Output(error) | Self::Consume(consume::ConsumeError::Output(error)) => error,
             _ => return false,
         };
         error.kind() == io::ErrorKind::BrokenPipe
@@ -119,6 +132,8 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(flags)) => serve::run(flags),
         Some(Command::Topic(flags)) => topic::run(flags),
         Some(Command::Produce(flags)) => produce::run(flags),
+        Some(Command::Consume(flags)) => consume::run(flags),
+        Some(Command::Group(flags)) => group::run(flags),
         Some(Command::Bench(flags)) => bench::run(flags).map_err(CommandError::from),
         None => serve::run(command_line.serve),
     };
