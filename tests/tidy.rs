@@ -10,8 +10,24 @@ use ottla::handlers::TABLE;
 /// What the code of each module may use of the crate, itself included. Imports only point down.
 const LAYERS: &[(&str, &[&str])] = &[
     ("main", &[]),
-    // Commands that are clients of any broker speak the protocol themselves.
-    ("cli", &["broker", "catalog", "cli", "clock", "config", "protocol", "record"]),
+    // Commands that are clients of any broker speak the protocol themselves; those that look at files read them themselves.
+    (
+        "cli",
+        &[
+            "broker",
+            "catalog",
+            "cli",
+            "clock",
+            "config",
+            "coordinator",
+            "group",
+            "log",
+            "protocol",
+            "record",
+            "storage",
+            "uuid",
+        ],
+    ),
     ("broker", &["catalog", "clock", "config", "group", "handlers", "log", "net", "storage", "uuid"]),
     ("net", &["handlers", "net", "protocol", "record"]),
     (

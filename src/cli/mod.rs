@@ -6,6 +6,7 @@ mod client;
 mod consume;
 mod group;
 mod interrupt;
+mod log;
 pub mod logging;
 mod output;
 mod position;
@@ -59,6 +60,8 @@ enum Command {
     Consume(consume::Flags),
     /// List and describe consumer groups, reset their offsets, delete them
     Group(group::Flags),
+    /// Look into the files of a log directory
+    Log(log::Flags),
     /// Measure a broker: throughput, latency, start
     Bench(bench::Flags),
 }
@@ -82,6 +85,8 @@ enum CommandError {
     Consume(#[from] consume::ConsumeError),
     #[error(transparent)]
     Group(#[from] group::GroupError),
+    #[error(transparent)]
+    Log(#[from] log::DumpError),
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
     #[error("the system gives no threads or signals: {0}")]
@@ -104,6 +109,7 @@ impl CommandError {
             Self::Produce(error) => error.exit_code(),
             Self::Consume(error) => error.exit_code(),
             Self::Group(error) => error.exit_code(),
+            Self::Log(error) => error.exit_code(),
             _ => USER_ERROR,
         }
     }
@@ -134,6 +140,7 @@ pub fn main() -> ExitCode {
         Some(Command::Produce(flags)) => produce::run(flags),
         Some(Command::Consume(flags)) => consume::run(flags),
         Some(Command::Group(flags)) => group::run(flags),
+        Some(Command::Log(flags)) => log::run(flags),
         Some(Command::Bench(flags)) => bench::run(flags).map_err(CommandError::from),
         None => serve::run(command_line.serve),
     };
