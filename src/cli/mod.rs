@@ -3,6 +3,7 @@
 
 mod bench;
 mod client;
+mod completions;
 mod consume;
 mod group;
 mod interrupt;
@@ -64,6 +65,8 @@ enum Command {
     Log(log::Flags),
     /// Measure a broker: throughput, latency, start
     Bench(bench::Flags),
+    /// Print a script that completes ottla's command lines in a shell
+    Completions(completions::Flags),
 }
 
 /// Why a command did not do its work. Displays as a line, or one for each of several things refused.
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
         Some(Command::Group(flags)) => group::run(flags),
         Some(Command::Log(flags)) => log::run(flags),
         Some(Command::Bench(flags)) => bench::run(flags).map_err(CommandError::from),
+        Some(Command::Completions(flags)) => completions::run(flags),
         None => serve::run(command_line.serve),
     };
     match done {

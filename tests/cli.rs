@@ -1,0 +1,432 @@
+//! The tools in the binary, run as users run them, against a broker of the same binary.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod running;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use running::{Server, eventually, ottla};
+
+/// What a command printed, what it complained of, and its exit code.
+#[derive(Debug, PartialEq)]
+struct Ran {
+    out: String,
+    err: String,
+    code: i32,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self { out: text(output.stdout), err: text(output.stderr), code: output.status.code().unwrap() }
+    }
+
+    /// The lines of a command that went well.
+    fn lines(&self) -> Vec<&str> {
+        assert_eq!((self.err.as_str(), self.code), ("", 0), "{self:?}");
+        self.out.lines().collect()
+    }
+
+    /// The JSON objects of a command that went well.
+    fn json(&self) -> Vec<Value> {
+        self.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The complaint and exit code of a command that printed nothing.
+    fn refusal(&self) -> (&str, i32) {
+        assert_eq!(self.out, "", "{self:?}");
+        (self.err.trim_end(), self.code)
+    }
+}
+
+/// A broker and commands that know it.
+struct Tools {
+    server: Server,
+}
+
+impl Tools {
+    fn start(arguments: &[&str]) -> Self {
+        Self { server: Server::start(arguments) }
+    }
+
+    fn command(&self, words: &str) -> Command {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let mut command = ottla(self.server.home(), &words);
+        command.env("OTTLA_BOOTSTRAP", self.server.address());
+        command
+    }
+
+    fn run(&self, words: &str) -> Ran {
+        Ran::of(self.command(words).stdin(Stdio::null()).output().unwrap())
+    }
+
+    /// The same with something to read.
+    fn feed(&self, words: &str, input: &[u8]) -> Ran {
+        let mut command = self.command(words);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        Ran::of(child.wait_with_output().unwrap())
+    }
+}
+
+#[test]
+fn topics_are_made_described_altered_and_deleted() {
+    let tools = Tools::start(&[]);
+    let made = tools.run("topic create letters diaries --partitions 3 --config retention.ms=1000");
+    assert_eq!(made.lines(), ["created letters", "created diaries"]);
+    assert_eq!(tools.run("topic create letters --if-not-exists").lines(), ["letters is there already"]);
+    assert_eq!(
+        tools.run("topic list").lines(),
+        ["TOPIC    PARTITIONS  REPLICAS", "diaries           3         1", "letters           3         1"]
+    );
+    let altered =
+        tools.run("topic alter letters --partitions 4 --delete-config retention.ms --config segment.ms=9");
+    assert_eq!(altered.lines(), ["altered letters"]);
+    tools.feed("produce letters --partition 2", b"a\nb\n").lines();
+
+    let described = tools.run("topic describe letters --json").json().remove(0);
+    let partition = |partition: i32, end: i64| json!({"partition": partition, "leader": 1, "replicas": [1], "isr": [1], "start_offset": 0, "end_offset": end});
+    let partitions = [partition(0, 0), partition(1, 0), partition(2, 2), partition(3, 0)];
+    assert_eq!(described["partitions"], json!(partitions));
+    assert_eq!(described["configs"]["segment.ms"], "9");
+    assert_eq!(described["configs"].get("retention.ms"), None);
+    assert_eq!(described["id"].as_str().unwrap().len(), 22);
+    let all = tools.run("topic describe letters --configs --json").json().remove(0);
+    assert_eq!(all["configs"]["retention.ms"], "604800000");
+    let text = tools.run("topic describe letters");
+    assert!(text.lines().contains(&"          2       1         1    1      0    2        2"), "{text:?}");
+
+    let deleted = tools.run("topic delete letters nosuch --if-exists");
+    assert_eq!(deleted.lines(), ["deleted letters", "nosuch is not there"]);
+    assert_eq!(tools.run("topic list --json").json().len(), 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_topic_is_said_with_kafkas_code() {
+    let tools = Tools::start(&["--topic", "letters:2"]);
+    for (words, expected, code) in [
+        (
+            "topic create letters",
+            r#"ottla: topic "letters": TOPIC_ALREADY_EXISTS (36): Topic 'letters' already exists."#,
+            1,
+        ),
+        ("topic describe nosuch", r#"ottla: topic "nosuch": UNKNOWN_TOPIC_OR_PARTITION (3)"#, 1),
+        ("consume nosuch", r#"ottla: topic "nosuch": UNKNOWN_TOPIC_OR_PARTITION (3)"#, 1),
+        ("consume letters:0,2", "ottla: there is no partition 2, letters has 2", 1),
+        (
+            "consume letters:0 --group g",
+            "ottla: letters: a group shares out whole topics, name no partitions with --group",
+            2,
+        ),
+        (
+            "consume letters --from 1 --to 2 --follow",
+            "ottla: the argument '--to <POSITION>' cannot be used with '--follow'",
+            2,
+        ),
+        ("topic frobnicate", "ottla: unrecognized subcommand 'frobnicate'", 2),
+    ] {
+        assert_eq!(tools.run(words).refusal(), (expected, code), "{words}");
+    }
+    let refused = tools.run("topic alter letters --partitions 1");
+    assert!(refused.err.contains("INVALID_PARTITIONS (37)") && refused.code == 1, "{refused:?}");
+    let refused = tools.run("topic alter letters --config retention.ms=never");
+    assert!(refused.err.contains("INVALID_CONFIG (40)") && refused.code == 1, "{refused:?}");
+    let nobody = tools.run("topic list --bootstrap 127.0.0.1:1");
+    assert!(nobody.err.starts_with("ottla: cannot connect to 127.0.0.1:1: "), "{nobody:?}");
+    assert_eq!(nobody.code, 2);
+}
+
+#[test]
+fn lines_become_records_and_records_lines_in_every_codec() {
+    let tools = Tools::start(&[]);
+    let lines: String = (0..5_000).map(|number| format!("k{number}:value {number}\n")).collect();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        tools.run(&format!("topic create {codec} --partitions 3")).lines();
+        let produce = format!("produce {codec} --compression {codec} --key-separator : --header from=test");
+        tools.feed(&produce, lines.as_bytes()).lines();
+        let ran = tools.run(&format!("consume {codec} --format %k:%v{{%h}}\\n"));
+        let mut read = ran.lines();
+        read.sort_unstable();
+        let mut expected: Vec<String> = lines.lines().map(|line| format!("{line}{{from=test}}")).collect();
+        expected.sort_unstable();
+        assert_eq!(read, expected);
+    }
+    // 21 hashes to -973932308 in Java.
+    tools.feed("produce none --key 21", b"x\n").lines();
+    let place = tools.run("consume none --from -1 --format %k@%p\\n");
+    assert!(
+        place.lines().contains(&format!("21@{}", (-973_932_308i32 & i32::MAX) % 3).as_str()),
+        "{place:?}"
+    );
+}
+
+#[test]
+fn json_of_one_topic_makes_another() {
+    let tools = Tools::start(&["--topic", "a:2", "--topic", "b:2"]);
+    let records = [
+        json!({"key": "k", "value": {"base64": "/wA="}, "partition": 1, "timestamp": "2026-01-01T00:00:00Z",
+               "headers": [{"key": "h", "value": null}, {"key": "h", "value": "2"}]}),
+        json!({"key": null, "value": null, "partition": 0, "timestamp": 5}),
+    ];
+    let input: String = records.iter().map(|record| format!("{record}\n")).collect();
+    tools.feed("produce a --json", input.as_bytes()).lines();
+    let read = tools.run("consume a --json");
+    tools.feed("produce b --json", read.out.as_bytes()).lines();
+    let mut copies = tools.run("consume b --json").json();
+    copies.sort_by_key(|copy| copy["partition"].as_i64());
+    let expected = [
+        json!({"topic": "b", "partition": 0, "offset": 0, "timestamp": 5, "key": null, "value": null, "headers": []}),
+        json!({"topic": "b", "partition": 1, "offset": 0, "timestamp": 1_767_225_600_000i64, "key": "k",
+               "value": {"base64": "/wA="}, "headers": [{"key": "h", "value": null}, {"key": "h", "value": "2"}]}),
+    ];
+    assert_eq!(copies, expected);
+}
+
+#[test]
+fn a_line_that_is_no_record_ends_it_after_what_came_before() {
+    let tools = Tools::start(&["--topic", "t:1"]);
+    for (words, input, expected) in [
+        ("produce t --key-separator :", "a:1\nb\nc:3\n", "ottla: stdin line 2: no key separator"),
+        (
+            "produce t --json",
+            "{\"value\":\"x\"}\n{\"value\":1}\n",
+            "ottla: stdin line 2: value: expected a string, null, or {\"base64\": \"…\"}",
+        ),
+        ("produce t --partition 1", "x\n", "ottla: stdin line 1: there is no partition 1, t has 1"),
+    ] {
+        assert_eq!(tools.feed(words, input.as_bytes()).refusal(), (expected, 1), "{words}");
+    }
+    assert_eq!(tools.run("consume t --format %k=%v\\n").lines(), ["a=1", "=x"]);
+    let too_large = [vec![b'x'; 2 << 20], b"\n".to_vec()].concat();
+    let refused = tools.feed("produce t", &too_large);
+    assert!(refused.err.starts_with("ottla: t-0: MESSAGE_TOO_LARGE (10)"), "{refused:?}");
+    assert!(refused.err.contains("0 records were acknowledged, 1 were not"), "{refused:?}");
+    assert_eq!(refused.code, 1);
+    let missing = tools.run("produce t /no/such/file");
+    assert_eq!(
+        missing.refusal(),
+        ("ottla: cannot read /no/such/file: No such file or directory (os error 2)", 2)
+    );
+}
+
+#[test]
+fn files_are_read_one_after_the_other_and_the_last_line_may_be_open() {
+    let tools = Tools::start(&["--topic", "t:1"]);
+    let home = tools.server.home();
+    fs::write(home.join("one"), "a\nnil\n").unwrap();
+    fs::write(home.join("two"), "\nb").unwrap();
+    tools.run("produce t one two --null-value nil").lines();
+    assert_eq!(tools.run("consume t --format [%v]%s\\n").lines(), ["[a]1", "[]-1", "[]0", "[b]1"]);
+}
+
+#[test]
+fn reading_begins_and_stops_where_it_is_told() {
+    let tools = Tools::start(&["--topic", "t:1"]);
+    let record =
+        |number: i64| format!("{}\n", json!({"value": number.to_string(), "timestamp": number * 1000}));
+    tools.feed("produce t --json", (0..10).map(record).collect::<String>().as_bytes()).lines();
+    for (words, expected) in [
+        ("", "0 1 2 3 4 5 6 7 8 9"),
+        ("--from 7", "7 8 9"),
+        ("--from -2", "8 9"),
+        ("--from -100 --to 2", "0 1"),
+        ("--from end", ""),
+        ("--from 100", ""),
+        ("--from @3000 --to @5001", "3 4 5"),
+        ("--from 1970-01-01T00:00:08.5Z", "9"),
+        ("--from 2 --max-messages 3", "2 3 4"),
+        ("--to -8", "0 1"),
+        ("--max-messages 0", ""),
+    ] {
+        let ran = tools.run(&format!("consume t {words}"));
+        assert_eq!(ran.lines().join(" "), expected, "{words}");
+    }
+}
+
+#[test]
+fn following_goes_on_over_the_end_and_ends_at_ctrl_c() {
+    let tools = Tools::start(&["--topic", "t:1"]);
+    tools.feed("produce t", b"a\n").lines();
+    let path = tools.server.home().join("followed");
+    let out = fs::File::create(&path).unwrap();
+    let mut child = tools.command("consume t --follow").stdout(out).spawn().unwrap();
+    let reads = |text: &str| eventually(text, || (fs::read_to_string(&path).unwrap() == text).then_some(()));
+    reads("a\n");
+    tools.feed("produce t", b"b\n").lines();
+    reads("a\nb\n");
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    let status = eventually("it ends", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn who_reads_no_further_is_no_failure() {
+    let tools = Tools::start(&["--topic", "t:1"]);
+    let lines: String = (0..100_000).map(|number| format!("{number}\n")).collect();
+    tools.feed("produce t", lines.as_bytes()).lines();
+    let mut child = tools.command("consume t").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+}
+
+#[test]
+fn a_produce_goes_on_over_a_restart_of_the_broker() {
+    let mut tools = Tools::start(&["--topic", "t:1", "--flush", "os"]);
+    let mut command = tools.command("produce t");
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(b"before\n").unwrap();
+    eventually("the first is there", || (tools.run("consume t").out == "before\n").then_some(()));
+    tools.server.kill();
+    input.write_all(b"while away\n").unwrap();
+    drop(input);
+    tools.server.restart();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+    assert_eq!(tools.run("consume t").lines(), ["before", "while away"]);
+}
+
+fn segment(server: &Server, partition: &str, ending: &str) -> String {
+    let folder = server.data().join(partition);
+    folder.join(format!("00000000000000000000.{ending}")).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_files_of_a_log_are_shown_and_verified() {
+    let mut tools = Tools::start(&["--topic", "t:1"]);
+    tools.feed("produce t --key k --header a=b", b"x\ny\n").lines();
+    // Some batches, so that there are entries of indexes.
+    let long = format!("{}\n", "z".repeat(3_000));
+    (0..6).for_each(|_| assert!(tools.feed("produce t", long.as_bytes()).lines().is_empty()));
+    tools.server.stop();
+    let of = |ending: &str| segment(&tools.server, "t-0", ending);
+    let dump = |words: String| tools.run(&format!("log dump {words}"));
+
+    let batches = dump(format!("--json --records {}", of("log"))).json();
+    assert_eq!(batches.len(), 7);
+    assert_eq!((&batches[0]["position"], &batches[0]["last_offset"]), (&json!(0), &json!(1)));
+    let record = &batches[0]["records"][1];
+    assert_eq!((&record["offset"], &record["key"], &record["value"]), (&json!(1), &json!("k"), &json!("y")));
+    let text = dump(format!("--records {}", of("log")));
+    assert!(text.lines()[0].starts_with("position=0 offsets=0..=1 records=2 bytes="), "{text:?}");
+    assert!(text.lines()[1].ends_with(r#"key="k" value="x" "a"="b""#), "{text:?}");
+    let entries = dump(format!("--json {}", of("index"))).json();
+    assert!(!entries.is_empty());
+    assert_eq!(
+        batches
+            .iter()
+            .filter(|batch| entries.iter().any(|entry| entry["position"] == batch["position"]))
+            .count(),
+        entries.len()
+    );
+    let folder = tools.server.data().join("t-0");
+    let in_folder = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    assert_eq!(dump(in_folder("leader-epoch-checkpoint")).lines(), ["EPOCH  START", "    0      0"]);
+    let id = dump(format!("--json {}", in_folder("partition.metadata"))).json();
+    assert_eq!(id[0]["topic_id"].as_str().unwrap().len(), 22);
+
+    let good = dump(format!("--verify {} {} {}", of("log"), of("index"), of("timeindex")));
+    assert_eq!(good.lines().len(), 3);
+    assert!(good.lines()[0].contains("00000000000000000000.log: good, 7 batches, 8 records, "), "{good:?}");
+}
+
+#[test]
+fn damage_is_found_at_its_place() {
+    let mut tools = Tools::start(&["--topic", "t:1"]);
+    let long = format!("{}\n", "z".repeat(5_000));
+    (0..4).for_each(|_| assert!(tools.feed("produce t", long.as_bytes()).lines().is_empty()));
+    tools.server.stop();
+    let log = segment(&tools.server, "t-0", "log");
+    let index = segment(&tools.server, "t-0", "index");
+    let batches = tools.run(&format!("log dump --json {log}")).json();
+    let second = batches[1]["position"].as_u64().unwrap();
+    let verify = |path: &str| tools.run(&format!("log dump --verify {path}"));
+
+    let flip = |path: &str, at: u64| {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at as usize] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    flip(&log, second + 100);
+    let (said, code) = (verify(&log).err, verify(&log).code);
+    assert!(said.starts_with(&format!("ottla: {log} at position {second}: checksum ")), "{said}");
+    assert_eq!(code, 1);
+    flip(&log, second + 100);
+    flip(&index, 7);
+    for path in [&log, &index] {
+        let ran = verify(path);
+        assert!(
+            ran.err.starts_with(&format!("ottla: {index} at position 0: the entry leads to offset ")),
+            "{ran:?}"
+        );
+        assert_eq!(ran.code, 1);
+    }
+    let bytes = fs::read(&log).unwrap();
+    fs::write(&log, &bytes[..bytes.len() - 10]).unwrap();
+    fs::remove_file(&index).unwrap();
+    let ran = verify(&log);
+    let last = batches[3]["position"].as_u64().unwrap();
+    assert_eq!(
+        ran.refusal(),
+        (
+            format!("ottla: {log} at position {last}: the file ends 10 bytes before the batch does").as_str(),
+            1
+        )
+    );
+}
+
+#[test]
+fn what_is_no_file_of_a_log_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    let run = |words: &[&str]| Ran::of(ottla(home.path(), words).output().unwrap());
+    fs::write(home.path().join("00000000000000000009.snapshot"), b"\0\x01garbage").unwrap();
+    fs::write(home.path().join("leader-epoch-checkpoint"), b"0\n2\n0 0\n").unwrap();
+    fs::write(home.path().join("partition.metadata"), b"version: 0\ntopic_id: short\n").unwrap();
+    for (name, expected, code) in [
+        ("letters.txt", "ottla: letters.txt: not the name of a file that can be dumped", 2),
+        (
+            "00000000000000000000.log",
+            "ottla: 00000000000000000000.log: No such file or directory (os error 2)",
+            2,
+        ),
+        (
+            "00000000000000000009.snapshot",
+            "ottla: 00000000000000000009.snapshot at position 0: 9 bytes long, which does not fit its count",
+            1,
+        ),
+        (
+            "leader-epoch-checkpoint",
+            "ottla: leader-epoch-checkpoint at position 0: 1 entries where its second line promises 2",
+            1,
+        ),
+        (
+            "partition.metadata",
+            "ottla: partition.metadata at position 0: expected the lines \"version: 0\" and \"topic_id: ID\"",
+            1,
+        ),
+    ] {
+        assert_eq!(run(&["log", "dump", name]).refusal(), (expected, code), "{name}");
+    }
+    assert!(Path::new(home.path()).exists());
+}
+
+#[test]
+fn every_tool_explains_itself_with_examples() {
+    let home = tempfile::tempdir().unwrap();
+    for words in
+        [&["topic"][..], &["produce"], &["consume"], &["group"], &["log"], &["log", "dump"], &["completions"]]
+    {
+        let ran = Ran::of(ottla(home.path(), &[words, &["--help"]].concat()).output().unwrap());
+        assert!(ran.lines().iter().any(|line| line.starts_with("Examples:")), "{words:?}");
+    }
+    let script = Ran::of(ottla(home.path(), &["completions", "bash"]).output().unwrap());
+    assert!(script.lines().iter().any(|line| line.contains("reset-offsets")));
+}
