@@ -3,9 +3,11 @@
 //! Everything is built before the clock runs: batches, and the whole frames of requests, which are sent over and over. No
 //! record is touched and no byte of a fetched one is looked at while it runs.
 
+mod commit;
 mod fetch;
 mod latency;
 mod load;
+mod members;
 mod process;
 mod produce;
 mod report;
@@ -29,6 +31,8 @@ Examples:
   ottla bench produce --connections 1 --partitions 1 --record-bytes 100 --batch-records 100 --codec zstd
   ottla bench fetch --fill-bytes 2000000000 --pid \"$(pidof ottla)\" --json
   ottla bench latency --rate 500
+  ottla bench commit --connections 8 --partitions 4
+  ottla bench members --groups 1000 --members 2 --pid \"$(pidof ottla)\"
   ottla bench start --bootstrap 127.0.0.1:9999 -- ottla --ephemeral --listen 127.0.0.1:9999";
 
 #[derive(Args, Debug)]
@@ -49,6 +53,12 @@ enum What {
     /// Time from a producer's send to the arrival at a consumer that already waits
     #[command(after_help = EXAMPLES)]
     Latency(latency::Flags),
+    /// Commit offsets as fast as the broker takes them, and what it costs the server
+    #[command(after_help = EXAMPLES)]
+    Commit(commit::Flags),
+    /// Groups full of members that only live: time to become stable, memory, and CPU of the heartbeats
+    #[command(after_help = EXAMPLES)]
+    Members(members::Flags),
     /// Time from the start of a command to its first answer
     #[command(after_help = EXAMPLES)]
     Start(start::Flags),
@@ -135,6 +145,8 @@ pub(super) fn run(flags: Flags) -> Result<(), BenchError> {
         What::Produce(flags) => report::print(&produce::measure(&flags)?, flags.target.json),
         What::Fetch(flags) => report::print(&fetch::measure(&flags)?, flags.target.json),
         What::Latency(flags) => report::print(&latency::measure(&flags)?, flags.target.json),
+        What::Commit(flags) => report::print(&commit::measure(&flags)?, flags.target.json),
+        What::Members(flags) => report::print(&members::measure(&flags)?, flags.target.json),
         What::Start(flags) => report::print(&start::measure(&flags)?, flags.json),
     }
     Ok(())
@@ -250,8 +262,35 @@ mod tests {
     }
 
     #[test]
+    fn commits_are_accepted() {
+        with_broker(|broker| {
+            let words =
+                ["commit", "--seconds", "0.2", "--warm-up", "0", "--connections", "3", "--in-flight", "2"];
+            let What::Commit(flags) = parse(&[&words[..], broker].concat()).unwrap() else {
+                panic!("commit is a subcommand")
+            };
+            let report = commit::measure(&flags).unwrap();
+            assert!(report.commits > 0 && report.partitions == 4, "{report:?}");
+        });
+    }
+
+    #[test]
+    fn members_become_stable_and_live() {
+        with_broker(|broker| {
+            let words =
+                ["members", "--groups", "3", "--members", "5", "--heartbeat", "0.1", "--seconds", "0.3"];
+            let What::Members(flags) = parse(&[&words[..], broker].concat()).unwrap() else {
+                panic!("members is a subcommand")
+            };
+            let report = members::measure(&flags).unwrap();
+            assert!(report.members == 15 && report.heartbeats >= 15, "{report:?}");
+            assert!(report.stable_milliseconds > 0.0);
+        });
+    }
+
+    #[test]
     fn nothing_that_listens_is_a_clear_error() {
-        for what in [&["produce"][..], &["fetch"], &["latency"]] {
+        for what in [&["produce"][..], &["fetch"], &["latency"], &["commit"], &["members"]] {
             let flags = Flags { what: parse(&[what, &["--bootstrap", "127.0.0.1:1"]].concat()).unwrap() };
             let message = run(flags).unwrap_err().to_string();
             assert!(message.starts_with("cannot connect to 127.0.0.1:1: "), "{message}");

@@ -19,6 +19,21 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration, BenchError> {
     Ok(Duration::from_secs_f64(ticks as f64 / clock_ticks_per_second() as f64))
 }
 
+/// Bytes of memory that a process has resident now.
+///
+/// # Errors
+/// As [`cpu_time`].
+pub(super) fn resident_bytes(pid: u32) -> Result<u64, BenchError> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .map_err(|source| BenchError::Process { pid, source })?;
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes
+        .map(|kibibytes| kibibytes << 10)
+        .ok_or(BenchError::Process { pid, source: std::io::ErrorKind::InvalidData.into() })
+}
+
 /// utime + stime of a line of proc_pid_stat(5): its fields 14 and 15. The name, field 2, may hold anything.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, from_state) = stat.rsplit_once(')')?;

@@ -107,6 +107,44 @@ pub(super) struct Delivery {
     pub(super) server_cpu_seconds: Option<f64>,
 }
 
+/// Of `bench commit`.
+#[derive(Serialize, Debug)]
+pub(super) struct Commits {
+    /// Partitions in each.
+    pub(super) partitions: u32,
+    pub(super) commits: u64,
+    pub(super) seconds: f64,
+    /// From just before a commit was sent to its answer.
+    pub(super) latency_us: Option<Percentiles>,
+    pub(super) server_cpu_us_per_commit: Option<f64>,
+}
+
+impl Commits {
+    pub(super) fn of(measured: &Measured, partitions: u32) -> Self {
+        let per_commit = |cpu: Duration| cpu.as_secs_f64() * 1e6 / measured.requests.max(1) as f64;
+        Self {
+            partitions,
+            commits: measured.requests,
+            seconds: measured.elapsed.as_secs_f64(),
+            latency_us: measured.latencies.percentiles(),
+            server_cpu_us_per_commit: measured.server_cpu.map(per_commit),
+        }
+    }
+}
+
+/// Of `bench members`.
+#[derive(Serialize, Debug)]
+pub(super) struct Members {
+    pub(super) members: u64,
+    /// From the last join of a group to the last assignment of its members, of the slowest group.
+    pub(super) stable_milliseconds: f64,
+    pub(super) heartbeats: u64,
+    /// Of one core, while the members did nothing but live.
+    pub(super) server_cpu_share: Option<f64>,
+    /// Memory that the server has taken for all of them, their connections included.
+    pub(super) server_added_bytes: Option<u64>,
+}
+
 /// Of `bench start`.
 #[derive(Serialize, Debug)]
 pub(super) struct Start {
@@ -151,6 +189,34 @@ impl fmt::Display for Delivery {
             Some(cpu) => write!(f, "\nserver CPU: {cpu:.2} s"),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let per_second = self.commits as f64 / self.seconds;
+        let Self { commits, partitions, seconds, .. } = self;
+        write!(f, "{per_second:.0} commits/s of {partitions} partitions: {commits} in {seconds:.3} s")?;
+        write_latency(f, "commit to answer", self.latency_us.as_ref())?;
+        match self.server_cpu_us_per_commit {
+            Some(cpu_us) => write!(f, "\nserver CPU: {cpu_us:.1} µs a commit"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { members, stable_milliseconds, heartbeats, .. } = self;
+        write!(
+            f,
+            "{members} members, stable {stable_milliseconds:.1} ms after the last join; {heartbeats} heartbeats"
+        )?;
+        if let (Some(share), Some(bytes)) = (self.server_cpu_share, self.server_added_bytes) {
+            let mib = bytes as f64 / f64::from(1 << 20);
+            write!(f, "\nserver CPU: {:.2} % of a core, memory added: {mib:.1} MiB", share * 100.0)?;
+        }
+        Ok(())
     }
 }
 
