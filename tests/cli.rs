@@ -294,6 +294,92 @@ fn a_produce_goes_on_over_a_restart_of_the_broker() {
     assert_eq!(tools.run("consume t").lines(), ["before", "while away"]);
 }
 
+#[test]
+fn a_group_goes_on_where_it_was_and_is_described_reset_and_deleted() {
+    let tools = Tools::start(&["--topic", "t:2"]);
+    tools.feed("produce t --partition 0", b"a\nb\nc\n").lines();
+    tools.feed("produce t --partition 1", b"d\n").lines();
+    let read = || {
+        let ran = tools.run("consume t --group g");
+        let mut lines: Vec<String> = ran.lines().into_iter().map(ToOwned::to_owned).collect();
+        lines.sort_unstable();
+        lines.join(" ")
+    };
+    assert_eq!(read(), "a b c d");
+    assert_eq!(read(), "");
+    tools.feed("produce t --partition 1", b"e\n").lines();
+    let listed = tools.run("group list --json").json();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(
+        (&listed[0]["group"], &listed[0]["state"], &listed[0]["members"]),
+        (&json!("g"), &json!("Empty"), &json!(0))
+    );
+    let described = tools.run("group describe g --json").json().remove(0);
+    let lags = |described: &Value| -> Vec<(i64, i64, i64)> {
+        let number = |partition: &Value, name: &str| partition[name].as_i64().unwrap();
+        let partitions = described["partitions"].as_array().unwrap().iter();
+        partitions.map(|of| (number(of, "committed"), number(of, "end"), number(of, "lag"))).collect()
+    };
+    assert_eq!(lags(&described), [(3, 3, 0), (1, 2, 1)]);
+
+    let dry = tools.run("group reset-offsets g --topic t:0 --to-earliest");
+    assert_eq!(dry.out.lines().last(), Some("t              0        3    0"), "{dry:?}");
+    assert_eq!((dry.err.as_str(), dry.code), ("ottla: nothing was changed; --execute does it\n", 0));
+    assert_eq!(read(), "e");
+    let shifted = tools.run("group reset-offsets g --all-topics --shift-by -2 --execute --json").json();
+    assert_eq!(shifted[0], json!({"topic": "t", "partition": 0, "current": 3, "new": 1, "executed": true}));
+    assert_eq!(read(), "b c d e");
+    fs::write(tools.server.home().join("offsets.csv"), "t,0,2\n\"t\",1,99\n").unwrap();
+    tools.run("group reset-offsets g --from-file offsets.csv --execute").lines();
+    assert_eq!(read(), "c");
+    tools.run("group delete-offsets g --topic t:0").lines();
+    assert_eq!(read(), "a b c");
+    assert_eq!(tools.run("group delete g").lines(), ["deleted g"]);
+    for words in ["group delete g", "group describe g"] {
+        let ran = tools.run(words);
+        assert!(ran.refusal().0.starts_with(r#"ottla: group "g": GROUP_ID_NOT_FOUND (69)"#), "{ran:?}");
+        assert_eq!(ran.code, 1);
+    }
+    assert_eq!(
+        tools.run("group reset-offsets g --topic t --shift-by 1").refusal(),
+        (r#"ottla: group "g" has committed nothing for t-0 that could be shifted"#, 1)
+    );
+}
+
+#[test]
+fn members_share_out_the_partitions_and_who_leaves_gives_its_own_back() {
+    let tools = Tools::start(&["--topic", "t:4"]);
+    let out = |name: &str| fs::File::create(tools.server.home().join(name)).unwrap();
+    let join = |name: &str| tools.command("consume t --group g --follow").stdout(out(name)).spawn().unwrap();
+    let members = |count: usize| {
+        eventually(&format!("{count} members with 4 partitions"), || {
+            let ran = tools.run("group describe g --json");
+            let group: Value = serde_json::from_str(&ran.out).ok()?;
+            let members = group["members"].as_array()?;
+            let shares: Vec<usize> =
+                members.iter().map(|member| member["partitions"].as_array().unwrap().len()).collect();
+            (group["state"] == "Stable" && shares == vec![4 / count; count]).then_some(())
+        });
+    };
+    let mut first = join("first");
+    members(1);
+    let mut second = join("second");
+    members(2);
+    let active = tools.run("group reset-offsets g --topic t --to-latest --execute");
+    assert_eq!(active.refusal(), (r#"ottla: group "g" is Stable with 2 members: stop them first"#, 1));
+    for (number, child) in [(1, &mut first), (0, &mut second)] {
+        let id = rustix::process::Pid::from_child(child);
+        rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+        let status = eventually("it leaves", || child.try_wait().unwrap());
+        assert_eq!(status.code(), Some(0));
+        if number > 0 {
+            members(1);
+        }
+    }
+    let listed = tools.run("group list --json").json();
+    assert_eq!((&listed[0]["state"], &listed[0]["members"]), (&json!("Empty"), &json!(0)));
+}
+
 fn segment(server: &Server, partition: &str, ending: &str) -> String {
     let folder = server.data().join(partition);
     folder.join(format!("00000000000000000000.{ending}")).to_str().unwrap().to_owned()

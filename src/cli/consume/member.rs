@@ -334,8 +334,8 @@ mod tests {
     fn every_partition_has_one_member_and_the_first_members_have_one_more() {
         let of = |partitions, members| ranges(partitions, members).collect::<Vec<_>>();
         assert_eq!(of(7, 3), [0..3, 3..5, 5..7]);
-        assert_eq!(of(3, 1), [0..3]);
         assert_eq!(of(1, 3), [0..1, 1..1, 1..1]);
         assert_eq!(of(0, 2), [0..0, 0..0]);
+        assert_eq!(of(4, 2), [0..2, 2..4]);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::file::ReadFile;
 use super::indexes::Comparison;
-use super::{DumpError, DumpFlags, Fault, Verified};
+use super::{DumpError, DumpFlags, Fault, Verified, committed};
 use crate::cli::output::{byte_bar, print_json};
 use crate::cli::position::time_text;
 use crate::cli::text;
@@ -82,6 +82,9 @@ pub(super) fn verify(file: &ReadFile, base_offset: i64) -> Result<Verified, Dump
     Ok(Verified { file, batches: Some(batches), records: Some(found), entries: Some(entries) })
 }
 
+/// What a record says beyond its bytes, if that is known.
+type Meaning = fn(&Record) -> Option<Value>;
+
 /// Prints each batch, with its records if they are asked for.
 pub(super) fn dump(
     out: &mut impl Write,
@@ -89,11 +92,12 @@ pub(super) fn dump(
     base_offset: i64,
     flags: &DumpFlags,
 ) -> Result<(), DumpError> {
+    let meaning = if committed::is_of(file) { committed::meaning } else { |_: &Record| None };
     walk(file, base_offset, false, |position, header| {
         let records = if flags.records { Some(read_records(file, position, header)?) } else { None };
         match flags.json {
-            true => print_json(out, &batch_json(position, header, records.as_deref())),
-            false => print_batch(out, position, header, records.as_deref()),
+            true => print_json(out, &batch_json(position, header, records.as_deref(), meaning)),
+            false => print_batch(out, position, header, records.as_deref(), meaning),
         }
         .map_err(DumpError::Output)
     })
@@ -104,6 +108,7 @@ fn print_batch(
     position: u64,
     header: &BatchHeader,
     records: Option<&[Record]>,
+    meaning: Meaning,
 ) -> io::Result<()> {
     let BatchHeader { base_offset, record_count, partition_leader_epoch, crc, .. } = header;
     let attributes = header.attributes;
@@ -130,13 +135,21 @@ fn print_batch(
     let kind = [(attributes.is_transactional(), " transactional"), (attributes.is_control(), " control")];
     kind.into_iter().filter(|(is, _)| *is).try_for_each(|(_, word)| write!(out, "{word}"))?;
     writeln!(out, " crc={crc:#010x}")?;
-    records.unwrap_or_default().iter().try_for_each(|record| print_record(out, header, record))
+    records.unwrap_or_default().iter().try_for_each(|record| print_record(out, header, record, meaning))
 }
 
-fn print_record(out: &mut impl Write, batch: &BatchHeader, record: &Record) -> io::Result<()> {
+fn print_record(
+    out: &mut impl Write,
+    batch: &BatchHeader,
+    record: &Record,
+    meaning: Meaning,
+) -> io::Result<()> {
     write!(out, "  offset={} timestamp={}", record.offset, time_text(record.timestamp))?;
     if batch.attributes.is_control() {
         write!(out, " marker={}", marker(record))?;
+    }
+    if let Some(meaning) = meaning(record) {
+        return writeln!(out, " {meaning}");
     }
     write!(out, " key={} value={}", quoted(record.key.as_ref()), quoted(record.value.as_ref()))?;
     for header in &record.headers {
@@ -145,7 +158,7 @@ fn print_record(out: &mut impl Write, batch: &BatchHeader, record: &Record) -> i
     writeln!(out)
 }
 
-fn batch_json(position: u64, header: &BatchHeader, records: Option<&[Record]>) -> Value {
+fn batch_json(position: u64, header: &BatchHeader, records: Option<&[Record]>, meaning: Meaning) -> Value {
     let attributes = header.attributes;
     let mut batch = json!({
         "position": position,
@@ -167,12 +180,12 @@ fn batch_json(position: u64, header: &BatchHeader, records: Option<&[Record]>) -
         "crc": header.crc,
     });
     if let Some(records) = records {
-        batch["records"] = records.iter().map(|record| record_json(header, record)).collect();
+        batch["records"] = records.iter().map(|record| record_json(header, record, meaning)).collect();
     }
     batch
 }
 
-fn record_json(batch: &BatchHeader, record: &Record) -> Value {
+fn record_json(batch: &BatchHeader, record: &Record, meaning: Meaning) -> Value {
     let headers = record.headers.iter().map(|header| {
         let key = String::from_utf8_lossy(&header.key);
         json!({ "key": key, "value": text::to_json(header.value.as_deref()) })
@@ -186,6 +199,9 @@ fn record_json(batch: &BatchHeader, record: &Record) -> Value {
     });
     if batch.attributes.is_control() {
         json["marker"] = json!(marker(record));
+    }
+    if let Some(meaning) = meaning(record) {
+        json["meaning"] = meaning;
     }
     json
 }

@@ -1,6 +1,7 @@
 //! `ottla log`: looks into the files of a log directory, Ottla's or Apache Kafka's.
 
 mod batches;
+mod committed;
 mod file;
 mod indexes;
 mod small;
@@ -22,7 +23,8 @@ Examples:
   ottla log dump data/letters-0/*.index data/letters-0/leader-epoch-checkpoint
   ottla log dump --verify data/*/*.log
 
-Reads .log .index .timeindex .snapshot leader-epoch-checkpoint and partition.metadata. --verify compares every checksum,
+Reads .log .index .timeindex .snapshot leader-epoch-checkpoint and partition.metadata. The records of __consumer_offsets are
+shown as what they mean. --verify compares every checksum,
 looks at every record, and compares a .log with the indexes beside it, instead of printing what is there.";
 
 #[derive(Args, Debug)]

@@ -32,12 +32,15 @@ pub(super) enum Format {
     Json,
 }
 
+/// Key and value of a header to be sent.
+pub(super) type NewHeader = (String, Option<Vec<u8>>);
+
 /// A record to be sent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct NewRecord {
     pub(super) key: Option<Vec<u8>>,
     pub(super) value: Option<Vec<u8>>,
-    pub(super) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(super) headers: Vec<NewHeader>,
     pub(super) partition: Option<i32>,
     /// `None` is now.
     pub(super) timestamp: Option<TimestampMs>,
@@ -219,7 +222,7 @@ fn parse_json(line: &[u8]) -> Result<NewRecord, BadRecord> {
     })
 }
 
-fn headers(value: Value) -> Result<Vec<(String, Option<Vec<u8>>)>, BadRecord> {
+fn headers(value: Value) -> Result<Vec<NewHeader>, BadRecord> {
     let bytes = |value: &Value| text::from_json(value).map_err(|()| BadRecord::NoBytes("header value"));
     match value {
         Value::Null => Ok(Vec::new()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::input::NewRecord;
+use super::input::{NewHeader, NewRecord};
 use super::{Flags, ProduceError, partitioner};
 use crate::cli::CommandError;
 use crate::cli::client::{ClientError, Cluster, Frame, Patience, TopicPartition, code_of};
@@ -37,7 +37,7 @@ pub(super) struct Sender {
     codec: Codec,
     batch_bytes: usize,
     partition: Option<i32>,
-    headers: Vec<(String, Option<Vec<u8>>)>,
+    headers: Vec<NewHeader>,
     /// The leader of each partition, -1 if none is known.
     leaders: Vec<i32>,
     gathered: BTreeMap<usize, BatchBuilder>,
@@ -248,9 +248,8 @@ impl Sender {
 
     /// Bytes that a record takes in a batch, at most.
     fn bytes(&self, record: &NewRecord) -> usize {
-        let header = |(key, value): &(String, Option<Vec<u8>>)| {
-            key.len() + value.as_ref().map_or(0, Vec::len) + RECORD_OVERHEAD_BYTES
-        };
+        let header =
+            |(key, value): &NewHeader| key.len() + value.as_ref().map_or(0, Vec::len) + RECORD_OVERHEAD_BYTES;
         record.key.as_ref().map_or(0, Vec::len)
             + record.value.as_ref().map_or(0, Vec::len)
             + record.headers.iter().chain(&self.headers).map(header).sum::<usize>()
