@@ -6,7 +6,7 @@ import logging
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaConnectionError
 
-from groups import HEARTBEAT_MS, SESSION_MS, leave_asked, options, report
+from groups import HEARTBEAT_MS, leave_asked, options, report
 from suite import BOOTSTRAP
 
 
@@ -29,12 +29,12 @@ async def start(consumer):
 
 async def consume():
     leaving = leave_asked()
-    topic, group, instance, _ = options()
+    topic, group, instance, _, session_ms = options()
     consumer = AIOKafkaConsumer(
         bootstrap_servers=BOOTSTRAP,
         group_id=group,
         group_instance_id=instance,
-        session_timeout_ms=SESSION_MS,
+        session_timeout_ms=session_ms,
         heartbeat_interval_ms=HEARTBEAT_MS,
         auto_offset_reset="earliest",
         enable_auto_commit=False,

@@ -304,10 +304,10 @@ async def _():
 @test("an unknown topic is an error for producer, consumer and admin, and is not created")
 async def _():
     name = fresh_name()
-    # This producer waits for the topic's metadata and gives up when its time is over.
+    # Producer and consumer wait for the topic's metadata and give up when their time is over.
     async with producer(request_timeout_ms=2000) as to:
         equal(await error_of(send(to, name, plain_records(1))), UnknownTopicOrPartitionError, "the producer's error")
-    nobody = AIOKafkaConsumer(name, bootstrap_servers=BOOTSTRAP)
+    nobody = AIOKafkaConsumer(name, bootstrap_servers=BOOTSTRAP, request_timeout_ms=2000)
     equal(await error_of(nobody.start()), UnknownTopicOrPartitionError, "the consumer's error")
     await nobody.stop()
     async with administrator() as admin:

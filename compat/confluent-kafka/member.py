@@ -2,16 +2,16 @@
 
 from confluent_kafka import Consumer, KafkaException
 
-from groups import HEARTBEAT_MS, SESSION_MS, leave_asked, options, report
+from groups import HEARTBEAT_MS, leave_asked, options, report
 from suite import BOOTSTRAP
 
-topic, group, instance, cooperative = options()
+topic, group, instance, cooperative, session_ms = options()
 config = {
     "bootstrap.servers": BOOTSTRAP,
     "log_level": 2,
     "group.id": group,
     "partition.assignment.strategy": "cooperative-sticky" if cooperative else "range",
-    "session.timeout.ms": SESSION_MS,
+    "session.timeout.ms": session_ms,
     "heartbeat.interval.ms": HEARTBEAT_MS,
     "auto.offset.reset": "earliest",
     "enable.auto.commit": False,
