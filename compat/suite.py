@@ -1,11 +1,16 @@
 """What the Python suites share: the table of tests, the records they send, and a broker that can be crashed."""
 
+import asyncio
+import inspect
 import os
 import random
 import subprocess
 import sys
 import time
+import traceback
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 BOOTSTRAP = os.environ["BOOTSTRAP"]
@@ -18,6 +23,15 @@ STEP_MS = 1000
 TESTS = []
 
 
+class Test(NamedTuple):
+    sentence: str
+    function: object
+    # Kills the broker, so that no other test may run.
+    needs_crash: bool
+    # Mostly waits, so that it runs beside the others.
+    waits: bool
+
+
 class Record(NamedTuple):
     """A record as it is sent and as it must come back; the timestamp is in ms."""
 
@@ -28,31 +42,57 @@ class Record(NamedTuple):
     timestamp: int
 
 
-def test(sentence, needs_crash=False):
-    """Enters a function under the sentence that it proves. It fails by raising."""
+def test(sentence, needs_crash=False, waits=False):
+    """Enters a function, or a coroutine function, under the sentence that it proves. It fails by raising."""
 
     def enter(function):
         if BROKER or not needs_crash:
-            TESTS.append((sentence, function))
+            TESTS.append(Test(sentence, function, needs_crash, waits))
         return function
 
     return enter
 
 
 def run(client):
-    """Runs every test, prints a line for each, and exits 1 if one failed."""
+    """Runs every test, those that crash the broker last, prints a line for each, and exits 1 if one failed."""
     failed = False
-    for sentence, function in TESTS:
+
+    def tell(line):
+        # One write, for lines of tests that run beside each other.
+        print(line + "\n", end="", flush=True)
+
+    def check(entry):
+        nonlocal failed
         try:
-            function()
+            if inspect.iscoroutinefunction(entry.function):
+                asyncio.run(entry.function())
+            else:
+                entry.function()
         except Exception as error:
             failed = True
             why = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-            line = error.__traceback__.tb_next.tb_lineno
-            print(f"FAIL {client} {sentence}: {why} (line {line})", flush=True)
+            tell(f"FAIL {client} {entry.sentence}: {why} ({place(error)})")
         else:
-            print(f"PASS {client} {sentence}", flush=True)
+            tell(f"PASS {client} {entry.sentence}")
+
+    with ThreadPoolExecutor() as beside:
+        waiting = beside.map(check, [entry for entry in TESTS if entry.waits])
+        for entry in TESTS:
+            if not (entry.waits or entry.needs_crash):
+                check(entry)
+        list(waiting)
+    for entry in TESTS:
+        if entry.needs_crash:
+            check(entry)
     sys.exit(failed)
+
+
+def place(error):
+    """File and line of the test that an error came through."""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if Path(__file__).parent in path.parents and path != Path(__file__):
+            return f"{path.name}:{frame.lineno}"
 
 
 def equal(got, wanted, what):
@@ -113,6 +153,11 @@ def by_partition(records):
     return partitions
 
 
+def broker(command):
+    """Ends the broker by SIGKILL ("kill"), or starts it again ("restart")."""
+    subprocess.run([BROKER, command], check=True, stdout=sys.stderr)
+
+
 def crash_under_load(offer, partitions):
     """Offers records all the time while the broker is killed, some more while it is away, then restarts it.
 
@@ -132,5 +177,5 @@ def crash_under_load(offer, partitions):
     equal(killing.returncode, 0, "the exit status of the kill")
     for _ in range(5000):
         offer_next()
-    subprocess.run([BROKER, "restart"], check=True, stdout=sys.stderr)
+    broker("restart")
     return offered

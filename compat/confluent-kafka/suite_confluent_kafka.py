@@ -1,10 +1,13 @@
-"""confluent-kafka (librdkafka): producer, consumer with explicit partitions, admin client."""
+"""confluent-kafka (librdkafka): producer, consumer with explicit partitions and in groups, admin client."""
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     TIMESTAMP_LOG_APPEND_TIME,
     Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    ConsumerGroupType,
     KafkaError,
     KafkaException,
     Producer,
@@ -21,6 +24,7 @@ from confluent_kafka.admin import (
     OffsetSpec,
 )
 
+from groups import group_tests
 from suite import (
     BOOTSTRAP,
     START_MS,
@@ -192,10 +196,9 @@ for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
 def _():
     name = create(1, {"max.message.bytes": "30000"})
     records = [Record(0, None, b"%4d" % n * 250, [], START_MS) for n in range(200)]
-    # Not lz4: to a broker that does not serve FindCoordinator librdkafka sends such batches uncompressed.
-    for codec in ("gzip", "snappy", "zstd"):
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
         send(producer({"compression.type": codec, "linger.ms": 200}), name, records)
-    expect_all(name, records * 3)
+    expect_all(name, records * 4)
 
 
 @test("a record of 900 KB comes back, plain and compressed")
@@ -422,6 +425,186 @@ def _():
     equal(configs_of(survivor)["retention.ms"].value, "-1", "a config from before the crash")
     send(to, survivor, after)
     expect_all(survivor, before + after)
+
+
+def member(group, topic, config={}):
+    """A consumer in a group, by default from the earliest record on and without automatic commits."""
+    reader = Consumer({
+        **CLIENT,
+        "group.id": group,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+        **config,
+    })
+    reader.subscribe([topic])
+    return reader
+
+
+def take(reader, count):
+    """The next messages; raises the first error."""
+    messages = []
+    for _ in within(SECONDS, f"{count} records arrive"):
+        for message in reader.consume(count - len(messages), 1):
+            if message.error():
+                raise KafkaException(message.error())
+            messages.append(message)
+        if len(messages) == count:
+            return messages
+
+
+def wait_for_end(reader):
+    """Until a reader with enable.partition.eof is at the end without a record."""
+    for _ in within(SECONDS, "the reader is at the end"):
+        if message := reader.poll(1):
+            equal(message.error() and message.error().code(), KafkaError._PARTITION_EOF, "what comes at the end")
+            return message.offset()
+
+
+def committed(group):
+    """The offset and metadata of each partition of a group that has a commit."""
+    found = result(admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)]))
+    return {p.partition: (p.offset, p.metadata) for p in found.topic_partitions}
+
+
+def commit(group, *partitions):
+    """Commits in the name of a group that has no members."""
+    answer = result(admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, list(partitions))]))
+    for partition in answer.topic_partitions:
+        if partition.error:
+            raise KafkaException(partition.error)
+
+
+@test("a second consumer of a group goes on where the first committed, and sees the commit's metadata")
+def _():
+    name, group, records = create(1), fresh_name(), plain_records(30)
+    send(producer(), name, records)
+    with member(group, name) as first:
+        messages = take(first, 20)
+        equal([as_record(m) for m in messages], records[:20], "what the first consumer gets")
+        first.commit(message=messages[4], asynchronous=False)
+        equal(committed(group)[0][0], 5, "the commit of one message")
+        first.commit(offsets=[TopicPartition(name, 0, 12, "half way")], asynchronous=False)
+    with member(group, name) as second:
+        (found,) = second.committed([TopicPartition(name, 0)], SECONDS)
+        equal((found.offset, found.metadata), (12, "half way"), "the commit")
+        equal([(m.offset(), as_record(m)) for m in take(second, 8)], list(enumerate(records))[12:20], "what follows")
+        second.commit(asynchronous=False)
+    with member(group, name) as third:
+        equal([(m.offset(), as_record(m)) for m in take(third, 10)], list(enumerate(records))[20:], "the rest")
+
+
+@test("automatic commits come at their interval, and when a consumer is closed")
+def _():
+    name, group = create(1), fresh_name()
+    send(producer(), name, plain_records(30))
+    with member(group, name, {"enable.auto.commit": True, "auto.commit.interval.ms": 50}) as reader:
+        take(reader, 10)
+        for _ in within(SECONDS, "10 is committed"):
+            if committed(group) == {0: (10, None)}:
+                break
+    with member(group, name, {"enable.auto.commit": True, "auto.commit.interval.ms": 3_600_000}) as reader:
+        equal([m.offset() for m in take(reader, 5)], [10, 11, 12, 13, 14], "what follows")
+        equal(committed(group), {0: (10, None)}, "the committed offset within the interval")
+    equal(committed(group), {0: (15, None)}, "the committed offset after closing")
+
+
+@test("a new group starts at the earliest record, at the next to come, or with an error, as its policy says")
+def _():
+    name, records = create(1), plain_records(30)
+    send(producer(), name, records)
+    with member(fresh_name(), name) as reader:
+        equal([as_record(m) for m in take(reader, 30)], records, "what a group gets from the earliest offset on")
+    with member(fresh_name(), name, {"auto.offset.reset": "latest", "enable.partition.eof": True}) as reader:
+        equal(wait_for_end(reader), 30, "where a group starts from the latest offset on")
+        send(producer(), name, records[:1])
+        equal([m.offset() for m in take(reader, 1)], [30], "what it gets then")
+    with member(fresh_name(), name, {"auto.offset.reset": "error"}) as reader:
+        equal(error_of(lambda: take(reader, 1)), KafkaError._AUTO_OFFSET_RESET, "the error without a policy")
+
+
+@test("a committed offset out of range is reset to the earliest or latest offset, or is an error, as the policy says")
+def _():
+    name, group, records = create(1), fresh_name(), plain_records(30)
+    send(producer(), name, records)
+    commit(group, TopicPartition(name, 0, 5000))
+    with member(group, name, {"auto.offset.reset": "error"}) as reader:
+        equal(error_of(lambda: take(reader, 1)), KafkaError._AUTO_OFFSET_RESET, "the error without a policy")
+    with member(group, name, {"auto.offset.reset": "latest", "enable.partition.eof": True}) as reader:
+        equal(wait_for_end(reader), 30, "where a reset to the latest offset leads")
+    with member(group, name) as reader:
+        equal([as_record(m) for m in take(reader, 30)], records, "what follows a reset to the earliest offset")
+
+
+@test("lists and describes a live group and its lag, and protects it from being changed")
+def _():
+    name, group, client = create(2), fresh_name(), fresh_name()
+    send(producer(), name, plain_records(60, 2))
+    with member(group, name, {"client.id": client, "group.instance.id": "one"}) as reader:
+        take(reader, 60)
+        reader.commit(offsets=[TopicPartition(name, 0, 12)], asynchronous=False)
+
+        ends = {p: reader.get_watermark_offsets(TopicPartition(name, p), SECONDS)[1] for p in (0, 1)}
+        offsets = committed(group)
+        equal({p: ends[p] - offsets[p][0] for p in offsets}, {0: 18}, "the lag of what is committed")
+        positions = reader.position([TopicPartition(name, 0), TopicPartition(name, 1)])
+        equal({p.partition: p.offset for p in positions}, ends, "the positions")
+
+        def listed(**filters):
+            groups = admin.list_consumer_groups(**filters).result(SECONDS)
+            equal(groups.errors, [], "the errors of listing groups")
+            return {g.group_id: (g.state, g.type, g.is_simple_consumer_group) for g in groups.valid}
+
+        shown = (ConsumerGroupState.STABLE, ConsumerGroupType.CLASSIC, False)
+        equal(listed(states={ConsumerGroupState.STABLE})[group], shown, "the listed state and type")
+        equal(group in listed(states={ConsumerGroupState.EMPTY}), False, "whether it is listed as empty")
+        equal(group in listed(types={ConsumerGroupType.CONSUMER}), False, "whether it is listed under another type")
+
+        description = result(admin.describe_consumer_groups([group]))
+        shown = (description.state, description.type, description.partition_assignor)
+        equal(shown, (ConsumerGroupState.STABLE, ConsumerGroupType.CLASSIC, "range"), "state, type and assignor")
+        brokers = [node.id for node in admin.describe_cluster().result(SECONDS).nodes]
+        equal(description.coordinator.id in brokers, True, "whether its coordinator is a broker")
+        (only,) = description.members
+        shown = (only.member_id, only.client_id, only.host, only.group_instance_id)
+        equal(shown, (reader.memberid(), client, "/127.0.0.1", "one"), "the member's ids and host")
+        owned = {(p.topic, p.partition) for p in only.assignment.topic_partitions}
+        equal(owned, {(name, 0), (name, 1)}, "the member's partitions")
+
+        deleted = error_of(lambda: result(admin.delete_consumer_groups([group])))
+        equal(deleted, KafkaError.NON_EMPTY_GROUP, "the error of deleting the group")
+        altered = error_of(lambda: commit(group, TopicPartition(name, 0, 0)))
+        equal(altered, KafkaError.UNKNOWN_MEMBER_ID, "the error of altering an offset")
+        equal(committed(group), {0: (12, None)}, "the committed offset after all this")
+
+
+@test("alters the offsets of an empty group, then deletes the group")
+def _():
+    name, group = create(1), fresh_name()
+    send(producer(), name, plain_records(30))
+
+    def state():
+        return result(admin.describe_consumer_groups([group])).state
+
+    def next_offset():
+        with member(group, name) as reader:
+            (message,) = take(reader, 1)
+            return message.offset()
+
+    equal(next_offset(), 0, "the first offset of a new group")
+    equal(state(), ConsumerGroupState.EMPTY, "the state after the member has left")
+    commit(group, TopicPartition(name, 0, 7, "by hand"))
+    equal(committed(group), {0: (7, "by hand")}, "the altered offset")
+    equal(next_offset(), 7, "the first offset after altering it")
+    result(admin.delete_consumer_groups([group]))
+    equal(committed(group), {}, "the offsets of a deleted group")
+    groups = admin.list_consumer_groups().result(SECONDS).valid
+    equal(group in [g.group_id for g in groups], False, "whether the group is still listed")
+    equal(state(), ConsumerGroupState.DEAD, "the state of a group that is not there")
+    again = error_of(lambda: result(admin.delete_consumer_groups([group])))
+    equal(again, KafkaError.GROUP_ID_NOT_FOUND, "the error of deleting it again")
+
+
+group_tests(create, lambda topic, records: send(producer(), topic, records), cooperative=True)
 
 
 run("confluent-kafka")

@@ -1,20 +1,39 @@
-"""kafka-python: producer, consumer with explicit partitions, admin client."""
+"""kafka-python: producer, consumer with explicit partitions and in groups, admin client, everyday programs."""
 
+import json
 import logging
+import threading
+import warnings
+from itertools import islice
 
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import AlterConfigOp, ConfigResource, KafkaAdminClient, OffsetSpec
+from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
+from kafka.admin import (
+    AlterConfigOp,
+    ConfigResource,
+    KafkaAdminClient,
+    MemberToRemove,
+    NewTopic,
+    OffsetSpec,
+    OffsetTimestamp,
+)
 from kafka.errors import (
+    GroupIdNotFoundError,
+    GroupSubscribedToTopicError,
     InvalidConfigurationError,
     InvalidPartitionsError,
     InvalidTopicError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
+    NoError,
+    NoOffsetForPartitionError,
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
+    UnknownMemberIdError,
     UnknownTopicOrPartitionError,
 )
+from kafka.partitioner import Partitioner
 
+from groups import group_tests
 from suite import (
     BOOTSTRAP,
     START_MS,
@@ -36,6 +55,8 @@ SECONDS = 30
 LOG_APPEND_TIME = 1
 # Errors reach the tests by the API; the log would repeat them.
 logging.disable(logging.CRITICAL)
+# Functions as serializers are what programs have, though this client now prefers classes.
+warnings.simplefilter("ignore", DeprecationWarning)
 admin = KafkaAdminClient(bootstrap_servers=BOOTSTRAP)
 
 
@@ -393,6 +414,309 @@ def _():
     send(to, survivor, after)
     to.close()
     expect_all(survivor, before + after)
+
+
+def member(group, topic, **config):
+    """A consumer in a group, by default from the earliest record on and without automatic commits."""
+    return KafkaConsumer(
+        topic,
+        **{
+            "bootstrap_servers": BOOTSTRAP,
+            "group_id": group,
+            "auto_offset_reset": "earliest",
+            "enable_auto_commit": False,
+            **config,
+        },
+    )
+
+
+def take(reader, count):
+    """The next messages."""
+    messages = []
+    for _ in within(SECONDS, f"{count} records arrive"):
+        for batch in reader.poll(1000, max_records=count - len(messages)).values():
+            messages += batch
+        if len(messages) == count:
+            return messages
+
+
+def wait_for_position(reader, partition, offset):
+    for _ in within(SECONDS, f"the reader is at {offset}"):
+        reader.poll(100)
+        if reader.assignment() and reader.position(partition) == offset:
+            return
+
+
+def committed(group, partition):
+    return admin.list_group_offsets({group: [partition]})[group][partition].offset
+
+
+@test("a second consumer of a group goes on where the first committed, and sees the commit's metadata")
+def _():
+    name, group, records = create(1), fresh_name(), plain_records(30)
+    send_all(name, records)
+    partition, stored = TopicPartition(name, 0), threading.Event()
+    with member(group, name) as first:
+        equal([as_record(m) for m in take(first, 20)], records[:20], "what the first consumer gets")
+        first.commit({partition: OffsetAndMetadata(12, "half way", -1)})
+    with member(group, name) as second:
+        equal(second.committed(partition, metadata=True), OffsetAndMetadata(12, "half way", -1), "the commit")
+        equal([(m.offset, as_record(m)) for m in take(second, 8)], list(enumerate(records))[12:20], "what follows")
+        second.commit_async().add_callback(lambda _: stored.set())
+        equal(stored.wait(SECONDS), True, "whether the second commit is stored")
+    with member(group, name) as third:
+        equal([(m.offset, as_record(m)) for m in take(third, 10)], list(enumerate(records))[20:], "the rest")
+
+
+@test("automatic commits come at their interval, and when a consumer is closed")
+def _():
+    name, group, records = create(1), fresh_name(), plain_records(30)
+    send_all(name, records)
+    partition = TopicPartition(name, 0)
+    with member(group, name, enable_auto_commit=True, auto_commit_interval_ms=50) as reader:
+        take(reader, 10)
+        # It commits while it polls; paused, it gets nothing meanwhile.
+        reader.pause(partition)
+        for _ in within(SECONDS, "10 is committed"):
+            reader.poll(20)
+            if committed(group, partition) == 10:
+                break
+    with member(group, name, enable_auto_commit=True, auto_commit_interval_ms=3_600_000) as reader:
+        equal([m.offset for m in take(reader, 5)], [10, 11, 12, 13, 14], "what follows")
+        equal(committed(group, partition), 10, "the committed offset within the interval")
+    equal(committed(group, partition), 15, "the committed offset after closing")
+
+
+@test("a new group starts at the earliest record, at the next to come, or with an error, as its policy says")
+def _():
+    name, records = create(1), plain_records(30)
+    send_all(name, records)
+    with member(fresh_name(), name) as reader:
+        equal([as_record(m) for m in take(reader, 30)], records, "what a group gets from the earliest offset on")
+    with member(fresh_name(), name, auto_offset_reset="latest") as reader:
+        wait_for_position(reader, TopicPartition(name, 0), 30)
+        send_all(name, records[:1])
+        equal([m.offset for m in take(reader, 1)], [30], "what a group gets from the latest offset on")
+    with member(fresh_name(), name, auto_offset_reset="none") as reader:
+        equal(error_of(lambda: take(reader, 1)), NoOffsetForPartitionError, "the error without a policy")
+
+
+@test("a committed offset out of range is reset to the earliest or latest offset, or is an error, as the policy says")
+def _():
+    name, group, records = create(1), fresh_name(), plain_records(30)
+    send_all(name, records)
+    partition = TopicPartition(name, 0)
+    altered = admin.alter_group_offsets(group, {partition: OffsetAndMetadata(5000, "", -1)})
+    equal(altered, {partition: NoError}, "the answer to the commit")
+    with member(group, name, auto_offset_reset="none") as reader:
+        equal(error_of(lambda: take(reader, 1)), OffsetOutOfRangeError, "the error without a policy")
+    with member(group, name, auto_offset_reset="latest") as reader:
+        wait_for_position(reader, partition, 30)
+    with member(group, name) as reader:
+        equal([as_record(m) for m in take(reader, 30)], records, "what follows a reset to the earliest offset")
+
+
+@test("lists and describes a live group and its lag, and protects it from being changed")
+def _():
+    name, group, client = create(2), fresh_name(), fresh_name()
+    send_all(name, plain_records(60, 2))
+    partitions = [TopicPartition(name, 0), TopicPartition(name, 1)]
+    with member(group, name, client_id=client) as reader:
+        take(reader, 60)
+        reader.commit({partitions[0]: OffsetAndMetadata(12, "", -1)})
+
+        offsets, ends = admin.list_group_offsets(group)[group], reader.end_offsets(partitions)
+        equal({p: ends[p] - offsets[p].offset for p in offsets}, {partitions[0]: 18}, "the lag of what is committed")
+        equal(reader.committed(partitions[1]), None, "the offset of a partition without a commit")
+        equal([reader.highwater(p) - reader.position(p) for p in partitions], [0, 0], "the lag of the positions")
+
+        (listed,) = [g for g in admin.list_groups(states_filter=["Stable"]) if g["group_id"] == group]
+        shown = (listed["group_state"], listed["group_type"], listed["protocol_type"])
+        equal(shown, ("Stable", "classic", "consumer"), "the listed state and types")
+        others = admin.list_groups(states_filter=["Empty"]) + admin.list_groups(types_filter=["share"])
+        equal(group in [g["group_id"] for g in others], False, "whether other filters list it")
+
+        description = admin.describe_groups([group])[group]
+        equal((description["group_state"], description["protocol_data"]), ("Stable", "range"), "state and assignor")
+        (only,) = description["members"]
+        equal((only["client_id"], only["client_host"]), (client, "/127.0.0.1"), "the member's client")
+        equal(only["member_id"], reader.group_metadata().member_id, "the member's id")
+        (owned,) = only["member_assignment"]["assigned_partitions"]
+        equal((owned["topic"], sorted(owned["partitions"])), (name, [0, 1]), "the member's partitions")
+
+        equal(admin.delete_groups([group]), {group: "NonEmptyGroupError"}, "the answer to deleting the group")
+        altered = admin.alter_group_offsets(group, {partitions[0]: OffsetAndMetadata(0, "", -1)})
+        equal(altered, {partitions[0]: UnknownMemberIdError}, "the answer to altering an offset")
+        deleted = admin.delete_group_offsets(group, partitions[:1])
+        equal(deleted, {partitions[0]: GroupSubscribedToTopicError}, "the answer to deleting an offset")
+        equal(reader.committed(partitions[0]), 12, "the committed offset after all this")
+
+
+@test("alters, resets and deletes the offsets of an empty group, then the group")
+def _():
+    name, group = create(1), fresh_name()
+    send_all(name, plain_records(30))
+    partition = TopicPartition(name, 0)
+
+    def state():
+        return admin.describe_groups([group])[group]["group_state"]
+
+    def next_offset():
+        with member(group, name) as reader:
+            (message,) = take(reader, 1)
+            return message.offset
+
+    equal(next_offset(), 0, "the first offset of a new group")
+    equal(state(), "Empty", "the state after the member has left")
+    admin.alter_group_offsets(group, {partition: OffsetAndMetadata(7, "by hand", -1)})
+    equal(admin.list_group_offsets(group)[group], {partition: OffsetAndMetadata(7, "by hand", -1)}, "the altered offset")
+    equal(next_offset(), 7, "the first offset after altering it")
+    for target, offset in ((OffsetSpec.LATEST, 30), (OffsetTimestamp(START_MS + 21), 21), (5, 5)):
+        reset = admin.reset_group_offsets(group, {partition: target})
+        equal(reset, {partition: {"error": NoError, "offset": offset}}, f"the reset to {target}")
+        equal(committed(group, partition), offset, f"the offset after the reset to {target}")
+    equal(admin.delete_group_offsets(group, [partition]), {partition: NoError}, "the answer to deleting an offset")
+    equal(committed(group, partition), -1, "the deleted offset")
+    equal(next_offset(), 0, "the first offset after deleting it")
+    equal(admin.delete_groups([group]), {group: "OK"}, "the answer to deleting the group")
+    equal(group in [g["group_id"] for g in admin.list_groups()], False, "whether the group is still listed")
+    equal(state(), "Dead", "the state of a group that is not there")
+    equal(admin.delete_groups([group]), {group: "GroupIdNotFoundError"}, "the answer to deleting it again")
+    unknown = error_of(lambda: admin.delete_group_offsets(group, [partition]))
+    equal(unknown, GroupIdNotFoundError, "the error for offsets of a group that is not there")
+
+
+@test("a static member stays in its group when it closes, until an admin removes it")
+def _():
+    name, group = create(1), fresh_name()
+    send_all(name, plain_records(1))
+    with member(group, name, group_instance_id="one") as reader:
+        take(reader, 1)
+    description = admin.describe_groups([group])[group]
+    shown = (description["group_state"], [m["group_instance_id"] for m in description["members"]])
+    equal(shown, ("Stable", ["one"]), "the state and members after closing")
+    admin.remove_group_members(group, [MemberToRemove(group_instance_id="one")])
+    description = admin.describe_groups([group])[group]
+    equal((description["group_state"], description["members"]), ("Empty", []), "the state and members after removal")
+
+
+# The calls of ordinary programs, with serializers of one line and the broker in a list.
+BROKERS = [BOOTSTRAP]
+
+
+def page_views(count):
+    return [(f"user-{n % 10}", {"page": f"/{n}", "n": n}) for n in range(count)]
+
+
+def view_pages(topic, views):
+    """A program that sends JSON by keys and waits for none of it."""
+    sender = KafkaProducer(
+        bootstrap_servers=BROKERS,
+        key_serializer=lambda key: key.encode(),
+        value_serializer=lambda value: json.dumps(value).encode(),
+        acks="all",
+        retries=3,
+        retry_backoff_ms=100,
+        linger_ms=5,
+        batch_size=16384,
+        compression_type="gzip",
+    )
+    for key, value in views:
+        sender.send(topic=topic, key=key, value=value)
+    sender.flush()
+    sender.close()
+
+
+def viewer(topic, group, **config):
+    return KafkaConsumer(
+        topic,
+        bootstrap_servers=BROKERS,
+        group_id=group,
+        key_deserializer=lambda key: key.decode(),
+        value_deserializer=lambda value: json.loads(value.decode()),
+        auto_offset_reset="earliest",
+        **config,
+    )
+
+
+def create_pages():
+    name = fresh_name()
+    admin.create_topics([NewTopic(name=name, num_partitions=3, replication_factor=1)])
+    wait_for_partitions(name, 3)
+    return name
+
+
+@test("keyed JSON with acks, retries, linger and gzip reaches each group whole and in the order of each key")
+def _():
+    name, views = create_pages(), page_views(100)
+    view_pages(name, views)
+    for group in (fresh_name(), fresh_name(), None):
+        consumer = viewer(name, group, enable_auto_commit=group is not None, auto_commit_interval_ms=5000)
+        messages = list(islice(consumer, len(views)))
+        consumer.close()
+        homes = {(message.key, message.partition) for message in messages}
+        equal(len(homes), 10, "the number of pairs of a key and a partition")
+        for user in range(10):
+            got = [m.value for m in messages if m.key == f"user-{user}"]
+            equal(got, [value for _, value in views[user::10]], f"the page views of user {user}")
+
+
+@test("an iterating consumer that commits after each record repeats only the one it had failed on")
+def _():
+    name, group, views = create_pages(), fresh_name(), page_views(50)
+    view_pages(name, views)
+    seen = []
+    with viewer(name, group, enable_auto_commit=False) as reader:
+        for message in reader:
+            seen.append(message.value["n"])
+            if len(seen) == 20:
+                break
+            reader.commit()
+    with viewer(name, group, enable_auto_commit=False) as reader:
+        again = [message.value["n"] for message in islice(reader, 31)]
+    equal(seen[-1] in again, True, "whether the record without a commit comes again")
+    equal(sorted(seen[:-1] + again), list(range(50)), "what both have got, but for that record")
+
+
+@test("a consumer in a group seeks to the beginning, to an offset and to the end")
+def _():
+    name, group = create(1), fresh_name()
+    send_all(name, plain_records(30))
+    partition = TopicPartition(name, 0)
+    with member(group, name) as reader:
+        equal([m.offset for m in take(reader, 10)], list(range(10)), "what comes first")
+        reader.commit()
+        reader.seek_to_beginning()
+        equal([m.offset for m in take(reader, 30)], list(range(30)), "what comes from the beginning")
+        reader.seek(partition, 25)
+        equal([message.offset for message in islice(reader, 5)], [25, 26, 27, 28, 29], "what comes from 25")
+        reader.seek(partition, 3)
+        reader.seek_to_end()
+        equal(reader.position(partition), 30, "the position at the end")
+        equal(reader.committed(partition), 10, "the committed offset, which no seek moves")
+
+
+class ByOrder(Partitioner):
+    """Puts all events of an order, whose keys begin with its number, into one partition."""
+
+    def partition(self, topic, key, serialized_key, value, serialized_value, cluster):
+        return int(key.split("-")[0]) % len(cluster.partitions_for_topic(topic))
+
+
+@test("a partitioner of one's own says where a record goes")
+def _():
+    name = create_pages()
+    events = [f"{order}-{event}" for event in ("created", "paid", "shipped") for order in range(7)]
+    sender = KafkaProducer(bootstrap_servers=BROKERS, key_serializer=str.encode, partitioner=ByOrder())
+    sent = [sender.send(name, key=event, value=b"").get(SECONDS) for event in events]
+    sender.close()
+    equal([place.partition for place in sent], [int(event[0]) % 3 for event in events], "the acknowledged partitions")
+    for partition in range(3):
+        got = [message.key.decode() for message in read(name, {partition: 0})]
+        equal(got, [event for event in events if int(event[0]) % 3 == partition], f"the events in partition {partition}")
+
+
+group_tests(create, send_all, cooperative=True)
 
 
 run("kafka-python")
