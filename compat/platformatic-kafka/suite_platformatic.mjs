@@ -30,7 +30,7 @@ const CODECS = Object.keys(compressionsAlgorithms).filter((codec) => compression
 
 const options = { clientId: "compat", bootstrapBrokers: [BOOTSTRAP], retries: 3, retryDelay: 100 };
 // Goes on while the broker is away.
-const patient = { ...options, retries: 300 };
+const patient = { ...options, retries: 1000 };
 const admin = new Admin(options);
 const producer = new Producer({ ...options, serializers: stringSerializers });
 
