@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::catalog::state::NewTopic;
@@ -23,7 +23,7 @@ use crate::log::ephemeral::EphemeralDirectory;
 use crate::log::{DirectoryOptions, LogDirectory, OpenDirectoryError};
 use crate::net::budget::Budget;
 use crate::net::connection::{self, Limits};
-use crate::net::listener::{ConnectionLimits, accept, bind};
+use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::net::probe;
 use crate::storage::{Durability, StdDisk, replace_file};
 
@@ -84,13 +84,19 @@ pub enum StartError {
     },
 }
 
-/// A broker that serves. Dropped without [`Broker::stop`] it ends as if killed: nothing acknowledged is lost.
+/// A broker that serves, in the tokio runtime that it was started in.
+///
+/// Dropped without [`Broker::stop`] it ends as if killed: nothing acknowledged is lost. When the drop returns, its addresses
+/// are free, its threads have ended, its tasks do nothing more, and the directory of an ephemeral one is gone.
 pub struct Broker {
     shared: Arc<Shared>,
     directory: Arc<LogDirectory>,
     endpoints: Vec<Endpoint>,
     catalog_stop: CancellationToken,
-    tasks: TaskTracker,
+    listeners: Vec<Listener>,
+    /// One task a listener, which owns those of its connections.
+    accepting: JoinSet<()>,
+    /// Present once written.
     ready_file: Option<PathBuf>,
     // Last, so that the files are gone only when nothing uses them.
     _ephemeral: Option<EphemeralDirectory>,
@@ -137,31 +143,41 @@ impl Broker {
             stopping,
             config,
         });
-        for topic in &shared.config.topics {
-            let name = topic.name.clone();
-            ensure_topic(&shared, topic).await.map_err(|source| StartError::Topic { name, source })?;
-        }
-        if let Some(topic) = shared.catalog.topic(CONSUMER_OFFSETS) {
-            shared.groups.start(&topic.partitions);
-            let (shared, exists) = (Arc::clone(&shared), shared.catalog.topic_exists());
-            // Offsets of topics that went while the broker could not tell their groups. If that fails, who stores them says so.
-            tokio::spawn(async move { shared.groups.drop_offsets(exists).await });
-        }
+        // From here on a failure drops it, and with it all that it has begun.
         let mut broker = Self {
             endpoints: Vec::with_capacity(listeners.len()),
             directory,
             catalog_stop,
-            tasks: TaskTracker::new(),
-            ready_file: shared.config.ready_file.clone(),
+            listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
+            accepting: JoinSet::new(),
+            ready_file: None,
             shared,
             _ephemeral: ephemeral,
         };
+        for topic in &broker.shared.config.topics {
+            let name = topic.name.clone();
+            ensure_topic(&broker.shared, topic).await.map_err(|source| StartError::Topic { name, source })?;
+        }
+        if let Some(topic) = broker.shared.catalog.topic(CONSUMER_OFFSETS) {
+            broker.shared.groups.start(&topic.partitions);
+            let (shared, exists) = (Arc::clone(&broker.shared), broker.shared.catalog.topic_exists());
+            // Offsets of topics that went while the broker could not tell their groups. If that fails, who stores them says so.
+            tokio::spawn(async move { shared.groups.drop_offsets(exists).await });
+        }
         broker.serve(listeners).await?;
         Ok(broker)
     }
 
+    /// Starts a broker for a test: [`Config::ephemeral`] says how.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub async fn ephemeral() -> Result<Self, StartError> {
+        Self::start(Config::ephemeral()).await
+    }
+
     /// Accepts on every listener, and asks each for its metadata before calling the broker ready.
-    async fn serve(&mut self, listeners: Vec<(Endpoint, TcpListener)>) -> Result<(), StartError> {
+    async fn serve(&mut self, listeners: Vec<(Endpoint, Listener)>) -> Result<(), StartError> {
         let limits = ConnectionLimits::new(
             self.shared.config.max_connections,
             self.shared.config.max_connections_per_ip,
@@ -184,17 +200,16 @@ impl Broker {
                 let session = session(&shared, &name, advertised.as_ref(), &stream, peer);
                 connection::serve(stream, peer, session, per_connection.clone(), shared.stopping.clone())
             };
-            let accepting =
-                accept(listener, limits.clone(), self.shared.stopping.clone(), self.tasks.clone(), serve);
-            self.tasks.spawn(accepting);
+            self.accepting.spawn(accept(listener, limits.clone(), self.shared.stopping.clone(), serve));
             probe::ask_metadata(bound).await.map_err(probe)?;
             self.endpoints.push(told);
         }
-        if let Some(path) = &self.ready_file {
+        if let Some(path) = &self.shared.config.ready_file {
             let lines: String =
                 self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
             replace_file(&StdDisk, path, lines.as_bytes(), Durability::Later)
                 .map_err(|source| StartError::ReadyFile { path: path.clone(), source })?;
+            self.ready_file = Some(path.clone());
         }
         Ok(())
     }
@@ -215,21 +230,34 @@ impl Broker {
     }
 
     /// Stops: no new connections, parked requests answered, everything synced, the directory marked clean.
-    pub async fn stop(self) {
-        if let Some(path) = &self.ready_file {
-            // Not ready any more; who waits for the next start must not find the last one's file.
-            let _ = std::fs::remove_file(path);
-        }
+    pub async fn stop(mut self) {
+        self.remove_ready_file();
         self.shared.stopping.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            warn!(
-                connections = self.tasks.len(),
-                "stopping while connections have not taken their last answers"
-            );
+        let drained = async { while self.accepting.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            warn!("stopping while connections have not taken their last answers");
         }
         self.catalog_stop.cancel();
         self.directory.close().await;
+    }
+
+    /// Not ready any more; who waits for the next start must not find the last one's file.
+    fn remove_ready_file(&mut self) {
+        if let Some(path) = self.ready_file.take() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.remove_ready_file();
+        self.accepting.abort_all();
+        self.listeners.iter().for_each(Listener::close);
+        self.shared.stopping.cancel();
+        self.catalog_stop.cancel();
+        // A task that runs on another thread this very moment finds every log closed.
+        self.directory.abandon();
     }
 }
 
@@ -255,10 +283,10 @@ fn session(
 }
 
 /// Listens at the first address of the host that can be listened at.
-async fn listen_at(endpoint: &Endpoint) -> io::Result<TcpListener> {
+async fn listen_at(endpoint: &Endpoint) -> io::Result<Listener> {
     let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
     for address in lookup_host((endpoint.host.as_str(), endpoint.port)).await? {
-        match bind(address) {
+        match Listener::bind(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => failure = error,
         }

@@ -26,7 +26,8 @@ use crate::uuid::Uuid;
 
 /// The file whose lock says that a log directory is in use; the lock goes with the process, however it ended.
 pub(super) const LOCK_FILE: &str = ".lock";
-const PROPERTIES_FILE: &str = "meta.properties";
+/// The first file that an owner writes once it has the lock.
+pub(super) const PROPERTIES_FILE: &str = "meta.properties";
 const CLEAN_FILE: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
@@ -159,7 +160,7 @@ pub struct Recovered {
 #[derive(Debug)]
 pub struct LogDirectory {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     cluster_id: Uuid,
     directory_id: Uuid,
     was_clean: bool,
@@ -309,6 +310,7 @@ impl LogDirectory {
             shared.remove_later(Removal::Folder(path.join(&entry.name)), Duration::ZERO);
         }
         let threads = start_threads(&shared).inspect_err(|_| shared.stop()).map_err(failed)?;
+        let threads = Mutex::new(threads);
         let was_clean = trust == Trust::Everything;
         Ok(Arc::new(Self { shared, threads, cluster_id, directory_id, was_clean, folders }))
     }
@@ -492,17 +494,23 @@ impl LogDirectory {
             tracing::warn!(%error, "not a clean stop: the next start will recover");
         }
     }
-}
 
-impl Drop for LogDirectory {
-    fn drop(&mut self) {
+    /// Ends as the death of the process would, for all who hold it: when this returns nothing is written any more and the lock
+    /// is given back. Blocks for what is being written or synced just now.
+    pub fn abandon(&self) {
         self.shared.stop();
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log directory has panicked");
             }
         }
         self.shared.lock.lock().take();
+    }
+}
+
+impl Drop for LogDirectory {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 
