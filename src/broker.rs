@@ -18,7 +18,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
 use crate::group::{self, Groups};
 use crate::handlers::fetch_sessions::FetchSessions;
-use crate::handlers::{Session, Shared};
+use crate::handlers::{Session, Shared, request_counters};
+use crate::http::{Doors, Observed};
 use crate::log::ephemeral::EphemeralDirectory;
 use crate::log::{DirectoryOptions, LogDirectory, OpenDirectoryError};
 use crate::net::budget::Budget;
@@ -44,6 +45,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// An HTTP listener that is gone before it serves.
+    #[error("cannot serve HTTP: {0}")]
+    Http(io::Error),
     /// A log directory that cannot be used.
     #[error("log directory {0}")]
     Directory(#[from] OpenDirectoryError),
@@ -93,6 +97,7 @@ pub struct Broker {
     directory: Arc<LogDirectory>,
     endpoints: Vec<Endpoint>,
     catalog_stop: CancellationToken,
+    http: Doors,
     listeners: Vec<Listener>,
     /// One task a listener, which owns those of its connections.
     accepting: JoinSet<()>,
@@ -114,6 +119,7 @@ impl Broker {
             let listen = |source| StartError::Listen { endpoint: endpoint.clone(), source };
             listeners.push((endpoint.clone(), listen_at(endpoint).await.map_err(listen)?));
         }
+        let http = open_http(&config).await?;
         let ephemeral = match config.ephemeral {
             true => Some(EphemeralDirectory::create(&std::env::temp_dir()).map_err(StartError::Ephemeral)?),
             false => None,
@@ -140,6 +146,8 @@ impl Broker {
             catalog,
             fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
             decompressions: Semaphore::new(cores()),
+            requests: request_counters(),
+            connections: Arc::default(),
             stopping,
             config,
         });
@@ -148,6 +156,7 @@ impl Broker {
             endpoints: Vec::with_capacity(listeners.len()),
             directory,
             catalog_stop,
+            http,
             listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
             accepting: JoinSet::new(),
             ready_file: None,
@@ -182,11 +191,12 @@ impl Broker {
             self.shared.config.max_connections,
             self.shared.config.max_connections_per_ip,
         );
+        let budget = Budget::new(self.shared.config.queued_max_request_bytes);
         let connection_limits = Limits {
             request_max_bytes: self.shared.config.socket_request_max_bytes,
             in_flight_max_bytes: self.shared.config.connection_queued_max_request_bytes,
             idle: Duration::from_millis(self.shared.config.connections_max_idle_ms),
-            budget: Budget::new(self.shared.config.queued_max_request_bytes),
+            budget: budget.clone(),
         };
         for (endpoint, listener) in listeners {
             let probe = |source| StartError::Probe { endpoint: endpoint.clone(), source };
@@ -200,10 +210,17 @@ impl Broker {
                 let session = session(&shared, &name, advertised.as_ref(), &stream, peer);
                 connection::serve(stream, peer, session, per_connection.clone(), shared.stopping.clone())
             };
-            self.accepting.spawn(accept(listener, limits.clone(), self.shared.stopping.clone(), serve));
+            let (counters, stop) = (Arc::clone(&self.shared.connections), self.shared.stopping.clone());
+            self.accepting.spawn(accept(listener, limits.clone(), counters, stop, serve));
             probe::ask_metadata(bound).await.map_err(probe)?;
             self.endpoints.push(told);
         }
+        self.http.observe(Observed {
+            shared: Arc::clone(&self.shared),
+            directory: Arc::clone(&self.directory),
+            budget,
+            decompressions_max: cores(),
+        });
         if let Some(path) = &self.shared.config.ready_file {
             let lines: String =
                 self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
@@ -224,6 +241,11 @@ impl Broker {
         self.endpoints.first().map(Endpoint::address).unwrap_or_default()
     }
 
+    /// Where each HTTP listener is, in the order of the configuration.
+    pub fn http(&self) -> &[SocketAddr] {
+        self.http.addresses()
+    }
+
     /// The log directory.
     pub fn data(&self) -> &Path {
         self.directory.path()
@@ -235,10 +257,12 @@ impl Broker {
         self.shared.stopping.cancel();
         let drained = async { while self.accepting.join_next().await.is_some() {} };
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
-            warn!("stopping while connections have not taken their last answers");
+            let connections = self.shared.connections.open();
+            warn!(connections, "stopping while connections have not taken their last answers");
         }
         self.catalog_stop.cancel();
         self.directory.close().await;
+        self.http.close().await;
     }
 
     /// Not ready any more; who waits for the next start must not find the last one's file.
@@ -280,6 +304,17 @@ fn session(
         (None, Err(_)) => Endpoint { name: name.to_owned(), host: String::new(), port: 0 },
     };
     Session { shared: Arc::clone(shared), endpoint: Arc::new(endpoint), peer }
+}
+
+/// Opens the HTTP listeners of the configuration.
+async fn open_http(config: &Config) -> Result<Doors, StartError> {
+    let mut listeners = Vec::with_capacity(config.http_listeners.len());
+    for endpoint in &config.http_listeners {
+        let endpoint = Endpoint { name: "HTTP".to_owned(), ..endpoint.clone() };
+        let listener = listen_at(&endpoint).await;
+        listeners.push(listener.map_err(|source| StartError::Listen { endpoint, source })?);
+    }
+    Doors::open(listeners, Duration::from_millis(config.connections_max_idle_ms)).map_err(StartError::Http)
 }
 
 /// Listens at the first address of the host that can be listened at.

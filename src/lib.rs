@@ -2,7 +2,8 @@
 //!
 //! The directories are ordered as a request meets them: [`net`] reads a frame from a socket, [`protocol`] decodes it,
 //! [`handlers`] answers it by asking [`catalog`] and [`log`], and the answer goes back the same way. [`record`] knows the
-//! record batch format, [`storage`] is the door to the disk. Imports only point down this list.
+//! record batch format, [`storage`] is the door to the disk. Imports only point down this list. Beside [`net`], [`http`] shows
+//! operators what [`telemetry`] counts.
 //!
 //! # In your tests
 //! A [`Broker`] runs in the tokio runtime that it is started in, many side by side if need be; an ephemeral one takes any free
@@ -48,9 +49,11 @@ pub mod config;
 pub mod coordinator;
 pub mod group;
 pub mod handlers;
+pub mod http;
 pub mod log;
 pub mod net;
 pub mod protocol;
 pub mod record;
 pub mod storage;
+pub mod telemetry;
 pub mod uuid;

@@ -137,6 +137,7 @@ fn what_is_in_the_way_of_a_start_is_named_in_one_line() {
     let home = server.home().to_owned();
     let taken = server.address().to_owned();
     refuses(&home, &["--listen", &taken, "--data", "other"], &taken);
+    refuses(&home, &["--http-listen", &taken, "--data", "other"], &taken);
     refuses(&home, &["--listen", "127.0.0.1:0", "--data", "data"], "data");
     fs::write(home.join("file"), "").unwrap();
     refuses(&home, &["--listen", "127.0.0.1:0", "--data", "file/data"], "file/data");

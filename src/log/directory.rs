@@ -22,6 +22,7 @@ use super::segment::{Segment, file_name};
 use super::view::SyncWork;
 use crate::clock::Clock;
 use crate::storage::{Disk, DiskFile, Durability, Lock, read_file, replace_file};
+use crate::telemetry::LogCounters;
 use crate::uuid::Uuid;
 
 /// The file whose lock says that a log directory is in use; the lock goes with the process, however it ended.
@@ -177,6 +178,7 @@ pub struct Shared {
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
+    pub(super) counters: LogCounters,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
     unsynced_bytes: AtomicU64,
@@ -283,6 +285,7 @@ impl LogDirectory {
             clock,
             trust,
             queue: SyncQueue::default(),
+            counters: LogCounters::default(),
             listed: Mutex::default(),
             unsynced_bytes: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
@@ -348,6 +351,21 @@ impl LogDirectory {
     /// Bytes appended but not synced.
     pub fn unsynced_bytes(&self) -> u64 {
         self.shared.unsynced_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Unsynced bytes at which [`Partition::room`] waits.
+    pub fn unsynced_bytes_limit(&self) -> u64 {
+        self.shared.options.os_unsynced_max_bytes
+    }
+
+    /// Partitions that wait for a syncing thread.
+    pub fn sync_queue_len(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// What is counted of all partitions.
+    pub fn counters(&self) -> &LogCounters {
+        &self.shared.counters
     }
 
     /// The partition of that topic and number; while it lives, always the same one. A topic that replaces another of the same
@@ -611,8 +629,26 @@ impl Shared {
         }
     }
 
+    /// Log start and recovery point of a partition that has not been opened: after a clean stop, where its log begins and ends.
+    pub(super) fn checkpointed(&self, topic: &str, index: i32) -> (i64, i64) {
+        let key = (topic.to_owned(), index);
+        let checkpoints = self.checkpoints.lock();
+        let of = |offsets: &BTreeMap<Key, i64>| offsets.get(&key).copied().unwrap_or(0);
+        (of(&checkpoints.log_starts), of(&checkpoints.recovery_points))
+    }
+
     /// Syncs the files and names that `work` covers.
     pub(super) fn execute(&self, folder: &Path, work: &SyncWork) -> Result<(), LogError> {
+        let began = Instant::now();
+        let synced = self.sync_work(folder, work);
+        self.counters.syncs.observe(began.elapsed());
+        if synced.is_err() {
+            self.counters.failed_syncs.increment();
+        }
+        synced
+    }
+
+    fn sync_work(&self, folder: &Path, work: &SyncWork) -> Result<(), LogError> {
         for segment in &work.segments {
             segment.file()?.sync_data().map_err(|source| LogError::Disk { path: segment.path(), source })?;
         }

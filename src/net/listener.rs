@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::telemetry::ConnectionCounters;
+
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
@@ -121,6 +123,7 @@ impl Drop for Place {
 pub async fn accept<F>(
     listener: Listener,
     limits: ConnectionLimits,
+    counters: Arc<ConnectionCounters>,
     stop: CancellationToken,
     serve: impl Fn(TcpStream, SocketAddr) -> F,
 ) where
@@ -130,7 +133,7 @@ pub async fn accept<F>(
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        () = accept_into(&mut connections, &listener, &limits, serve) => {}
+        () = accept_into(&mut connections, &listener, &limits, &counters, serve) => {}
     }
     listener.close();
     while connections.join_next().await.is_some() {}
@@ -140,6 +143,7 @@ async fn accept_into<F>(
     connections: &mut JoinSet<()>,
     listener: &Listener,
     limits: &ConnectionLimits,
+    counters: &ConnectionCounters,
     serve: impl Fn(TcpStream, SocketAddr) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
@@ -162,6 +166,7 @@ async fn accept_into<F>(
                         debug!(%peer, %error, "connection lost before its first request");
                         continue;
                     }
+                    counters.accepted.increment();
                     let connection = serve(stream, peer);
                     connections.spawn(async move {
                         connection.await;
@@ -169,10 +174,12 @@ async fn accept_into<F>(
                     });
                 }
                 None => {
+                    counters.refused.increment();
                     warn!(%peer, limit = limits.per_ip, "connection closed: max.connections.per.ip reached");
                 }
             },
             Some(Err(error)) => {
+                counters.accept_failures.increment();
                 warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
