@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 use ottla::http::Doors;
 use ottla::net::listener::Listener;
 use ottla::protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
+use ottla::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use ottla::protocol::messages::metadata::MetadataRequest;
-use ottla::protocol::messages::{CreateTopics, Fetch, Metadata};
+use ottla::protocol::messages::offset_commit::{
+    OffsetCommitPartition, OffsetCommitRequest, OffsetCommitTopic,
+};
+use ottla::protocol::messages::{CreateTopics, Fetch, FindCoordinator, Metadata, OffsetCommit};
 use ottla::telemetry::names;
 use ottla::{Broker, Config};
 
@@ -186,6 +190,48 @@ async fn what_is_done_is_counted() {
     assert_eq!(value(&scraped, "ottla_partition_bytes{topic=\"t\",partition=\"0\"}"), stored as f64);
     assert!(value(&scraped, "ottla_log_appended_records_total") >= 5.0);
     assert!(value(&scraped, "ottla_response_bytes_total{api=\"Fetch\"}") > stored as f64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_told_with_what_they_have_committed_and_what_is_left() {
+    let (broker, address) = start(config().topic("t", 2)).await;
+    let mut client = Client::connect(&broker.bootstrap());
+    client.append("t", ["a", "b", "c"]);
+    // The first of these is refused: the coordinator's topic is made when a group is looked for.
+    for group in ["quoted \"group\"", "other"] {
+        let key = FindCoordinatorRequest { key: group.into(), ..Default::default() };
+        eventually("the coordinator is found", || {
+            (client.call::<FindCoordinator>(2, &key).error_code == 0).then_some(())
+        });
+        let partition = |partition_index, committed_offset| OffsetCommitPartition {
+            partition_index,
+            committed_offset,
+            ..Default::default()
+        };
+        let partitions = vec![partition(0, 1), partition(1, 7)];
+        let topics = vec![OffsetCommitTopic { name: "t".into(), partitions, ..Default::default() }];
+        let request = OffsetCommitRequest { group_id: group.into(), topics, ..Default::default() };
+        eventually("the offsets are committed", || {
+            let answer = client.call::<OffsetCommit>(7, &request);
+            answer.topics[0].partitions.iter().all(|partition| partition.error_code == 0).then_some(())
+        });
+    }
+    let scraped = scrape(address);
+    for group in ["quoted \\\"group\\\"", "other"] {
+        for (partition, committed, lag) in [(0, 1.0, 2.0), (1, 7.0, 0.0)] {
+            let labels = format!("{{group=\"{group}\",topic=\"t\",partition=\"{partition}\"}}");
+            assert_eq!(value(&scraped, &format!("ottla_group_committed_offset{labels}")), committed);
+            assert_eq!(value(&scraped, &format!("ottla_group_lag_records{labels}")), lag);
+        }
+        assert_eq!(value(&scraped, &format!("ottla_group_members{{group=\"{group}\"}}")), 0.0);
+    }
+    assert_eq!(value(&scraped, "ottla_groups{state=\"Empty\"}"), 2.0);
+    assert_eq!(value(&scraped, "ottla_groups{state=\"Stable\"}"), 0.0);
+    let used = value(&scraped, "ottla_group_coordinator_bytes");
+    assert!(used > 0.0 && used < value(&scraped, "ottla_group_coordinator_limit_bytes"));
+    client.delete_topic("t");
+    let gone = scrape(address);
+    assert!(!gone.contains("ottla_group_lag_records{"), "a topic that is gone has no lag");
 }
 
 #[tokio::test(flavor = "multi_thread")]

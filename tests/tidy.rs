@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("broker", &["catalog", "clock", "config", "group", "handlers", "http", "log", "net", "storage", "uuid"]),
     // The second door: it shows what the first one counts, and accepts connections as the first one does.
-    ("http", &["handlers", "http", "log", "net", "protocol", "telemetry"]),
+    ("http", &["group", "handlers", "http", "log", "net", "protocol", "telemetry"]),
     ("net", &["handlers", "net", "protocol", "record", "telemetry"]),
     (
         "handlers",

@@ -2,9 +2,12 @@
 //! memory than ten, and a peer that reads slowly holds a piece and not the whole.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::Bytes;
+use tokio::time::timeout;
 
+use crate::group::{Committed, Listing, State};
 use crate::handlers::Shared;
 use crate::log::partition::Known;
 use crate::log::{LogDirectory, Partition};
@@ -47,12 +50,30 @@ const PARTITION_METRICS: [PartitionMetric; 5] = [
     (names::PARTITION_BYTES, |_, known| known.open.and_then(|open| i64::try_from(open.size_bytes).ok())),
 ];
 
+/// One metric of every offset that a group has committed; `None` where it is not known.
+type OffsetMetric = (Metric, fn(&Committed, Option<&Partition>) -> Option<i64>);
+
+/// The metrics of committed offsets. A topic that has gone, or is another one of that name now, has no lag.
+const OFFSET_METRICS: [OffsetMetric; 2] = [
+    (names::GROUP_COMMITTED_OFFSET, |committed, _| Some(committed.offset)),
+    (names::GROUP_LAG, |committed, partition| {
+        let partition = partition?;
+        let same = committed.topic_id.is_zero() || committed.topic_id == partition.topic_id();
+        same.then(|| (partition.known().high_watermark - committed.offset).max(0))
+    }),
+];
+
+/// Longest that a scrape waits for the coordinator of the groups; a scrape without them tells more than none.
+const GROUP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The pieces of one scrape, made when asked for.
 pub(super) struct Exposition {
     observed: Observed,
     http: Arc<ConnectionCounters>,
     /// The partitions there were when it began.
     partitions: Vec<Arc<Partition>>,
+    /// The groups there were when their turn came.
+    groups: Listing,
     next: Next,
 }
 
@@ -61,12 +82,15 @@ enum Next {
     Broker,
     /// This one of [`PARTITION_METRICS`], from this partition on.
     Partitions(usize, usize),
+    Groups,
+    /// This one of [`OFFSET_METRICS`], of this group.
+    Offsets(usize, usize),
 }
 
 impl Exposition {
     pub(super) fn new(observed: Observed, http: Arc<ConnectionCounters>) -> Self {
         let partitions = observed.shared.catalog.view().partitions();
-        Self { observed, http, partitions, next: Next::Broker }
+        Self { observed, http, partitions, groups: Listing::default(), next: Next::Broker }
     }
 
     /// What there is once, or once for each API.
@@ -175,12 +199,53 @@ impl Exposition {
         }
         self.partitions.len()
     }
-}
 
-impl Iterator for Exposition {
-    type Item = Bytes;
+    /// Asks for the groups and writes what there is once, or once for each of them; whether they are known.
+    async fn groups(&mut self, text: &mut Text) -> bool {
+        let shared = &self.observed.shared;
+        let Ok(Ok(listing)) = timeout(GROUP_PATIENCE, shared.groups.list()).await else { return false };
+        self.groups = listing;
+        let groups = &self.groups.groups;
+        text.describe(&names::GROUPS);
+        for state in State::ALL {
+            let count = groups.iter().filter(|group| group.state == state).count();
+            text.sample(&names::GROUPS, &[("state", &state.name())], count);
+        }
+        text.describe(&names::GROUP_MEMBERS);
+        for group in groups {
+            text.sample(&names::GROUP_MEMBERS, &[("group", &group.group_id)], group.members);
+        }
+        text.single(&names::GROUP_BYTES, self.groups.bytes);
+        text.single(&names::GROUP_BYTES_LIMIT, shared.config.group_coordinator_max_bytes);
+        true
+    }
 
-    fn next(&mut self) -> Option<Bytes> {
+    /// Writes a metric of all that one group has committed.
+    async fn offsets(&self, text: &mut Text, (metric, of): OffsetMetric, number: usize) {
+        if number == 0 {
+            text.describe(&metric);
+        }
+        let Some(group) = self.groups.groups.get(number).map(|group| &group.group_id) else { return };
+        let shared = &self.observed.shared;
+        let Ok(Ok(committed)) = timeout(GROUP_PATIENCE, shared.groups.offsets(group, None)).await else {
+            return;
+        };
+        let catalog = shared.catalog.view();
+        for (topic, partitions) in &committed {
+            let known = catalog.topic(topic);
+            for (index, committed) in partitions {
+                let partition = known.and_then(|known| known.partition(*index));
+                if let Some(value) = of(committed, partition.map(|partition| &**partition)) {
+                    let labels: &[(_, &dyn std::fmt::Display)] =
+                        &[("group", group), ("topic", topic), ("partition", index)];
+                    text.sample(&metric, labels, value);
+                }
+            }
+        }
+    }
+
+    /// The next piece and what comes after it; `None` at the end.
+    pub(super) async fn next(mut self: Box<Self>) -> Option<(Bytes, Box<Self>)> {
         let mut text = Text::default();
         while text.len() < PIECE_BYTES {
             self.next = match self.next {
@@ -188,15 +253,27 @@ impl Iterator for Exposition {
                     self.broker(&mut text);
                     Next::Partitions(0, 0)
                 }
-                Next::Partitions(number, first) => {
-                    let Some(metric) = PARTITION_METRICS.get(number) else { break };
-                    match self.partitions(&mut text, *metric, first) {
+                Next::Partitions(number, first) => match PARTITION_METRICS.get(number) {
+                    Some(metric) => match self.partitions(&mut text, *metric, first) {
                         next if next < self.partitions.len() => Next::Partitions(number, next),
                         _ => Next::Partitions(number + 1, 0),
+                    },
+                    None => Next::Groups,
+                },
+                Next::Groups => match self.groups(&mut text).await {
+                    true => Next::Offsets(0, 0),
+                    false => Next::Offsets(OFFSET_METRICS.len(), 0),
+                },
+                Next::Offsets(number, group) => {
+                    let Some(metric) = OFFSET_METRICS.get(number) else { break };
+                    self.offsets(&mut text, *metric, group).await;
+                    match group + 1 {
+                        next if next < self.groups.groups.len() => Next::Offsets(number, next),
+                        _ => Next::Offsets(number + 1, 0),
                     }
                 }
             };
         }
-        (!text.is_empty()).then(|| text.into_string().into())
+        (!text.is_empty()).then(|| (text.into_string().into(), self))
     }
 }

@@ -7,12 +7,12 @@
 mod metrics;
 
 use std::convert::Infallible;
-use std::future::ready;
+use std::future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::metrics::Exposition;
 pub use self::metrics::Observed;
+use crate::handlers::Later;
 use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::telemetry::{Closed, ConnectionCounters, Text};
 
@@ -117,7 +118,7 @@ struct Site {
 
 /// Serves one connection until its peer, its limits or `stop` end it.
 async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
-    let service = service_fn(|request| ready(Ok::<_, Infallible>(site.answer(&request))));
+    let service = service_fn(|request| future::ready(Ok::<_, Infallible>(site.answer(&request))));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(site.idle)
@@ -167,7 +168,11 @@ impl Site {
         match self.observed.get() {
             Some(observed) => {
                 let exposition = Exposition::new(observed.clone(), Arc::clone(&self.connections));
-                respond(StatusCode::OK, Text::MEDIA_TYPE, Answer::Metrics(Box::new(exposition)))
+                respond(
+                    StatusCode::OK,
+                    Text::MEDIA_TYPE,
+                    Answer::Metrics(Box::pin(Box::new(exposition).next())),
+                )
             }
             None => self.readiness(),
         }
@@ -202,8 +207,8 @@ fn respond(status: StatusCode, media_type: &'static str, body: Answer) -> Respon
 /// The body of an answer: what is left of it.
 enum Answer {
     Text(&'static str),
-    /// Made piece by piece, as the peer takes it.
-    Metrics(Box<Exposition>),
+    /// The next piece on its way: made when the peer has taken the one before.
+    Metrics(Later<Option<(Bytes, Box<Exposition>)>>),
 }
 
 impl Body for Answer {
@@ -212,14 +217,22 @@ impl Body for Answer {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = match self.get_mut() {
-            Self::Text("") => None,
-            Self::Text(text) => Some(Bytes::from_static(std::mem::take(text).as_bytes())),
-            Self::Metrics(exposition) => exposition.next(),
+        let answer = self.get_mut();
+        let (piece, rest) = match answer {
+            Self::Text(text) if text.is_empty() => return Poll::Ready(None),
+            Self::Text(text) => (Bytes::from_static(text.as_bytes()), Self::Text("")),
+            Self::Metrics(next) => match ready!(next.as_mut().poll(cx)) {
+                Some((piece, exposition)) => (piece, Self::Metrics(Box::pin(exposition.next()))),
+                None => {
+                    *answer = Self::Text("");
+                    return Poll::Ready(None);
+                }
+            },
         };
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        *answer = rest;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -120,6 +120,19 @@ metrics! {
     /// Bytes of a partition's log. Missing until it is used for the first time since the start.
     PARTITION_BYTES: Gauge "ottla_partition_bytes";
 
+    /// Consumer groups, by state.
+    GROUPS: Gauge "ottla_groups";
+    /// Members of a group.
+    GROUP_MEMBERS: Gauge "ottla_group_members";
+    /// Offset that a group has committed for a partition: the next one it will consume.
+    GROUP_COMMITTED_OFFSET: Gauge "ottla_group_committed_offset";
+    /// Records of a partition between a group's committed offset and the high watermark.
+    GROUP_LAG: Gauge "ottla_group_lag_records";
+    /// Memory that members and offsets of groups take, about.
+    GROUP_BYTES: Gauge "ottla_group_coordinator_bytes";
+    /// The limit of that: ottla.group.coordinator.max.bytes.
+    GROUP_BYTES_LIMIT: Gauge "ottla_group_coordinator_limit_bytes";
+
     /// 1, with the version of the broker.
     BUILD_INFO: Gauge "ottla_build_info";
     /// CPU time that the process has used, user and system.
