@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::catalog::state::NewTopic;
@@ -18,12 +18,13 @@ use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
 use crate::group::{self, Groups};
 use crate::handlers::fetch_sessions::FetchSessions;
-use crate::handlers::{Session, Shared};
+use crate::handlers::{Session, Shared, request_counters};
+use crate::http::{Doors, Observed};
 use crate::log::ephemeral::EphemeralDirectory;
 use crate::log::{DirectoryOptions, LogDirectory, OpenDirectoryError};
 use crate::net::budget::Budget;
 use crate::net::connection::{self, Limits};
-use crate::net::listener::{ConnectionLimits, accept, bind};
+use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::net::probe;
 use crate::storage::{Durability, StdDisk, replace_file};
 
@@ -44,6 +45,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// An HTTP listener that is gone before it serves.
+    #[error("cannot serve HTTP: {0}")]
+    Http(io::Error),
     /// A log directory that cannot be used.
     #[error("log directory {0}")]
     Directory(#[from] OpenDirectoryError),
@@ -84,13 +88,20 @@ pub enum StartError {
     },
 }
 
-/// A broker that serves. Dropped without [`Broker::stop`] it ends as if killed: nothing acknowledged is lost.
+/// A broker that serves, in the tokio runtime that it was started in.
+///
+/// Dropped without [`Broker::stop`] it ends as if killed: nothing acknowledged is lost. When the drop returns, its addresses
+/// are free, its threads have ended, its tasks do nothing more, and the directory of an ephemeral one is gone.
 pub struct Broker {
     shared: Arc<Shared>,
     directory: Arc<LogDirectory>,
     endpoints: Vec<Endpoint>,
     catalog_stop: CancellationToken,
-    tasks: TaskTracker,
+    http: Doors,
+    listeners: Vec<Listener>,
+    /// One task a listener, which owns those of its connections.
+    accepting: JoinSet<()>,
+    /// Present once written.
     ready_file: Option<PathBuf>,
     // Last, so that the files are gone only when nothing uses them.
     _ephemeral: Option<EphemeralDirectory>,
@@ -108,6 +119,7 @@ impl Broker {
             let listen = |source| StartError::Listen { endpoint: endpoint.clone(), source };
             listeners.push((endpoint.clone(), listen_at(endpoint).await.map_err(listen)?));
         }
+        let http = open_http(&config).await?;
         let ephemeral = match config.ephemeral {
             true => Some(EphemeralDirectory::create(&std::env::temp_dir()).map_err(StartError::Ephemeral)?),
             false => None,
@@ -134,43 +146,57 @@ impl Broker {
             catalog,
             fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
             decompressions: Semaphore::new(cores()),
+            requests: request_counters(),
+            connections: Arc::default(),
             stopping,
             config,
         });
-        for topic in &shared.config.topics {
-            let name = topic.name.clone();
-            ensure_topic(&shared, topic).await.map_err(|source| StartError::Topic { name, source })?;
-        }
-        if let Some(topic) = shared.catalog.topic(CONSUMER_OFFSETS) {
-            shared.groups.start(&topic.partitions);
-            let (shared, exists) = (Arc::clone(&shared), shared.catalog.topic_exists());
-            // Offsets of topics that went while the broker could not tell their groups. If that fails, who stores them says so.
-            tokio::spawn(async move { shared.groups.drop_offsets(exists).await });
-        }
+        // From here on a failure drops it, and with it all that it has begun.
         let mut broker = Self {
             endpoints: Vec::with_capacity(listeners.len()),
             directory,
             catalog_stop,
-            tasks: TaskTracker::new(),
-            ready_file: shared.config.ready_file.clone(),
+            http,
+            listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
+            accepting: JoinSet::new(),
+            ready_file: None,
             shared,
             _ephemeral: ephemeral,
         };
+        for topic in &broker.shared.config.topics {
+            let name = topic.name.clone();
+            ensure_topic(&broker.shared, topic).await.map_err(|source| StartError::Topic { name, source })?;
+        }
+        if let Some(topic) = broker.shared.catalog.topic(CONSUMER_OFFSETS) {
+            broker.shared.groups.start(&topic.partitions);
+            let (shared, exists) = (Arc::clone(&broker.shared), broker.shared.catalog.topic_exists());
+            // Offsets of topics that went while the broker could not tell their groups. If that fails, who stores them says so.
+            tokio::spawn(async move { shared.groups.drop_offsets(exists).await });
+        }
         broker.serve(listeners).await?;
         Ok(broker)
     }
 
+    /// Starts a broker for a test: [`Config::ephemeral`] says how.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub async fn ephemeral() -> Result<Self, StartError> {
+        Self::start(Config::ephemeral()).await
+    }
+
     /// Accepts on every listener, and asks each for its metadata before calling the broker ready.
-    async fn serve(&mut self, listeners: Vec<(Endpoint, TcpListener)>) -> Result<(), StartError> {
+    async fn serve(&mut self, listeners: Vec<(Endpoint, Listener)>) -> Result<(), StartError> {
         let limits = ConnectionLimits::new(
             self.shared.config.max_connections,
             self.shared.config.max_connections_per_ip,
         );
+        let budget = Budget::new(self.shared.config.queued_max_request_bytes);
         let connection_limits = Limits {
             request_max_bytes: self.shared.config.socket_request_max_bytes,
             in_flight_max_bytes: self.shared.config.connection_queued_max_request_bytes,
             idle: Duration::from_millis(self.shared.config.connections_max_idle_ms),
-            budget: Budget::new(self.shared.config.queued_max_request_bytes),
+            budget: budget.clone(),
         };
         for (endpoint, listener) in listeners {
             let probe = |source| StartError::Probe { endpoint: endpoint.clone(), source };
@@ -184,17 +210,23 @@ impl Broker {
                 let session = session(&shared, &name, advertised.as_ref(), &stream, peer);
                 connection::serve(stream, peer, session, per_connection.clone(), shared.stopping.clone())
             };
-            let accepting =
-                accept(listener, limits.clone(), self.shared.stopping.clone(), self.tasks.clone(), serve);
-            self.tasks.spawn(accepting);
+            let (counters, stop) = (Arc::clone(&self.shared.connections), self.shared.stopping.clone());
+            self.accepting.spawn(accept(listener, limits.clone(), counters, stop, serve));
             probe::ask_metadata(bound).await.map_err(probe)?;
             self.endpoints.push(told);
         }
-        if let Some(path) = &self.ready_file {
+        self.http.observe(Observed {
+            shared: Arc::clone(&self.shared),
+            directory: Arc::clone(&self.directory),
+            budget,
+            decompressions_max: cores(),
+        });
+        if let Some(path) = &self.shared.config.ready_file {
             let lines: String =
                 self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
             replace_file(&StdDisk, path, lines.as_bytes(), Durability::Later)
                 .map_err(|source| StartError::ReadyFile { path: path.clone(), source })?;
+            self.ready_file = Some(path.clone());
         }
         Ok(())
     }
@@ -209,27 +241,47 @@ impl Broker {
         self.endpoints.first().map(Endpoint::address).unwrap_or_default()
     }
 
+    /// Where each HTTP listener is, in the order of the configuration.
+    pub fn http(&self) -> &[SocketAddr] {
+        self.http.addresses()
+    }
+
     /// The log directory.
     pub fn data(&self) -> &Path {
         self.directory.path()
     }
 
     /// Stops: no new connections, parked requests answered, everything synced, the directory marked clean.
-    pub async fn stop(self) {
-        if let Some(path) = &self.ready_file {
-            // Not ready any more; who waits for the next start must not find the last one's file.
-            let _ = std::fs::remove_file(path);
-        }
+    pub async fn stop(mut self) {
+        self.remove_ready_file();
         self.shared.stopping.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(DRAIN, self.tasks.wait()).await.is_err() {
-            warn!(
-                connections = self.tasks.len(),
-                "stopping while connections have not taken their last answers"
-            );
+        let drained = async { while self.accepting.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            let connections = self.shared.connections.open();
+            warn!(connections, "stopping while connections have not taken their last answers");
         }
         self.catalog_stop.cancel();
         self.directory.close().await;
+        self.http.close().await;
+    }
+
+    /// Not ready any more; who waits for the next start must not find the last one's file.
+    fn remove_ready_file(&mut self) {
+        if let Some(path) = self.ready_file.take() {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.remove_ready_file();
+        self.accepting.abort_all();
+        self.listeners.iter().for_each(Listener::close);
+        self.shared.stopping.cancel();
+        self.catalog_stop.cancel();
+        // A task that runs on another thread this very moment finds every log closed.
+        self.directory.abandon();
     }
 }
 
@@ -254,11 +306,22 @@ fn session(
     Session { shared: Arc::clone(shared), endpoint: Arc::new(endpoint), peer }
 }
 
+/// Opens the HTTP listeners of the configuration.
+async fn open_http(config: &Config) -> Result<Doors, StartError> {
+    let mut listeners = Vec::with_capacity(config.http_listeners.len());
+    for endpoint in &config.http_listeners {
+        let endpoint = Endpoint { name: "HTTP".to_owned(), ..endpoint.clone() };
+        let listener = listen_at(&endpoint).await;
+        listeners.push(listener.map_err(|source| StartError::Listen { endpoint, source })?);
+    }
+    Doors::open(listeners, Duration::from_millis(config.connections_max_idle_ms)).map_err(StartError::Http)
+}
+
 /// Listens at the first address of the host that can be listened at.
-async fn listen_at(endpoint: &Endpoint) -> io::Result<TcpListener> {
+async fn listen_at(endpoint: &Endpoint) -> io::Result<Listener> {
     let mut failure = io::Error::new(io::ErrorKind::AddrNotAvailable, "the host has no address");
     for address in lookup_host((endpoint.host.as_str(), endpoint.port)).await? {
-        match bind(address) {
+        match Listener::bind(address) {
             Ok(listener) => return Ok(listener),
             Err(error) => failure = error,
         }

@@ -6,7 +6,7 @@ mod running;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ottla::protocol::messages::Metadata;
@@ -109,7 +109,12 @@ fn ephemeral_data_goes_with_the_server_or_with_the_next_one() {
 
 /// Starts `ottla`, which must refuse with one line that holds `named`, and exit code 2.
 fn refuses(home: &Path, arguments: &[&str], named: &str) {
-    let mut command = ottla(home, arguments);
+    let said = refusal(ottla(home, arguments));
+    assert!(said.contains(named), "{arguments:?}: {said:?} should name {named}");
+}
+
+/// The one line with which `ottla` refuses to start.
+fn refusal(mut command: Command) -> String {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let deadline = Instant::now() + PATIENCE;
@@ -121,9 +126,9 @@ fn refuses(home: &Path, arguments: &[&str], named: &str) {
     }
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-    let one_line = said.lines().count() == 1 && said.starts_with("ottla: ");
-    assert!(one_line && said.contains(named), "{arguments:?}: {said:?} should name {named}");
+    assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+    assert!(said.lines().count() == 1 && said.starts_with("ottla: "), "{command:?}: {said:?}");
+    said
 }
 
 #[test]
@@ -132,6 +137,7 @@ fn what_is_in_the_way_of_a_start_is_named_in_one_line() {
     let home = server.home().to_owned();
     let taken = server.address().to_owned();
     refuses(&home, &["--listen", &taken, "--data", "other"], &taken);
+    refuses(&home, &["--http-listen", &taken, "--data", "other"], &taken);
     refuses(&home, &["--listen", "127.0.0.1:0", "--data", "data"], "data");
     fs::write(home.join("file"), "").unwrap();
     refuses(&home, &["--listen", "127.0.0.1:0", "--data", "file/data"], "file/data");
@@ -183,4 +189,44 @@ fn ctrl_c_stops_like_a_signal_to_terminate() {
     assert_eq!(server.wait().code(), Some(0));
     assert!(server.data().join(CLEAN_MARKER).exists());
     eventually("the port is free", || std::net::TcpListener::bind(server.address()).ok());
+}
+
+/// A full file system of its own, with `full` for its root: mounted where only the command in `$@` sees it, which takes root or
+/// a user namespace. What fills it lies where a directory that is otherwise empty may have something.
+const ON_A_FULL_DISK: &str = r#"mount -t tmpfs -o size=64k tmpfs full || exit 77
+mkdir full/lost+found && head -c 1048576 /dev/zero >full/lost+found/filler 2>/dev/null
+exec "$@""#;
+
+/// The ways to a mount of one's own: by right of root, or as root of a user namespace.
+const NAMESPACES: [&[&str]; 2] = [&["--mount"], &["--mount", "--map-root-user"]];
+
+#[test]
+fn a_full_disk_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("full")).unwrap();
+    let on_a_full_disk = |namespace: &[&str], command: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args(namespace)
+            .args(["sh", "-c", ON_A_FULL_DISK, "sh"])
+            .args(command)
+            .current_dir(home.path());
+        unshare
+    };
+    let may = |namespace: &&[&str]| {
+        let tried = on_a_full_disk(namespace, &["true"]).stderr(Stdio::null()).status();
+        tried.is_ok_and(|status| status.success())
+    };
+    let Some(namespace) = NAMESPACES.into_iter().find(may) else {
+        eprintln!(
+            "SKIPPED: a full disk is not tried, since nothing may be mounted here, not even as root of a user namespace"
+        );
+        return;
+    };
+    for data in ["full", "full/data"] {
+        let arguments = ["--listen", "127.0.0.1:0", "--data", data];
+        let command = [&[env!("CARGO_BIN_EXE_ottla")][..], &arguments].concat();
+        let said = refusal(on_a_full_disk(namespace, &command));
+        assert!(said.contains(data) && said.contains("No space left on device"), "{said:?}");
+    }
 }

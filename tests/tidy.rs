@@ -28,8 +28,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "uuid",
         ],
     ),
-    ("broker", &["catalog", "clock", "config", "group", "handlers", "log", "net", "storage", "uuid"]),
-    ("net", &["handlers", "net", "protocol", "record"]),
+    ("broker", &["catalog", "clock", "config", "group", "handlers", "http", "log", "net", "storage", "uuid"]),
+    // The second door: it shows what the first one counts, and accepts connections as the first one does.
+    ("http", &["group", "handlers", "http", "log", "net", "protocol", "telemetry"]),
+    ("net", &["handlers", "net", "protocol", "record", "telemetry"]),
     (
         "handlers",
         &[
@@ -42,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "log",
             "protocol",
             "record",
+            "telemetry",
             "uuid",
         ],
     ),
@@ -51,7 +54,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     // The log of the catalog holds records in the protocol's own notation.
     ("catalog", &["catalog", "clock", "config", "log", "protocol", "record", "uuid"]),
     ("config", &["config"]),
-    ("log", &["clock", "log", "record", "storage", "uuid"]),
+    ("log", &["clock", "log", "record", "storage", "telemetry", "uuid"]),
+    ("telemetry", &["telemetry"]),
     ("storage", &["record", "storage"]),
     ("protocol", &["clock", "protocol", "record", "uuid"]),
     ("record", &["clock", "record", "uuid"]),

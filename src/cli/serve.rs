@@ -24,6 +24,9 @@ pub(super) struct Flags {
     /// Listen here; port 0 takes any free one. Repeatable [default: 127.0.0.1:9092]
     #[arg(long, value_name = "[NAME=]HOST:PORT[,advertised=HOST:PORT]")]
     listen: Vec<String>,
+    /// Serve /metrics, /healthz and /readyz over HTTP here; port 0 takes any free one. Repeatable
+    #[arg(long, value_name = "HOST:PORT")]
+    http_listen: Vec<String>,
     /// Keep data in this directory [default: ./data]
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
     data: Option<String>,
@@ -82,10 +85,12 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CommandError::Runtime)?;
     let broker = Broker::start(config).await?;
     let listeners: Vec<String> = broker.endpoints().iter().map(ToString::to_string).collect();
+    let http: Vec<String> = broker.http().iter().map(ToString::to_string).collect();
     info!(
         target: START_TARGET,
         version = env!("CARGO_PKG_VERSION"),
         listeners = listeners.join(","),
+        http = (!http.is_empty()).then(|| http.join(",")),
         data = %broker.data().display(),
         "ottla serves"
     );
@@ -160,6 +165,9 @@ impl Flags {
             let (listeners, advertised) = listeners(&self.listen)?;
             add("listeners", listeners);
             advertised.into_iter().for_each(|advertised| add("advertised.listeners", advertised));
+        }
+        if !self.http_listen.is_empty() {
+            add("ottla.http.listeners", self.http_listen.join(","));
         }
         if !self.topic.is_empty() {
             add("ottla.topics", self.topic.join(&TopicSpec::SEPARATOR.to_string()));
@@ -245,6 +253,10 @@ mod tests {
             "127.0.0.1:0",
             "--listen",
             "docker=0.0.0.0:9094,advertised=broker:19094",
+            "--http-listen",
+            "127.0.0.1:0",
+            "--http-listen",
+            "[::1]:8080",
             "--data",
             "/d",
             "--flush",
@@ -266,6 +278,8 @@ mod tests {
         assert_eq!(listening(&config), ["PLAINTEXT://127.0.0.1:0", "DOCKER://0.0.0.0:9094"]);
         assert_eq!(config.advertised("DOCKER").unwrap().address(), "broker:19094");
         assert_eq!(config.advertised("PLAINTEXT"), None);
+        let http: Vec<_> = config.http_listeners.iter().map(|endpoint| endpoint.address()).collect();
+        assert_eq!(http, ["127.0.0.1:0", "[::1]:8080"]);
         assert_eq!(config.log_dir, Path::new("/d"));
         assert_eq!(config.explicit()["ottla.flush"], "os");
         assert_eq!(config.ready_file.as_deref(), Some(Path::new("/r")));

@@ -66,6 +66,9 @@ fields! {
     /// Addresses that clients are told to connect to, by listener name. A listener without one advertises the address that
     /// the client itself connected to.
     advertised_listeners: Vec<Endpoint> = "advertised.listeners" List Some(""), Any;
+    /// Where to serve HTTP for operators (/metrics, /healthz, /readyz): HOST:PORT, several separated by commas; port 0 takes any
+    /// free one; empty for none.
+    http_listeners: Vec<Endpoint> = "ottla.http.listeners" List Some(""), Any;
     /// Data directory, made if missing.
     log_dir: PathBuf = "log.dir" String Some("./data"), Any;
     /// Keep data in a temporary directory that goes with the process; log.dir is not touched then, and ottla.flush is os

@@ -214,6 +214,29 @@ impl Config {
         Self::from_layers([Layer::of(Origin::Program, settings)])
     }
 
+    /// Settings of a broker for a test: any free port of the loopback, data in a temporary directory that is gone with the
+    /// broker, records that count once written.
+    pub fn ephemeral() -> Self {
+        Self::from_settings([("listeners", "127.0.0.1:0"), ("ottla.ephemeral", "true")])
+            .expect("these values are valid, as a test asserts")
+    }
+
+    /// These settings and a topic to have at start. Whether it can be made the start says.
+    pub fn topic(mut self, name: impl Into<String>, partitions: i32) -> Self {
+        self.topics.push(TopicSpec { name: name.into(), partitions, configs: ConfigMap::new() });
+        let topics: Vec<_> = self.topics.iter().map(ToString::to_string).collect();
+        self.explicit.insert("ottla.topics".to_owned(), topics.join(&TopicSpec::SEPARATOR.to_string()));
+        self
+    }
+
+    /// These settings but for one, by its name in `config.toml`.
+    ///
+    /// # Errors
+    /// A name or a value that is none.
+    pub fn with(self, name: impl Into<String>, value: impl Into<String>) -> Result<Self, ConfigError> {
+        Self::from_settings(self.explicit.into_iter().chain([(name.into(), value.into())]))
+    }
+
     /// What was set, by name, as parsed and shown again (blanks dropped): the static level of DescribeConfigs.
     pub fn explicit(&self) -> &ConfigMap {
         &self.explicit
@@ -593,6 +616,21 @@ mod tests {
         assert_eq!(config.explicit().len(), with_default.count());
         config.explicit.clear();
         assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn a_broker_for_a_test_takes_a_free_port_and_leaves_nothing() {
+        let config = Config::ephemeral().topic("a", 1).topic("b", 3);
+        assert_eq!(config.listeners[0].address(), "127.0.0.1:0");
+        assert!(config.ephemeral && config.explicit()["ottla.flush"] == "os");
+        let config = config.with("num.partitions", "4").unwrap();
+        assert_eq!((config.num_partitions, config.topics.len()), (4, 2));
+        assert_eq!(
+            config.topics[1],
+            TopicSpec { name: "b".into(), partitions: 3, configs: ConfigMap::new() }
+        );
+        assert_eq!(config.explicit()["ottla.topics"], "a:1;b:3");
+        assert!(config.with("num.partition", "4").is_err());
     }
 
     proptest! {

@@ -14,6 +14,7 @@ use crate::group::Groups;
 use crate::log::Partition;
 use crate::protocol::ErrorCode;
 use crate::protocol::wire::Str;
+use crate::telemetry::{ConnectionCounters, RequestCounters};
 use crate::uuid::Uuid;
 
 /// Operations that one may be authorized for on a topic, as DescribeTopics' bit field (bit = operation code): read, write,
@@ -43,6 +44,10 @@ pub struct Shared {
     /// Places for batches whose validation means to decompress a lot, one a core: beyond, they wait, so that a flood of
     /// compression bombs takes neither all threads nor all memory.
     pub decompressions: Semaphore,
+    /// What is counted of each API, in the order of the table.
+    pub requests: RequestCounters,
+    /// What is counted of the connections that requests come over.
+    pub connections: Arc<ConnectionCounters>,
     /// Cancelled when the broker stops: who waits answers with what there is.
     pub stopping: CancellationToken,
 }

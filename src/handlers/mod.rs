@@ -36,6 +36,8 @@ pub mod produce;
 pub mod sync_group;
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -49,7 +51,8 @@ use crate::protocol::messages::{
     Heartbeat, IncrementalAlterConfigs, InitProducerId, JoinGroup, LeaveGroup, ListGroups, ListOffsets,
     Metadata, OffsetCommit, OffsetDelete, OffsetFetch, OffsetForLeaderEpoch, Produce, SyncGroup,
 };
-use crate::protocol::wire::{Chunks, DecodeError};
+use crate::protocol::wire::{Chunks, DecodeError, Wire};
+use crate::telemetry::{ApiCounters, RequestCounters};
 
 /// A future on the heap.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -234,15 +237,15 @@ handlers! {
 pub fn accept(session: &Session, frame: Bytes) -> Result<Request, Refusal> {
     let (rest, header) = RequestHeader::decode(&frame)?;
     if header.api_key == ApiVersions::KEY && header.api_version > ApiVersions::MAX_VERSION {
-        return Ok(unknown_api_versions(header.correlation_id));
+        return Ok(unknown_api_versions(session, header.correlation_id, frame.len()));
     }
     dispatch(session, header, &frame, rest)
 }
 
 /// The answer to an ApiVersions that this broker does not know is of version 0, which every client reads; it names the
 /// versions to try instead. The body, of unknown form, is not looked at. KIP-511.
-fn unknown_api_versions(correlation_id: i32) -> Request {
-    let reply = Reply::<ApiVersions> { version: 0, correlation_id, api: std::marker::PhantomData };
+fn unknown_api_versions(session: &Session, correlation_id: i32, frame_bytes: usize) -> Request {
+    let reply = Reply::<ApiVersions>::new(session, Instant::now(), 0, correlation_id, frame_bytes);
     let outcome = reply.outcome(Handled::Answer(api_versions::unknown_version()));
     Request { overlapping: false, begin: Box::pin(async { Begun::Done(outcome) }) }
 }
@@ -254,6 +257,7 @@ fn open<A: Api>(
     frame: &Bytes,
     rest: &[u8],
 ) -> Result<(RequestContext, A::Request, Reply<A>), Refusal> {
+    let began = Instant::now();
     let version = header.api_version;
     if !(A::MIN_VERSION..=A::MAX_VERSION).contains(&version) {
         let (min, max) = (A::MIN_VERSION, A::MAX_VERSION);
@@ -267,29 +271,91 @@ fn open<A: Api>(
         client: header.client_id.as_deref().unwrap_or_default().escape_debug().to_string(),
         error,
     })?;
-    let reply = Reply { version, correlation_id: header.correlation_id, api: std::marker::PhantomData };
+    let reply = Reply::new(session, began, version, header.correlation_id, frame.len());
     Ok((RequestContext::new(session, version, header.client_id), request, reply))
 }
 
-/// How to write the answer to one request.
+/// The counters of [`Shared::requests`], in the order of the table.
+pub fn request_counters() -> RequestCounters {
+    RequestCounters::new(TABLE.iter().map(|served| served.name))
+}
+
+/// Where an API stands in the table.
+const fn place_of(api_key: i16) -> usize {
+    let mut place = 0;
+    while TABLE[place].key != api_key {
+        place += 1;
+    }
+    place
+}
+
+/// How to write, and count, the answer to one request.
 struct Reply<A> {
     version: i16,
     correlation_id: i32,
+    began: Instant,
+    shared: Arc<Shared>,
     api: std::marker::PhantomData<fn() -> A>,
 }
 
-impl<A: Api> Reply<A>
-where
-    A::Response: Send + 'static,
-{
+impl<A: Api> Reply<A> {
+    /// For a request that began at `began`, and whose frame has `frame_bytes` behind its size.
+    fn new(session: &Session, began: Instant, version: i16, correlation_id: i32, frame_bytes: usize) -> Self {
+        let shared = Arc::clone(&session.shared);
+        let reply = Self { version, correlation_id, began, shared, api: std::marker::PhantomData };
+        reply.counters().begun(size_of::<u32>() + frame_bytes);
+        reply
+    }
+
+    fn counters(&self) -> &ApiCounters {
+        self.shared.requests.at(const { place_of(A::KEY) })
+    }
+
     fn outcome(self, handled: Handled<A::Response>) -> Outcome {
-        let Self { version, correlation_id, api: _ } = self;
         match handled {
-            Handled::Silence => Outcome::Silence,
+            Handled::Silence => {
+                self.counters().answered(self.began, 0);
+                Outcome::Silence
+            }
             Handled::Close(reason) => Outcome::Close(reason),
             Handled::Answer(response) => Outcome::Answer(Box::new(move |out: &mut Chunks| {
-                frame_response::<A>(out, version, correlation_id, &response);
+                let counters = self.counters();
+                response.errors(&mut |code| counters.error(code));
+                let bytes = frame_response::<A>(out, self.version, self.correlation_id, &response);
+                counters.answered(self.began, bytes);
             })),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ErrorCode;
+    use crate::protocol::messages::fetch::{FetchPartitionResponse, FetchResponse, FetchTopicResponse};
+
+    #[test]
+    fn an_answer_tells_the_errors_at_all_of_its_levels() {
+        let partition = |error_code| FetchPartitionResponse { error_code, ..Default::default() };
+        let partitions = vec![partition(0), partition(1)];
+        let responses = vec![FetchTopicResponse { partitions, ..Default::default() }; 2];
+        let response = FetchResponse { error_code: 70, responses, ..Default::default() };
+        let mut seen = Vec::new();
+        response.errors(&mut |code| seen.push(code));
+        assert_eq!(seen, [70, 0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn each_api_and_each_error_has_its_counter() {
+        let counters = request_counters();
+        for (place, served) in TABLE.iter().enumerate() {
+            assert_eq!(place_of(served.key), place);
+            assert_eq!(counters.at(place).name, served.name);
+        }
+        let codes: Vec<i16> =
+            (i16::MIN..=i16::MAX).filter(|code| ErrorCode::from_code(*code).is_some()).collect();
+        codes.iter().for_each(|code| counters.at(0).error(*code));
+        let counted: Vec<i16> = counters.at(0).errors().map(|(code, _)| code).collect();
+        assert_eq!(counted, codes.into_iter().filter(|code| *code != 0).collect::<Vec<_>>());
     }
 }

@@ -22,11 +22,13 @@ use super::segment::{Segment, file_name};
 use super::view::SyncWork;
 use crate::clock::Clock;
 use crate::storage::{Disk, DiskFile, Durability, Lock, read_file, replace_file};
+use crate::telemetry::LogCounters;
 use crate::uuid::Uuid;
 
 /// The file whose lock says that a log directory is in use; the lock goes with the process, however it ended.
 pub(super) const LOCK_FILE: &str = ".lock";
-const PROPERTIES_FILE: &str = "meta.properties";
+/// The first file that an owner writes once it has the lock.
+pub(super) const PROPERTIES_FILE: &str = "meta.properties";
 const CLEAN_FILE: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
@@ -159,7 +161,7 @@ pub struct Recovered {
 #[derive(Debug)]
 pub struct LogDirectory {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     cluster_id: Uuid,
     directory_id: Uuid,
     was_clean: bool,
@@ -176,6 +178,7 @@ pub struct Shared {
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
+    pub(super) counters: LogCounters,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
     unsynced_bytes: AtomicU64,
@@ -282,6 +285,7 @@ impl LogDirectory {
             clock,
             trust,
             queue: SyncQueue::default(),
+            counters: LogCounters::default(),
             listed: Mutex::default(),
             unsynced_bytes: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
@@ -309,6 +313,7 @@ impl LogDirectory {
             shared.remove_later(Removal::Folder(path.join(&entry.name)), Duration::ZERO);
         }
         let threads = start_threads(&shared).inspect_err(|_| shared.stop()).map_err(failed)?;
+        let threads = Mutex::new(threads);
         let was_clean = trust == Trust::Everything;
         Ok(Arc::new(Self { shared, threads, cluster_id, directory_id, was_clean, folders }))
     }
@@ -346,6 +351,21 @@ impl LogDirectory {
     /// Bytes appended but not synced.
     pub fn unsynced_bytes(&self) -> u64 {
         self.shared.unsynced_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Unsynced bytes at which [`Partition::room`] waits.
+    pub fn unsynced_bytes_limit(&self) -> u64 {
+        self.shared.options.os_unsynced_max_bytes
+    }
+
+    /// Partitions that wait for a syncing thread.
+    pub fn sync_queue_len(&self) -> usize {
+        self.shared.queue.len()
+    }
+
+    /// What is counted of all partitions.
+    pub fn counters(&self) -> &LogCounters {
+        &self.shared.counters
     }
 
     /// The partition of that topic and number; while it lives, always the same one. A topic that replaces another of the same
@@ -492,17 +512,23 @@ impl LogDirectory {
             tracing::warn!(%error, "not a clean stop: the next start will recover");
         }
     }
-}
 
-impl Drop for LogDirectory {
-    fn drop(&mut self) {
+    /// Ends as the death of the process would, for all who hold it: when this returns nothing is written any more and the lock
+    /// is given back. Blocks for what is being written or synced just now.
+    pub fn abandon(&self) {
         self.shared.stop();
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log directory has panicked");
             }
         }
         self.shared.lock.lock().take();
+    }
+}
+
+impl Drop for LogDirectory {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 
@@ -603,8 +629,26 @@ impl Shared {
         }
     }
 
+    /// Log start and recovery point of a partition that has not been opened: after a clean stop, where its log begins and ends.
+    pub(super) fn checkpointed(&self, topic: &str, index: i32) -> (i64, i64) {
+        let key = (topic.to_owned(), index);
+        let checkpoints = self.checkpoints.lock();
+        let of = |offsets: &BTreeMap<Key, i64>| offsets.get(&key).copied().unwrap_or(0);
+        (of(&checkpoints.log_starts), of(&checkpoints.recovery_points))
+    }
+
     /// Syncs the files and names that `work` covers.
     pub(super) fn execute(&self, folder: &Path, work: &SyncWork) -> Result<(), LogError> {
+        let began = Instant::now();
+        let synced = self.sync_work(folder, work);
+        self.counters.syncs.observe(began.elapsed());
+        if synced.is_err() {
+            self.counters.failed_syncs.increment();
+        }
+        synced
+    }
+
+    fn sync_work(&self, folder: &Path, work: &SyncWork) -> Result<(), LogError> {
         for segment in &work.segments {
             segment.file()?.sync_data().map_err(|source| LogError::Disk { path: segment.path(), source })?;
         }

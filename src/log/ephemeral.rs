@@ -5,12 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::directory::LOCK_FILE;
+use super::directory::{LOCK_FILE, PROPERTIES_FILE};
 
 /// What the names of all temporary log directories begin with.
 const PREFIX: &str = "ottla-ephemeral-";
 
-/// A directory without a lock file is swept only when it is older than this: its owner may just be making it.
+/// A directory that nothing was written to is swept only when it is older than this: its owner may just be making it.
 const YOUNG: Duration = Duration::from_secs(60);
 
 /// A temporary directory, removed when dropped.
@@ -46,8 +46,12 @@ impl EphemeralDirectory {
 
 impl Drop for EphemeralDirectory {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "temporary directory not removed");
+        match fs::remove_dir_all(&self.path) {
+            // Another broker's sweep may come first.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "temporary directory not removed");
+            }
+            _ => {}
         }
     }
 }
@@ -63,18 +67,14 @@ fn sweep(parent: &Path) {
     }
 }
 
+/// The lock goes with the process, however it ended. Before an owner has written anything it may not have locked either, and
+/// must not find its lock taken by who only looks.
 fn is_abandoned(path: &Path) -> bool {
-    match File::open(path.join(LOCK_FILE)) {
-        // The lock goes with the process, however it ended.
-        Ok(lock) => lock.try_lock().is_ok(),
-        Err(_) => {
-            let age = fs::metadata(path)
-                .and_then(|metadata| metadata.modified())
-                .ok()
-                .and_then(|at| at.elapsed().ok());
-            age.is_some_and(|age| age > YOUNG)
-        }
+    if path.join(PROPERTIES_FILE).exists() {
+        return File::open(path.join(LOCK_FILE)).is_ok_and(|lock| lock.try_lock().is_ok());
     }
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+    modified.ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > YOUNG)
 }
 
 #[cfg(test)]
@@ -87,11 +87,14 @@ mod tests {
         let used = EphemeralDirectory::create(parent.path()).unwrap();
         let lock = File::create(used.path().join(LOCK_FILE)).unwrap();
         lock.lock().unwrap();
+        File::create(used.path().join(PROPERTIES_FILE)).unwrap();
         let killed = parent.path().join(format!("{PREFIX}1-2"));
         fs::create_dir(&killed).unwrap();
         File::create(killed.join(LOCK_FILE)).unwrap();
+        File::create(killed.join(PROPERTIES_FILE)).unwrap();
         let young = parent.path().join(format!("{PREFIX}3-4"));
         fs::create_dir(&young).unwrap();
+        File::create(young.join(LOCK_FILE)).unwrap();
         let other = parent.path().join("other");
         fs::create_dir(&other).unwrap();
 

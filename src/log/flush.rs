@@ -31,6 +31,11 @@ impl SyncQueue {
         }
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.state.lock().queue.len()
+    }
+
     /// Ends the threads after what they are at; what still waits is dropped.
     pub fn stop(&self) {
         let dropped = {

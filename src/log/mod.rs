@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::config::{FlushMode, LogConfig};
 pub use self::directory::{DirectoryOptions, LogDirectory, OpenDirectoryError, Recovered};
-pub use self::partition::{Appended, Offsets, Partition, ReadSet};
+pub use self::partition::{Appended, Known, Offsets, Partition, ReadSet};
 pub use self::producers::ProducerView;
 pub use self::recovery::Cut;
 pub use self::scan::Damage;

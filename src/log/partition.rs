@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -39,6 +39,8 @@ pub struct Partition {
     /// The append lock. `None` until opened.
     writer: Mutex<Option<Box<Log>>>,
     pub(super) view: Mutex<View>,
+    /// Log start and recovery point as of the start, once somebody has asked [`Self::known`] before it was opened.
+    checkpointed: OnceLock<(i64, i64)>,
     /// Held while syncing: what is durable when one sync ends includes what an earlier one began.
     syncing: Mutex<()>,
     /// Wakes [`Self::durable`].
@@ -88,6 +90,30 @@ pub struct Offsets {
     pub log_end_offset: i64,
 }
 
+/// What is known of a partition without opening it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Known {
+    /// See [`Offsets::log_start_offset`].
+    pub log_start_offset: i64,
+    /// See [`Offsets::high_watermark`].
+    pub high_watermark: i64,
+    /// See [`Offsets::log_end_offset`].
+    pub log_end_offset: i64,
+    /// More of one that is open.
+    pub open: Option<Open>,
+}
+
+/// What is known of an open partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Open {
+    /// Bytes of the log.
+    pub size_bytes: u64,
+    /// Segments.
+    pub segments: usize,
+    /// Idempotent producers.
+    pub producers: usize,
+}
+
 /// What a read found.
 #[derive(Clone, Debug)]
 pub struct ReadSet {
@@ -129,6 +155,7 @@ impl Partition {
             opened: AtomicBool::new(false),
             writer: Mutex::new(None),
             view: Mutex::default(),
+            checkpointed: OnceLock::new(),
             syncing: Mutex::default(),
             moved: Notify::new(),
             waiters: Arc::default(),
@@ -297,6 +324,29 @@ impl Partition {
         })
     }
 
+    /// What can be told at once: an idle partition is not opened for it, and shows what the last stop has written down.
+    pub fn known(&self) -> Known {
+        if !self.opened.load(Ordering::Acquire) {
+            let (log_start_offset, end) =
+                *self.checkpointed.get_or_init(|| self.directory.checkpointed(&self.topic, self.index));
+            return Known { log_start_offset, high_watermark: end, log_end_offset: end, open: None };
+        }
+        let view = self.view.lock();
+        let closed = &view.segments[..view.segments.len().saturating_sub(1)];
+        // One that was never read is looked at once; what cannot be looked at fails where it is read.
+        let closed_bytes: u64 = closed.iter().filter_map(|segment| segment.size_bytes().ok()).sum();
+        Known {
+            log_start_offset: view.log_start,
+            high_watermark: view.high_watermark.offset,
+            log_end_offset: view.log_end.offset,
+            open: Some(Open {
+                size_bytes: closed_bytes + view.log_end.position,
+                segments: view.segments.len(),
+                producers: view.producers,
+            }),
+        }
+    }
+
     /// Wakes `waiter` whenever the high watermark or the log start moves, and when the partition is deleted or goes offline, until
     /// the subscription is dropped.
     pub fn subscribe(&self, waiter: &Arc<Waiter>) -> Subscription {
@@ -436,6 +486,7 @@ impl Partition {
             view.log_end = Place { offset: log.end_offset, segment, position };
             view.synced = opened.synced.unwrap_or(view.log_end);
             view.high_watermark = if commit { view.synced } else { view.log_end };
+            view.producers = log.producers.len();
             view.wrote_beside(std::mem::take(&mut log.unsynced));
             if view.synced == view.log_end { SyncStep::None } else { view.wants_sync(false) }
         };
@@ -539,6 +590,7 @@ impl Partition {
     pub(super) fn expire_producers(&self, expiration_ms: i64) {
         if let Some(Some(log)) = self.writer.try_lock().as_deref_mut() {
             log.producers.expire(self.directory.clock.now_ms(), expiration_ms);
+            self.view.lock().producers = log.producers.len();
         }
     }
 
@@ -559,12 +611,16 @@ impl Partition {
         let end_position = placed.position + batch.size_bytes() as u64;
         // Counted before a sync can see and discount it.
         self.directory.wrote(batch.size_bytes() as u64);
+        let counters = &self.directory.counters;
+        counters.appended_bytes.add(batch.size_bytes() as u64);
+        counters.appended_records.add(u64::try_from(batch.header().record_count).unwrap_or(0));
         let step = {
             let mut view = self.view.lock();
             if placed.new_segment {
                 view.rolled(&log.segments);
             }
             view.appended(placed.base_offset, placed.position, log.end_offset, end_position);
+            view.producers = log.producers.len();
             view.wrote_beside(std::mem::take(&mut log.unsynced));
             if !commit {
                 let end = view.log_end;

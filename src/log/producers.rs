@@ -145,6 +145,11 @@ impl Producers {
         });
     }
 
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Producers that are known.
     pub fn views(&self) -> Vec<ProducerView> {
         let view = |(id, producer): (&i64, &Producer)| ProducerView {

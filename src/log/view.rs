@@ -93,6 +93,8 @@ pub struct View {
     pub segments: Vec<Arc<Segment>>,
     /// Bytes appended since the last sync began.
     pub unsynced_bytes: u64,
+    /// Idempotent producers that are known.
+    pub producers: usize,
     pub(super) sync: SyncState,
     beside: Unsynced,
     recent: VecDeque<Recent>,

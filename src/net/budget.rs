@@ -48,6 +48,11 @@ impl Budget {
         u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total)
     }
 
+    /// All bytes of the budget.
+    pub fn total(&self) -> usize {
+        self.total as usize
+    }
+
     /// Bytes of the budget in use.
     pub fn used(&self) -> usize {
         self.total as usize - self.bytes.available_permits()

@@ -21,6 +21,7 @@ use crate::net::budget::{Budget, FREE_BYTES, Share};
 use crate::net::frame::{FrameBuffer, FrameError, SIZE_BYTES as FRAME_SIZE_BYTES};
 use crate::net::transmit;
 use crate::protocol::wire::Chunks;
+use crate::telemetry::Closed;
 
 /// How long a frame that holds a part of the byte budget may take to arrive, beside the time its size explains.
 const FRAME_GRACE: Duration = Duration::from_secs(30);
@@ -59,6 +60,21 @@ enum End {
     Slow { size: usize },
 }
 
+impl End {
+    fn closed(&self) -> Closed {
+        match self {
+            Self::Peer => Closed::Peer,
+            Self::Idle => Closed::Idle,
+            Self::Shutdown => Closed::Shutdown,
+            Self::Socket(_) => Closed::Lost,
+            Self::Frame(_) => Closed::Malformed,
+            Self::Refused(_) => Closed::Unanswerable,
+            Self::Closed(_) => Closed::Unacknowledged,
+            Self::Slow { .. } => Closed::Slow,
+        }
+    }
+}
+
 /// A request that has begun and is not yet answered.
 struct Pending {
     state: Begun,
@@ -94,6 +110,7 @@ pub async fn serve(
         // Answers that are ready still go out; a peer that does not take them does not hold up the shutdown.
         () = stop.cancelled() => connection.drain().await,
     };
+    connection.session.shared.connections.closed(end.closed());
     match end {
         End::Peer | End::Shutdown => debug!(%peer, "connection closed"),
         End::Idle => debug!(%peer, "connection closed: idle for connections.max.idle.ms"),

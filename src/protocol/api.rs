@@ -23,7 +23,7 @@ use bytes::Bytes;
 use super::wire::{Decode, DecodeError, Encode, Wire};
 
 /// An API: its number, its versions, its two messages. Implemented by the marker types that `api!` makes.
-pub trait Api {
+pub trait Api: 'static {
     /// The API key.
     const KEY: i16;
     /// Kafka's name of the API.
@@ -37,7 +37,7 @@ pub trait Api {
     /// What a client sends.
     type Request: Wire + Default;
     /// What it gets.
-    type Response: Wire + Default;
+    type Response: Wire + Default + Send + 'static;
 
     /// Whether `version` has compact lengths and tagged fields. KIP-482.
     fn is_flexible(version: i16) -> bool {
@@ -203,6 +203,11 @@ macro_rules! message {
                     )*)?
                 }
             }
+
+            fn errors(&self, _seen: &mut impl FnMut(i16)) {
+                $( $crate::protocol::api::errors_in!($row, &self.$row, _seen); )*
+                $($( $crate::protocol::api::errors_in!($tagged, &self.$tagged, _seen); )*)?
+            }
         }
 
         impl $crate::protocol::wire::Nullable for $name {}
@@ -276,6 +281,15 @@ macro_rules! encode_row {
     };
 }
 
+macro_rules! errors_in {
+    (error_code, $value:expr, $seen:expr) => {
+        $seen(*$value)
+    };
+    ($row:ident, $value:expr, $seen:expr) => {
+        $crate::protocol::wire::Wire::errors($value, $seen)
+    };
+}
+
 macro_rules! default_of {
     () => {
         Default::default()
@@ -294,4 +308,6 @@ macro_rules! first_flexible {
     };
 }
 
-pub(crate) use {api, decode_row, default_of, encode_row, exists, first_flexible, message, null_allowed};
+pub(crate) use {
+    api, decode_row, default_of, encode_row, errors_in, exists, first_flexible, message, null_allowed,
+};

@@ -113,11 +113,17 @@ pub fn frame_request<A: Api>(
     request.encode(out, cx);
 }
 
-/// Writes a response as it goes over a socket: size, header, body.
-pub fn frame_response<A: Api>(out: &mut Chunks, version: i16, correlation_id: i32, response: &A::Response) {
+/// Writes a response as it goes over a socket, size, header, body, and gives the number of all these bytes.
+pub fn frame_response<A: Api>(
+    out: &mut Chunks,
+    version: i16,
+    correlation_id: i32,
+    response: &A::Response,
+) -> usize {
     let cx = A::encode(version);
     let size = response_header_size(A::KEY, cx.flexible) + response.size(cx);
     out.put(&(size as u32).to_be_bytes());
     encode_response_header(out, A::KEY, cx.flexible, correlation_id);
     response.encode(out, cx);
+    size_of::<u32>() + size
 }

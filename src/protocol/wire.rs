@@ -288,6 +288,11 @@ pub trait Wire: Sized {
         self.encode(&mut count, cx);
         count.0
     }
+
+    /// Calls `seen` with each `error_code` in the value, 0 (none) included.
+    fn errors(&self, seen: &mut impl FnMut(i16)) {
+        let _ = seen;
+    }
 }
 
 /// A type whose `Option` has a wire form. The default is a struct's: one byte, -1 null or 1 present.
@@ -324,6 +329,10 @@ impl<T: Nullable> Wire for Option<T> {
 
     fn encode<S: Sink>(&self, out: &mut S, cx: Encode) {
         T::encode_option(self.as_ref(), out, cx);
+    }
+
+    fn errors(&self, seen: &mut impl FnMut(i16)) {
+        self.iter().for_each(|value| value.errors(seen));
     }
 }
 
@@ -505,6 +514,10 @@ impl<T: Wire> Wire for Vec<T> {
 
     fn encode<S: Sink>(&self, out: &mut S, cx: Encode) {
         Self::encode_option(Some(self), out, cx);
+    }
+
+    fn errors(&self, seen: &mut impl FnMut(i16)) {
+        self.iter().for_each(|element| element.errors(seen));
     }
 }
 

@@ -1,0 +1,248 @@
+//! HTTP for operators: `/metrics` for Prometheus, `/healthz` while the process lives, `/readyz` while it serves. A second
+//! door beside [`crate::net`], open from before the logs are until after they are closed, so that a long recovery or a stop
+//! can be told from a dead process.
+//!
+//! Bounded: the number of connections, each with one request at a time, little memory, and an end of its patience and of its life.
+
+mod metrics;
+
+use std::convert::Infallible;
+use std::future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::metrics::Exposition;
+pub use self::metrics::Observed;
+use crate::handlers::Later;
+use crate::net::listener::{ConnectionLimits, Listener, accept};
+use crate::telemetry::{Closed, ConnectionCounters, Text};
+
+/// Connections that may be open; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Headers of a request; more are answered with 431.
+const HEADERS_MAX: usize = 64;
+
+/// Memory that a connection reads into and writes from, bytes: what a request's line and headers must fit into.
+const BUFFER_BYTES: usize = 16 << 10;
+
+/// Longest that a connection waits for its next request, or for the rest of it; `connections.max.idle.ms` may be less.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Longest that a connection lives: then it ends after the request under way. Who reads slowly is bounded by it too.
+const LIFE_MAX: Duration = Duration::from_secs(300);
+
+/// Longest that the last answer of a connection may take.
+const DRAIN: Duration = Duration::from_millis(200);
+
+/// The HTTP listeners of a broker, serving. Dropped, they are closed at once, whatever their tasks do.
+pub struct Doors {
+    site: Arc<Site>,
+    listeners: Vec<Listener>,
+    addresses: Vec<SocketAddr>,
+    serving: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Doors {
+    /// Serves at `listeners`; not ready before [`Doors::observe`].
+    ///
+    /// # Errors
+    /// The system's, when it does not tell where they listen.
+    pub fn open(listeners: Vec<Listener>, connections_max_idle: Duration) -> io::Result<Self> {
+        let addresses = listeners.iter().map(Listener::local_addr).collect::<io::Result<_>>()?;
+        let site = Arc::new(Site {
+            observed: OnceLock::new(),
+            connections: Arc::default(),
+            idle: connections_max_idle.min(IDLE_MAX),
+        });
+        let limits = ConnectionLimits::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        for listener in &listeners {
+            let (shown, stopped) = (Arc::clone(&site), stop.clone());
+            let serve = move |stream, _| converse(stream, Arc::clone(&shown), stopped.clone());
+            let counters = Arc::clone(&site.connections);
+            serving.spawn(accept(listener.clone(), limits.clone(), counters, stop.clone(), serve));
+        }
+        Ok(Self { site, listeners, addresses, serving, stop })
+    }
+
+    /// The address of each listener, in order.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The broker answers: from now on it is ready, until it stops.
+    pub fn observe(&self, observed: Observed) {
+        // The first one stays: a broker becomes ready once.
+        let _: Result<(), _> = self.site.observed.set(observed);
+    }
+
+    /// Ends, after the requests under way.
+    pub async fn close(&mut self) {
+        self.stop.cancel();
+        while self.serving.join_next().await.is_some() {}
+    }
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        self.serving.abort_all();
+        self.listeners.iter().for_each(Listener::close);
+    }
+}
+
+/// What all requests see.
+struct Site {
+    /// Empty until the broker is ready.
+    observed: OnceLock<Observed>,
+    connections: Arc<ConnectionCounters>,
+    idle: Duration,
+}
+
+/// Serves one connection until its peer, its limits or `stop` end it.
+async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
+    let service = service_fn(|request| future::ready(Ok::<_, Infallible>(site.answer(&request))));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(site.idle)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let closed = tokio::select! {
+        biased;
+        ended = connection.as_mut() => match ended {
+            Ok(()) => Closed::Peer,
+            Err(error) if error.is_timeout() => Closed::Idle,
+            Err(error) if error.is_parse() => Closed::Malformed,
+            Err(_) => Closed::Lost,
+        },
+        closed = async {
+            tokio::select! {
+                () = stop.cancelled() => Closed::Shutdown,
+                () = sleep(LIFE_MAX) => Closed::Idle,
+            }
+        } => {
+            connection.as_mut().graceful_shutdown();
+            let _: Result<_, _> = timeout(DRAIN, connection).await;
+            closed
+        }
+    };
+    site.connections.closed(closed);
+}
+
+impl Site {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Answer> {
+        let page = match request.uri().path() {
+            "/metrics" => Self::metrics,
+            "/healthz" => Self::health,
+            "/readyz" => Self::readiness,
+            _ => return text(StatusCode::NOT_FOUND, "not found; there are /metrics, /healthz and /readyz\n"),
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+            refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        page(self)
+    }
+
+    fn metrics(&self) -> Response<Answer> {
+        match self.observed.get() {
+            Some(observed) => {
+                let exposition = Exposition::new(observed.clone(), Arc::clone(&self.connections));
+                respond(
+                    StatusCode::OK,
+                    Text::MEDIA_TYPE,
+                    Answer::Metrics(Box::pin(Box::new(exposition).next())),
+                )
+            }
+            None => self.readiness(),
+        }
+    }
+
+    fn health(&self) -> Response<Answer> {
+        text(StatusCode::OK, "alive\n")
+    }
+
+    fn readiness(&self) -> Response<Answer> {
+        match self.observed.get() {
+            None => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+            Some(observed) if observed.is_stopping() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            Some(_) => text(StatusCode::OK, "ready\n"),
+        }
+    }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Answer> {
+    respond(status, "text/plain; charset=utf-8", Answer::Text(text))
+}
+
+fn respond(status: StatusCode, media_type: &'static str, body: Answer) -> Response<Answer> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The body of an answer: what is left of it.
+enum Answer {
+    Text(&'static str),
+    /// The next piece on its way: made when the peer has taken the one before.
+    Metrics(Later<Option<(Bytes, Box<Exposition>)>>),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let answer = self.get_mut();
+        let (piece, rest) = match answer {
+            Self::Text(text) if text.is_empty() => return Poll::Ready(None),
+            Self::Text(text) => (Bytes::from_static(text.as_bytes()), Self::Text("")),
+            Self::Metrics(next) => match ready!(next.as_mut().poll(cx)) {
+                Some((piece, exposition)) => (piece, Self::Metrics(Box::pin(exposition.next()))),
+                None => {
+                    *answer = Self::Text("");
+                    return Poll::Ready(None);
+                }
+            },
+        };
+        *answer = rest;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Text(""))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Metrics(_) => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What is counted of the partitions of a log directory.
+
+use super::{Counter, Histogram};
+
+/// The counters of one log directory.
+#[derive(Debug, Default)]
+pub struct LogCounters {
+    /// Records appended.
+    pub appended_records: Counter,
+    /// Bytes of the batches appended.
+    pub appended_bytes: Counter,
+    /// Syncs of a partition's files, and how long they took.
+    pub syncs: Histogram,
+    /// Of these, how many failed.
+    pub failed_syncs: Counter,
+}

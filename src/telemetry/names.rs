@@ -1,0 +1,168 @@
+//! The one list of metrics. A name ends in its unit (bytes, seconds; offsets and counts have none), a counter in `_total`.
+
+use std::fmt;
+
+/// A metric as a scrape describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Metric {
+    /// Name.
+    pub name: &'static str,
+    /// What its numbers do.
+    pub kind: Kind,
+    /// What it says, in one sentence or two.
+    pub help: &'static str,
+}
+
+/// What the numbers of a metric do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// They rise from 0 at the start of the process.
+    Counter,
+    /// They rise and fall.
+    Gauge,
+    /// How often something took up to so many seconds.
+    Histogram,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        })
+    }
+}
+
+/// Rows `/// help, NAME: kind "name";`.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $metric:ident: $kind:ident $name:literal;)+) => {
+        $($(#[doc = $help])+ pub const $metric: Metric =
+            Metric { name: $name, kind: Kind::$kind, help: concat!($($help),+).trim_ascii() };)+
+
+        /// Every metric.
+        pub const ALL: &[Metric] = &[$($metric),+];
+    };
+}
+
+metrics! {
+    /// Requests that have begun, by API.
+    REQUESTS: Counter "ottla_requests_total";
+    /// Error codes in answers, by API and error; an answer has as many as partitions, topics or groups failed in it.
+    REQUEST_ERRORS: Counter "ottla_request_errors_total";
+    /// Bytes of requests, by API.
+    REQUEST_BYTES: Counter "ottla_request_bytes_total";
+    /// Bytes of answers, by API.
+    RESPONSE_BYTES: Counter "ottla_response_bytes_total";
+    /// Time from a request's turn on its connection to its encoded answer, by API. Fetch includes its waiting for records.
+    REQUEST_SECONDS: Histogram "ottla_request_seconds";
+
+    /// Connections open, by protocol.
+    CONNECTIONS: Gauge "ottla_connections";
+    /// Connections accepted, by protocol.
+    CONNECTIONS_ACCEPTED: Counter "ottla_connections_accepted_total";
+    /// Connections closed at once because max.connections.per.ip was reached, by protocol.
+    CONNECTIONS_REFUSED: Counter "ottla_connections_refused_total";
+    /// Accepted connections that are closed, by protocol and reason.
+    CONNECTIONS_CLOSED: Counter "ottla_connections_closed_total";
+    /// Attempts to accept a connection that failed, usually for want of file descriptors, by protocol.
+    ACCEPT_FAILURES: Counter "ottla_accept_failures_total";
+
+    /// Bytes of requests in hand that count against queued.max.request.bytes: all but the first 64 KiB of a connection.
+    QUEUED_REQUEST_BYTES: Gauge "ottla_queued_request_bytes";
+    /// The limit of that: queued.max.request.bytes.
+    QUEUED_REQUEST_BYTES_LIMIT: Gauge "ottla_queued_request_limit_bytes";
+    /// Incremental fetch sessions kept.
+    FETCH_SESSIONS: Gauge "ottla_fetch_sessions";
+    /// The limit of that: max.incremental.fetch.session.cache.slots.
+    FETCH_SESSIONS_LIMIT: Gauge "ottla_fetch_sessions_limit";
+    /// Batches that are being decompressed to be checked, of those that take a thread of their own.
+    DECOMPRESSIONS: Gauge "ottla_decompressions";
+    /// The limit of that; more wait.
+    DECOMPRESSIONS_LIMIT: Gauge "ottla_decompressions_limit";
+
+    /// Topics.
+    TOPICS: Gauge "ottla_topics";
+    /// Partitions of all topics.
+    PARTITIONS: Gauge "ottla_partitions";
+    /// Partitions that have been used since the start: the others have no file open.
+    PARTITIONS_OPENED: Gauge "ottla_partitions_opened";
+    /// Idempotent producers that the partitions remember; one is counted in each partition that it writes to.
+    PRODUCERS: Gauge "ottla_producers";
+
+    /// Records appended to all partitions.
+    APPENDED_RECORDS: Counter "ottla_log_appended_records_total";
+    /// Bytes of the batches appended to all partitions.
+    APPENDED_BYTES: Counter "ottla_log_appended_bytes_total";
+    /// Bytes of all logs that have been used since the start.
+    LOG_BYTES: Gauge "ottla_log_bytes";
+    /// Segments of all logs that have been used since the start.
+    SEGMENTS: Gauge "ottla_log_segments";
+    /// Syncs of a partition's files, and how long each took.
+    SYNC_SECONDS: Histogram "ottla_log_sync_seconds";
+    /// Syncs that failed; each made its partition read-only.
+    FAILED_SYNCS: Counter "ottla_log_failed_syncs_total";
+    /// Partitions that wait for a syncing thread.
+    SYNC_QUEUE: Gauge "ottla_log_sync_queue_partitions";
+    /// Bytes appended and not yet synced.
+    UNSYNCED_BYTES: Gauge "ottla_log_unsynced_bytes";
+    /// Unsynced bytes at which appends in os mode wait.
+    UNSYNCED_BYTES_LIMIT: Gauge "ottla_log_unsynced_limit_bytes";
+
+    /// First offset of a partition.
+    LOG_START_OFFSET: Gauge "ottla_partition_log_start_offset";
+    /// End (exclusive) of what consumers may read of a partition.
+    HIGH_WATERMARK: Gauge "ottla_partition_high_watermark";
+    /// Offset that the next record of a partition gets.
+    LOG_END_OFFSET: Gauge "ottla_partition_log_end_offset";
+    /// Leader epoch of a partition.
+    LEADER_EPOCH: Gauge "ottla_partition_leader_epoch";
+    /// Bytes of a partition's log. Missing until it is used for the first time since the start.
+    PARTITION_BYTES: Gauge "ottla_partition_bytes";
+
+    /// Consumer groups, by state.
+    GROUPS: Gauge "ottla_groups";
+    /// Members of a group.
+    GROUP_MEMBERS: Gauge "ottla_group_members";
+    /// Offset that a group has committed for a partition: the next one it will consume.
+    GROUP_COMMITTED_OFFSET: Gauge "ottla_group_committed_offset";
+    /// Records of a partition between a group's committed offset and the high watermark.
+    GROUP_LAG: Gauge "ottla_group_lag_records";
+    /// Memory that members and offsets of groups take, about.
+    GROUP_BYTES: Gauge "ottla_group_coordinator_bytes";
+    /// The limit of that: ottla.group.coordinator.max.bytes.
+    GROUP_BYTES_LIMIT: Gauge "ottla_group_coordinator_limit_bytes";
+
+    /// 1, with the version of the broker.
+    BUILD_INFO: Gauge "ottla_build_info";
+    /// CPU time that the process has used, user and system.
+    PROCESS_CPU_SECONDS: Counter "process_cpu_seconds_total";
+    /// Virtual memory of the process.
+    PROCESS_VIRTUAL_BYTES: Gauge "process_virtual_memory_bytes";
+    /// Resident memory of the process.
+    PROCESS_RESIDENT_BYTES: Gauge "process_resident_memory_bytes";
+    /// File descriptors that the process has open.
+    PROCESS_OPEN_FILES: Gauge "process_open_fds";
+    /// File descriptors that the process may have open.
+    PROCESS_OPEN_FILES_LIMIT: Gauge "process_max_fds";
+    /// When the process started, seconds since the Unix epoch.
+    PROCESS_START_SECONDS: Gauge "process_start_time_seconds";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_differ_and_tell_counters_from_gauges() {
+        let names: BTreeSet<_> = ALL.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        for Metric { name, kind, help } in ALL {
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert!(name.starts_with("ottla_") || name.starts_with("process_"), "{name}");
+            assert!(help.ends_with('.') && !help.is_empty(), "{name}");
+        }
+    }
+}
