@@ -129,6 +129,11 @@ fn what_is_wrong_with_a_topic_is_said_with_kafkas_code() {
             "ottla: the argument '--to <POSITION>' cannot be used with '--follow'",
             2,
         ),
+        (
+            "topic",
+            "ottla: 'ottla topic' requires a subcommand but one was not provided [subcommands: list, create, describe, alter, delete, help]",
+            2,
+        ),
         ("topic frobnicate", "ottla: unrecognized subcommand 'frobnicate'", 2),
     ] {
         assert_eq!(tools.run(words).refusal(), (expected, code), "{words}");

@@ -36,7 +36,7 @@ Examples:
   ottla group delete readers";
 
 #[derive(Args, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = false)]
 pub(super) struct Flags {
     #[command(flatten)]
     cluster: ClusterFlags,

@@ -28,7 +28,7 @@ shown as what they mean. --verify compares every checksum,
 looks at every record, and compares a .log with the indexes beside it, instead of printing what is there.";
 
 #[derive(Args, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = false)]
 pub(super) struct Flags {
     #[command(subcommand)]
     what: What,

@@ -25,7 +25,7 @@ Examples:
 const TOPIC_RESOURCE: i8 = 2;
 
 #[derive(Args, Debug)]
-#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = false)]
 pub(super) struct Flags {
     #[command(flatten)]
     cluster: ClusterFlags,
