@@ -221,7 +221,7 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let answer = self.get_mut();
         let (piece, rest) = match answer {
-            Self::Text(text) if text.is_empty() => return Poll::Ready(None),
+            Self::Text("") => return Poll::Ready(None),
             Self::Text(text) => (Bytes::from_static(text.as_bytes()), Self::Text("")),
             Self::Metrics(next) => match ready!(next.as_mut().poll(cx)) {
                 Some((piece, exposition)) => (piece, Self::Metrics(Box::pin(exposition.next()))),

@@ -486,7 +486,7 @@ impl Partition {
             view.log_end = Place { offset: log.end_offset, segment, position };
             view.synced = opened.synced.unwrap_or(view.log_end);
             view.high_watermark = if commit { view.synced } else { view.log_end };
-            view.producers = log.producers.len();
+            view.producers = log.producers.count();
             view.wrote_beside(std::mem::take(&mut log.unsynced));
             if view.synced == view.log_end { SyncStep::None } else { view.wants_sync(false) }
         };
@@ -590,7 +590,7 @@ impl Partition {
     pub(super) fn expire_producers(&self, expiration_ms: i64) {
         if let Some(Some(log)) = self.writer.try_lock().as_deref_mut() {
             log.producers.expire(self.directory.clock.now_ms(), expiration_ms);
-            self.view.lock().producers = log.producers.len();
+            self.view.lock().producers = log.producers.count();
         }
     }
 
@@ -620,7 +620,7 @@ impl Partition {
                 view.rolled(&log.segments);
             }
             view.appended(placed.base_offset, placed.position, log.end_offset, end_position);
-            view.producers = log.producers.len();
+            view.producers = log.producers.count();
             view.wrote_beside(std::mem::take(&mut log.unsynced));
             if !commit {
                 let end = view.log_end;

@@ -146,7 +146,7 @@ impl Producers {
     }
 
     /// How many are known.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
     }
 
