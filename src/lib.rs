@@ -15,7 +15,7 @@
 //! use ottla::{Broker, Config};
 //! use rdkafka::consumer::{Consumer, StreamConsumer};
 //! use rdkafka::producer::{FutureProducer, FutureRecord};
-//! use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+//! use rdkafka::{ClientConfig, Message};
 //!
 //! // Like #[tokio::test(flavor = "multi_thread")]: clients that block their thread must not block the broker's.
 //! #[tokio::main]
@@ -29,10 +29,9 @@
 //!     let delivered = producer.send(letter, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
 //!     assert_eq!((delivered.partition, delivered.offset), (2, 0));
 //!
-//!     let consumer: StreamConsumer = client.set("group.id", "readers").create()?;
-//!     let mut assignment = TopicPartitionList::new();
-//!     assignment.add_partition_offset("letters", 2, Offset::Beginning)?;
-//!     consumer.assign(&assignment)?;
+//!     client.set("group.id", "readers").set("auto.offset.reset", "earliest");
+//!     let consumer: StreamConsumer = client.create()?;
+//!     consumer.subscribe(&["letters"])?;
 //!     assert_eq!(consumer.recv().await?.payload(), Some("from Zürau".as_bytes()));
 //!     Ok(())
 //! }
