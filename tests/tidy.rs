@@ -104,7 +104,10 @@ fn sources() -> Vec<(PathBuf, String)> {
         let lines: Vec<_> = text.lines().collect();
         for pair in lines.windows(2).filter(|pair| pair[0] == "#[cfg(test)]") {
             if let Some(module) = pair[1].strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')) {
-                only_for_tests.insert(path.with_file_name(module).with_extension("rs"));
+                // A file of a module lies beside a `mod.rs`, else in the folder of the file that declares it.
+                let folder =
+                    if path.ends_with("mod.rs") { path.with_file_name("") } else { path.with_extension("") };
+                only_for_tests.insert(folder.join(module).with_extension("rs"));
             }
         }
     }
