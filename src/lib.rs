@@ -1,9 +1,9 @@
 //! Ottla: a Kafka-wire-compatible log server in one small binary.
 //!
 //! The directories are ordered as a request meets them: [`net`] reads a frame from a socket, [`protocol`] decodes it,
-//! [`handlers`] answers it by asking [`catalog`] and [`log`], and the answer goes back the same way. [`record`] knows the
-//! record batch format, [`storage`] is the door to the disk. Imports only point down this list. Beside [`net`], [`http`] shows
-//! operators what [`telemetry`] counts.
+//! [`handlers`] answers it by asking [`catalog`], [`group`] and [`log`], and the answer goes back the same way. Groups are pure
+//! state machines over a log of their own, driven by [`coordinator`]. [`record`] knows the record batch format, [`storage`] is
+//! the door to the disk. Imports only point down this list. Beside [`net`], [`http`] shows operators what [`telemetry`] counts.
 //!
 //! # In your tests
 //! A [`Broker`] runs in the tokio runtime that it is started in, many side by side if need be; an ephemeral one takes any free
