@@ -30,6 +30,7 @@ pub async fn begin(cx: RequestContext, request: ProduceRequest) -> Started<Produ
     let timeout = Duration::from_millis(request.timeout_ms.max(0) as u64);
     let mut response = ProduceResponse::default();
     let mut undurable = Vec::new();
+    let mut is_waited_for = false;
     for topic in request.topic_data {
         let found = find(&cx, &topic);
         let mut answers = Vec::with_capacity(topic.partition_data.len());
@@ -45,6 +46,8 @@ pub async fn begin(cx: RequestContext, request: ProduceRequest) -> Started<Produ
                     if !is_durable(&partition, offset_end_exclusive) {
                         let place = (response.responses.len(), answers.len());
                         undurable.push(Undurable { place, partition, offset_end_exclusive });
+                    } else {
+                        is_waited_for |= partition.is_waited_for();
                     }
                     answer
                 }
@@ -56,6 +59,10 @@ pub async fn begin(cx: RequestContext, request: ProduceRequest) -> Started<Produ
             topic_id: topic.topic_id,
             partition_responses: answers,
         });
+    }
+    if is_waited_for {
+        // The consumers that the records have woken go first: they have waited longer than the producer will.
+        tokio::task::yield_now().await;
     }
     match acks {
         0 => Started::Done(silence(&response)),

@@ -347,6 +347,11 @@ impl Partition {
         }
     }
 
+    /// Whether anyone waits for more by [`Self::subscribe`].
+    pub fn is_waited_for(&self) -> bool {
+        self.waiters.is_anyone_here()
+    }
+
     /// Wakes `waiter` whenever the high watermark or the log start moves, and when the partition is deleted or goes offline, until
     /// the subscription is dropped.
     pub fn subscribe(&self, waiter: &Arc<Waiter>) -> Subscription {

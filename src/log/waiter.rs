@@ -62,6 +62,11 @@ impl Waiters {
         Subscription { waiters: Arc::clone(self), slot }
     }
 
+    /// Whether there is anyone to wake.
+    pub(super) fn is_anyone_here(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
+
     pub(super) fn wake_all(&self) {
         // Sequentially consistent with `subscribe`: either the waiter is seen here, or it subscribed after the change was
         // published and sees that when it looks.
