@@ -16,6 +16,7 @@ use crate::catalog::state::NewTopic;
 use crate::catalog::{CONSUMER_OFFSETS, Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
+use crate::coordinator::CoordinatorError;
 use crate::group::{self, Groups};
 use crate::handlers::fetch_sessions::FetchSessions;
 use crate::handlers::{Session, Shared, request_counters};
@@ -33,6 +34,9 @@ const DRAIN: Duration = Duration::from_millis(900);
 
 /// Bytes that os mode leaves unsynced at most: what a stop has to sync.
 const OS_UNSYNCED_MAX_BYTES: u64 = 64 << 20;
+
+/// Bytes of the largest record of a group, if the segments of its topic hold it.
+const GROUP_RECORD_MAX_BYTES: usize = 16 << 20;
 
 /// Why a broker does not start. One line that names the thing.
 #[derive(Debug, thiserror::Error)]
@@ -140,7 +144,7 @@ impl Broker {
             .map_err(|source| StartError::Catalog { path, source })?;
         let stopping = CancellationToken::new();
         let shared = Arc::new(Shared {
-            groups: Groups::new(group_settings(&config), clock.clone(), stopping.clone()),
+            groups: Groups::new(group_settings(&config), clock.steady(), stopping.clone()),
             clock,
             cluster_id: directory.cluster_id(),
             catalog,
@@ -171,7 +175,11 @@ impl Broker {
             broker.shared.groups.start(&topic.partitions);
             let (shared, exists) = (Arc::clone(&broker.shared), broker.shared.catalog.topic_exists());
             // Offsets of topics that went while the broker could not tell their groups. If that fails, who stores them says so.
-            tokio::spawn(async move { shared.groups.drop_offsets(exists).await });
+            tokio::spawn(async move {
+                while let Err(CoordinatorError::Loading) =
+                    shared.groups.drop_offsets(Arc::clone(&exists)).await
+                {}
+            });
         }
         broker.serve(listeners).await?;
         Ok(broker)
@@ -365,7 +373,8 @@ fn group_settings(config: &Config) -> group::Settings {
         initial_rebalance_delay_ms: config.group_initial_rebalance_delay_ms,
         offsets_retention_ms: config.offsets_retention_minutes.saturating_mul(60_000),
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
-        max_bytes: config.group_coordinator_max_bytes / config.offsets_topic_num_partitions.max(1) as usize,
+        record_max_bytes: GROUP_RECORD_MAX_BYTES.min(config.offsets_topic_segment_bytes as usize / 2),
+        max_bytes: config.group_coordinator_max_bytes,
     }
 }
 

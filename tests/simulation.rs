@@ -31,6 +31,7 @@ fn settings(initial_rebalance_delay_ms: i64) -> Arc<Settings> {
         initial_rebalance_delay_ms,
         offsets_retention_ms: 3_600_000,
         offsets_retention_check_interval_ms: 60_000,
+        record_max_bytes: 1 << 20,
         max_bytes: 1 << 20,
     })
 }
@@ -55,6 +56,8 @@ struct Client {
     owned: Option<Vec<i32>>,
     waits_for: Option<(u64, Asked)>,
     is_silent: bool,
+    /// What it subscribes with; another after it has changed its mind.
+    mind: u8,
 }
 
 struct World {
@@ -98,7 +101,7 @@ impl World {
             seed,
             random,
             now: 1_000_000,
-            machine: GroupShard::new(Arc::clone(&settings)),
+            machine: GroupShard::new(Arc::clone(&settings), 1),
             settings,
             log: Vec::new(),
             durable: 0,
@@ -192,7 +195,7 @@ impl World {
     }
 
     fn replay(&self) -> GroupShard {
-        let mut machine = GroupShard::new(Arc::clone(&self.settings));
+        let mut machine = GroupShard::new(Arc::clone(&self.settings), 1);
         for record in &self.log {
             let (key, value) = record.encode();
             let read = Record::decode(Some(&key), value.as_ref()).unwrap().unwrap();
@@ -288,9 +291,13 @@ impl World {
     }
 
     fn join_of(&mut self, index: usize) -> Join {
-        let subscription = Subscription { topics: vec![TOPIC.into()], ..Default::default() };
-        let metadata = subscription.encode_versioned(1);
         let client = &self.clients[index];
+        let user_data = Some(Bytes::copy_from_slice(&[client.mind]));
+        let subscription = Subscription { topics: vec![TOPIC.into()], user_data, ..Default::default() };
+        let metadata = subscription.encode_versioned(1);
+        // All can do both: a replay knows only the one that was chosen, and would refuse who cannot do that.
+        let mut protocols = vec![("range".into(), metadata.clone()), ("roundrobin".into(), metadata)];
+        protocols.rotate_left(usize::from(client.mind % 2));
         Join {
             member_id: Arc::clone(&client.member_id),
             instance_id: client.instance_id.clone(),
@@ -300,7 +307,7 @@ impl World {
             session_timeout_ms: SESSION_MS,
             rebalance_timeout_ms: REBALANCE_MS,
             protocol_type: "consumer".into(),
-            protocols: vec![("range".into(), metadata.clone()), ("roundrobin".into(), metadata)],
+            protocols,
             member_id_required: index.is_multiple_of(3),
             can_skip_assignment: index.is_multiple_of(2),
         }
@@ -376,7 +383,7 @@ impl World {
         }
     }
 
-    /// What a replay of the log gives is what lives: offsets always, memberships when nothing is under way.
+    /// What a replay of the log gives is what lives: offsets, and memberships as they were last stored.
     fn check_replay(&self) {
         let (seed, again) = (self.seed, self.replay());
         let ids: BTreeSet<_> = self.machine.ids().chain(again.ids()).cloned().collect();
@@ -384,11 +391,16 @@ impl World {
             let offsets =
                 |machine: &GroupShard| machine.group(&id).map(|(_, all)| all.fetch(None)).unwrap_or_default();
             assert_eq!(offsets(&again), offsets(&self.machine), "seed {seed}: offsets of {id}");
-            let live = self.machine.group(&id).map(|(membership, _)| membership);
-            if live.is_none_or(|live| live.is_settled()) {
-                let record =
-                    |machine: &GroupShard| machine.group(&id).and_then(|(membership, _)| membership.record());
-                assert_eq!(record(&again), record(&self.machine), "seed {seed}: membership of {id}");
+            let record =
+                |machine: &GroupShard| machine.group(&id).and_then(|(membership, _)| membership.record());
+            assert_eq!(record(&again), record(&self.machine), "seed {seed}: membership of {id}");
+            // What is stable lives as it was stored: the next generation is made of it.
+            let stable = |machine: &GroupShard| {
+                let described = machine.group(&id).map(|(membership, _)| membership.describe());
+                described.filter(|group| group.state == State::Stable)
+            };
+            if let Some(live) = stable(&self.machine) {
+                assert_eq!(stable(&again), Some(live), "seed {seed}: members of {id}");
             }
         }
     }
@@ -408,7 +420,11 @@ impl World {
                     self.take(effects);
                     self.forget(index);
                 }
-                75..77 => self.forget(index),
+                75..76 => self.forget(index),
+                76..77 => {
+                    self.clients[index].mind = self.random.u8(..);
+                    self.clients[index].joined = None;
+                }
                 77..79 if self.clients[index].waits_for.is_none() => {
                     // Someone who has slept through a generation, or makes one up.
                     let mut claim = self.claim(index);

@@ -28,7 +28,22 @@ const LAYERS: &[(&str, &[&str])] = &[
             "uuid",
         ],
     ),
-    ("broker", &["catalog", "clock", "config", "group", "handlers", "http", "log", "net", "storage", "uuid"]),
+    (
+        "broker",
+        &[
+            "catalog",
+            "clock",
+            "config",
+            "coordinator",
+            "group",
+            "handlers",
+            "http",
+            "log",
+            "net",
+            "storage",
+            "uuid",
+        ],
+    ),
     // The second door: it shows what the first one counts, and accepts connections as the first one does.
     ("http", &["group", "handlers", "http", "log", "net", "protocol", "telemetry"]),
     ("net", &["handlers", "net", "protocol", "record", "telemetry"]),

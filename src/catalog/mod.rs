@@ -157,10 +157,11 @@ impl Catalog {
         self.view.load().topic_by_id(id).cloned()
     }
 
-    /// Whether a topic of a name, and of an id where that is known, exists now.
+    /// Whether a topic of a name, and of an id where that is known, exists at the moment of the question: one that was made
+    /// after this was called exists, too.
     pub fn topic_exists(&self) -> Arc<TopicExists> {
-        let view = self.view();
-        Arc::new(move |name, id| view.topic(name).is_some_and(|topic| id.is_zero() || topic.id == id))
+        let view = Arc::clone(&self.view);
+        Arc::new(move |name, id| view.load().topic(name).is_some_and(|topic| id.is_zero() || topic.id == id))
     }
 
     /// Decides changes against the current state and gives what `decide` returned once they are durable and visible.

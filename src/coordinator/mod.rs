@@ -82,8 +82,11 @@ pub trait Machine: Send + 'static {
     /// About how many records [`Machine::snapshot`] gives.
     fn live_records(&self) -> usize;
 
-    /// Records that make the same state from nothing; `None` while something goes on whose last records must stay.
-    fn snapshot(&self) -> Option<Vec<Record>>;
+    /// Records that make the same state from nothing.
+    fn snapshot(&self) -> Vec<Record>;
+
+    /// A replay is over: what is counted from when something was heard of somebody is counted from `now`.
+    fn replayed(&mut self, now: TimestampMs);
 }
 
 /// Why a coordinator does not answer. All are retriable.
@@ -100,11 +103,14 @@ pub enum CoordinatorError {
     NotStored,
 }
 
+/// Makes an empty machine, one of so many.
+type NewMachine<M> = dyn Fn(usize) -> M + Send + Sync;
+
 /// The coordinator of one internal topic: a shard for each of its partitions.
 pub struct Coordinator<M: Machine> {
     clock: Clock,
     stop: CancellationToken,
-    new_machine: Arc<dyn Fn() -> M + Send + Sync>,
+    new_machine: Arc<NewMachine<M>>,
     starting: Mutex<()>,
     shards: ArcSwapOption<Vec<Door<M>>>,
 }
@@ -121,7 +127,7 @@ impl<M: Machine> Coordinator<M> {
     pub fn new(
         clock: Clock,
         stop: CancellationToken,
-        new_machine: impl Fn() -> M + Send + Sync + 'static,
+        new_machine: impl Fn(usize) -> M + Send + Sync + 'static,
     ) -> Self {
         Self {
             clock,
@@ -132,32 +138,31 @@ impl<M: Machine> Coordinator<M> {
         }
     }
 
-    /// Starts a shard for each partition of the internal topic, unless that has been done. A topic that was made anew
-    /// replaces the one before. Must be called within a tokio runtime.
+    /// Starts a shard for each partition of the internal topic, unless it runs. A topic that was made anew replaces the one
+    /// before. Must be called within a tokio runtime.
     pub fn start(&self, partitions: &[Arc<Partition>]) {
-        if self.runs(partitions) {
+        if self.shards.load().as_deref().is_some_and(|doors| all_run(doors, partitions)) {
             return;
         }
         let _starting = self.starting.lock();
-        if !self.runs(partitions) {
-            let doors = partitions.iter().map(|partition| self.open(partition)).collect();
-            self.shards.store(Some(Arc::new(doors)));
-        }
+        let running = self.shards.load_full();
+        // More partitions than there were change nothing: keys must stay where they are.
+        let is_same_topic = running.as_deref().is_some_and(|doors| is_of(doors, partitions));
+        let partitions =
+            &partitions[..running.as_deref().filter(|_| is_same_topic).map_or(partitions.len(), Vec::len)];
+        let door = |index: usize| match running.as_deref().and_then(|doors| doors.get(index)) {
+            Some(door) if is_same_topic && door.is_open() => door.clone(),
+            _ => self.open(&partitions[index], partitions.len()),
+        };
+        self.shards.store(Some(Arc::new((0..partitions.len()).map(door).collect())));
     }
 
-    /// Whether these are the partitions that it runs on. More of them change nothing: keys must stay where they are.
-    fn runs(&self, partitions: &[Arc<Partition>]) -> bool {
-        let same = |door: &Door<M>, partition| Arc::ptr_eq(&door.partition, partition);
-        self.shards
-            .load()
-            .as_deref()
-            .is_some_and(|doors| doors.iter().zip(partitions).all(|(door, partition)| same(door, partition)))
-    }
-
-    fn open(&self, partition: &Arc<Partition>) -> Door<M> {
+    fn open(&self, partition: &Arc<Partition>, shards: usize) -> Door<M> {
         let (mailbox, asked) = mpsc::channel(MAILBOX_EVENTS);
         let (loading, loaded) = watch::channel(false);
-        let shard = Shard::new(Arc::clone(partition), self.clock.clone(), Arc::clone(&self.new_machine));
+        let new_machine = Arc::clone(&self.new_machine);
+        let shard =
+            Shard::new(Arc::clone(partition), self.clock.clone(), Box::new(move || new_machine(shards)));
         tokio::spawn(shard.run(asked, loading, self.stop.clone()));
         Door { mailbox, loaded, partition: Arc::clone(partition) }
     }
@@ -193,7 +198,32 @@ impl<M: Machine> Coordinator<M> {
     }
 }
 
+/// Whether these are doors to the first of these partitions.
+fn is_of<M: Machine>(doors: &[Door<M>], partitions: &[Arc<Partition>]) -> bool {
+    let same = |(door, partition): (&Door<M>, _)| Arc::ptr_eq(&door.partition, partition);
+    doors.len() <= partitions.len() && doors.iter().zip(partitions).all(same)
+}
+
+fn all_run<M: Machine>(doors: &[Door<M>], partitions: &[Arc<Partition>]) -> bool {
+    is_of(doors, partitions) && doors.iter().all(Door::is_open)
+}
+
+impl<M: Machine> Clone for Door<M> {
+    fn clone(&self) -> Self {
+        Self {
+            mailbox: self.mailbox.clone(),
+            loaded: self.loaded.clone(),
+            partition: Arc::clone(&self.partition),
+        }
+    }
+}
+
 impl<M: Machine> Door<M> {
+    /// Whether the shard runs.
+    fn is_open(&self) -> bool {
+        !self.mailbox.is_closed()
+    }
+
     async fn ask(&self, event: M::Event) -> Result<M::Reply, CoordinatorError> {
         if !*self.loaded.borrow() {
             let mut loaded = self.loaded.clone();

@@ -165,7 +165,9 @@ impl Record {
             }),
             GROUP => {
                 let key: GroupMetadataKey = decode(key, &key[2..], KEY_VERSION, false)?;
-                let value = value.map(|value| read(kind, value, GROUP_VERSION)).transpose()?;
+                // Copied, since a group keeps its last record, and with a slice all that was read with it.
+                let value = value.map(|value| Bytes::copy_from_slice(value));
+                let value = value.map(|value| read(kind, &value, GROUP_VERSION)).transpose()?;
                 Some(Self::Group { group: key.group, value })
             }
             _ => None,

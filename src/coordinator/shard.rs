@@ -9,7 +9,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
-use super::records::RecordError;
 use super::{CoordinatorError, Effects, Machine, Record, Ticket};
 use crate::clock::Clock;
 use crate::log::{LogError, Partition};
@@ -30,6 +29,12 @@ const REPLAY_BYTES: usize = 1 << 20;
 
 /// Most that the records of one batch may decompress to.
 const RECORDS_MAX_BYTES: usize = 1 << 30;
+
+/// Pause before the machine is made anew after a failed append; it doubles from one failure to the next.
+const START_OVER_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest such pause.
+const START_OVER_LAST: Duration = Duration::from_secs(5);
 
 /// Records beyond twice what lives that make a snapshot worth writing after a replay.
 const SPARE_AT_LOAD: usize = 1_000;
@@ -60,6 +65,8 @@ enum ReplayError {
     Read(#[from] std::io::Error),
     #[error(transparent)]
     Batch(#[from] InvalidBatch),
+    #[error("there is no batch at offset {offset}")]
+    Stuck { offset: i64 },
 }
 
 /// The task's state.
@@ -68,7 +75,11 @@ pub(super) struct Shard<M: Machine> {
     clock: Clock,
     machine: M,
     /// Makes an empty machine, for a replay after a failed append.
-    fresh: Arc<dyn Fn() -> M + Send + Sync>,
+    fresh: Box<dyn Fn() -> M + Send + Sync>,
+    /// Starts over since the last append that went well.
+    failures: u32,
+    /// Whether the log has records that no snapshot would have: of later versions of this program, or unreadable.
+    has_strange_records: bool,
     next_ticket: u64,
     waiting: HashMap<Ticket, Sender<M>>,
     unsettled: VecDeque<Unsettled<M>>,
@@ -77,12 +88,14 @@ pub(super) struct Shard<M: Machine> {
 }
 
 impl<M: Machine> Shard<M> {
-    pub(super) fn new(log: Arc<Partition>, clock: Clock, fresh: Arc<dyn Fn() -> M + Send + Sync>) -> Self {
+    pub(super) fn new(log: Arc<Partition>, clock: Clock, fresh: Box<dyn Fn() -> M + Send + Sync>) -> Self {
         Self {
             log,
             clock,
             machine: fresh(),
             fresh,
+            failures: 0,
+            has_strange_records: false,
             next_ticket: 0,
             waiting: HashMap::new(),
             unsettled: VecDeque::new(),
@@ -186,6 +199,7 @@ impl<M: Machine> Shard<M> {
             if batch.block_bytes() >= BATCH_BYTES || index + 1 == records.len() {
                 let full = std::mem::take(&mut batch);
                 end = Some(self.log.append(full.build_valid())?.last_offset + 1);
+                self.failures = 0;
             }
         }
         self.stored += records.len();
@@ -214,6 +228,10 @@ impl<M: Machine> Shard<M> {
     async fn start_over(&mut self, failure: &LogError) -> bool {
         let (topic, partition) = (self.log.topic(), self.log.index());
         error!(topic, partition, error = %failure, "a coordinator could not store its records and starts over");
+        if let Ok(offsets) = self.log.offsets() {
+            // What has got into the log is replayed, even if what should have followed has not.
+            let _ = self.log.durable(offsets.log_end_offset).await;
+        }
         while let Some(Unsettled { offset_end_exclusive, replies }) = self.unsettled.pop_front() {
             let settled = self.log.durable(offset_end_exclusive).await.is_ok();
             for (to, reply) in replies {
@@ -222,20 +240,24 @@ impl<M: Machine> Shard<M> {
         }
         let parked = self.waiting.drain();
         parked.for_each(|(_, to)| drop(to.send(Err(CoordinatorError::NotStored))));
+        // A full disk stays full for a while: not a replay for each commit that meets it.
+        let pause = START_OVER_FIRST * 2u32.saturating_pow(self.failures);
+        tokio::time::sleep(pause.min(START_OVER_LAST)).await;
+        self.failures += 1;
         self.load().await
     }
 
     /// Makes the machine anew from the log. Whether that went well; if not, the shard ends, and its clients are told to look
     /// for the coordinator again.
     async fn load(&mut self) -> bool {
-        let (log, machine, now) = (Arc::clone(&self.log), (self.fresh)(), self.clock.now_ms());
-        let replayed = tokio::task::spawn_blocking(move || replay(&log, machine, now)).await;
+        let (log, clock, machine) = (Arc::clone(&self.log), self.clock.clone(), (self.fresh)());
+        let replayed = tokio::task::spawn_blocking(move || replay(&log, &clock, machine)).await;
         let log = Arc::clone(&self.log);
         let (topic, partition) = (log.topic(), log.index());
         match replayed {
-            Ok(Ok((machine, stored))) => {
-                debug!(topic, partition, records = stored, "coordinator replayed");
-                (self.machine, self.stored) = (machine, stored);
+            Ok(Ok(Replayed { machine, stored, strange })) => {
+                debug!(topic, partition, records = stored, strange, "coordinator replayed");
+                (self.machine, self.stored, self.has_strange_records) = (machine, stored, strange > 0);
                 if let Err(failure) = self.snapshot_if_due(SPARE_AT_LOAD).await {
                     error!(topic, partition, error = %failure, "no snapshot: the log stays as long as it is");
                 }
@@ -252,10 +274,10 @@ impl<M: Machine> Shard<M> {
 
     /// Writes what lives and lets the log before it go, if the log has `spare` records more than twice as many.
     async fn snapshot_if_due(&mut self, spare: usize) -> Result<(), LogError> {
-        if self.stored <= spare + 2 * self.machine.live_records() {
+        if self.has_strange_records || self.stored <= spare + 2 * self.machine.live_records() {
             return Ok(());
         }
-        let Some(snapshot) = self.machine.snapshot() else { return Ok(()) };
+        let snapshot = self.machine.snapshot();
         let first_of_snapshot = self.log.offsets()?.log_end_offset;
         let Some(end) = self.append(&snapshot)? else { return Ok(()) };
         self.log.durable(end).await?;
@@ -283,9 +305,18 @@ async fn until(clock: &Clock, deadline: Option<i64>) {
     }
 }
 
-/// Folds the log from its start into `machine`. Also gives how many records it holds.
-fn replay<M: Machine>(log: &Partition, mut machine: M, now: i64) -> Result<(M, usize), ReplayError> {
-    let mut stored = 0;
+/// What a replay gives.
+struct Replayed<M> {
+    machine: M,
+    /// Records in the log.
+    stored: usize,
+    /// Those of them that were passed over.
+    strange: usize,
+}
+
+/// Folds the log from its start into `machine`.
+fn replay<M: Machine>(log: &Partition, clock: &Clock, machine: M) -> Result<Replayed<M>, ReplayError> {
+    let mut replayed = Replayed { machine, stored: 0, strange: 0 };
     let offsets = log.offsets()?;
     let mut offset = offsets.log_start_offset;
     while offset < offsets.high_watermark {
@@ -294,30 +325,39 @@ fn replay<M: Machine>(log: &Partition, mut machine: M, now: i64) -> Result<(M, u
             bytes.extend_from_slice(&range.read()?);
         }
         let mut bytes = bytes.freeze();
+        let began = offset;
         // The last batch of a read may be cut; the next read begins with it.
         while let Some((header, payload)) = split_batch(&mut bytes) {
             if !header.attributes.is_control() {
                 for record in records(&header, &payload, RECORDS_MAX_BYTES)? {
                     let record = record?;
-                    if record.offset < offset {
-                        continue;
-                    }
-                    stored += 1;
-                    match Record::decode(record.key.as_ref(), record.value.as_ref()) {
-                        Ok(Some(known)) => machine.apply(now, &known),
-                        Ok(None) => {}
-                        Err(fault) => report(log, record.offset, &fault),
+                    if record.offset >= offset {
+                        replayed.take(log, clock.now_ms(), &record);
                     }
                 }
             }
             offset = header.last_offset() + 1;
         }
+        if offset == began {
+            return Err(ReplayError::Stuck { offset });
+        }
     }
-    Ok((machine, stored))
+    replayed.machine.replayed(clock.now_ms());
+    Ok(replayed)
 }
 
-/// One record that cannot be read does not take the group of its neighbours with it.
-fn report(log: &Partition, offset: i64, fault: &RecordError) {
-    let (topic, partition) = (log.topic(), log.index());
-    error!(topic, partition, offset, error = %fault, "a coordinator's record cannot be read and is passed over");
+impl<M: Machine> Replayed<M> {
+    /// One record that cannot be read does not take the groups of its neighbours with it.
+    fn take(&mut self, log: &Partition, now: i64, record: &crate::record::Record) {
+        self.stored += 1;
+        match Record::decode(record.key.as_ref(), record.value.as_ref()) {
+            Ok(Some(known)) => self.machine.apply(now, &known),
+            Ok(None) => self.strange += 1,
+            Err(fault) => {
+                self.strange += 1;
+                let (topic, partition, offset) = (log.topic(), log.index(), record.offset);
+                error!(topic, partition, offset, error = %fault, "a coordinator's record cannot be read and is passed over");
+            }
+        }
+    }
 }

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use super::consumer_protocol::{Subscription, Versioned};
 use super::{
-    Claim, Description, GROUP_RECORD_MAX_BYTES, GroupError, Join, Joined, JoinedMember, Leaving,
-    MemberDescription, Reply, Settings, Sync, Synced, after,
+    Claim, Description, GroupError, Join, Joined, JoinedMember, Leaving, MemberDescription, Reply, Settings,
+    Sync, Synced, after,
 };
 use crate::clock::TimestampMs;
 use crate::coordinator::records::{GroupMetadataMember, GroupMetadataValue};
@@ -94,7 +94,19 @@ struct Member {
 
 impl Member {
     fn bytes(&self) -> usize {
-        MEMBER_BYTES + protocol_bytes(&self.protocols) + self.client_id.len() + self.assignment.len()
+        let instance_id_bytes = self.instance_id.as_ref().map_or(0, |id| id.len());
+        let texts = self.client_id.len() + self.assignment.len() + instance_id_bytes;
+        MEMBER_BYTES + protocol_bytes(&self.protocols) + texts
+    }
+
+    /// Whether a record says of it what is so, its assignment aside.
+    fn is_as_stored(&self, protocol: &str, stored: &GroupMetadataMember) -> bool {
+        self.metadata(protocol) == stored.subscription
+            && self.session_timeout_ms == stored.session_timeout
+            && self.rebalance_timeout_ms == stored.rebalance_timeout
+            && self.instance_id.as_deref() == stored.group_instance_id.as_deref()
+            && *self.client_id == *stored.client_id
+            && *self.client_host == *stored.client_host
     }
 
     fn metadata(&self, protocol: &str) -> Bytes {
@@ -112,13 +124,8 @@ fn protocol_bytes(protocols: &[(Arc<str>, Bytes)]) -> usize {
     protocols.iter().map(|(name, metadata)| name.len() + metadata.len() + 64).sum()
 }
 
-/// About what a join adds to the memory in use.
-pub fn join_bytes(join: &Join) -> usize {
-    MEMBER_BYTES + protocol_bytes(&join.protocols) + join.client_id.len()
-}
-
 /// What an id that was given and not yet used takes in memory, about.
-const PENDING_BYTES: usize = 160;
+const PENDING_BYTES: usize = 400;
 
 /// A classic group's membership.
 #[derive(Clone, PartialEq, Debug)]
@@ -147,8 +154,8 @@ pub struct ClassicGroup {
     bytes: usize,
     /// Not later than anything that [`Self::tick`] has to do.
     timer: Option<TimestampMs>,
-    /// Whether the log has a record of it.
-    is_stored: bool,
+    /// What its last record says, if the log has one.
+    stored: Option<GroupMetadataValue>,
 }
 
 impl ClassicGroup {
@@ -172,7 +179,7 @@ impl ClassicGroup {
             joining: 0,
             bytes: 0,
             timer: None,
-            is_stored: false,
+            stored: None,
         }
     }
 
@@ -213,12 +220,7 @@ impl ClassicGroup {
 
     /// Whether the log has a record of it.
     pub fn is_stored(&self) -> bool {
-        self.is_stored
-    }
-
-    /// Whether its last record tells all of it that lasts.
-    pub fn is_settled(&self) -> bool {
-        matches!(self.state, State::Empty | State::Stable)
+        self.stored.is_some()
     }
 
     /// Whether a member consumes the topic, as far as can be known.
@@ -475,8 +477,8 @@ impl ClassicGroup {
         }
         let size: usize = self.members.values().map(Member::bytes).sum::<usize>()
             + by_member.values().map(Bytes::len).sum::<usize>();
-        if size > GROUP_RECORD_MAX_BYTES {
-            self.fail_syncs(&GroupError::TooLarge, out);
+        if size > self.settings.record_max_bytes {
+            self.fail_syncs(now, &GroupError::TooLarge, out);
             self.begin_rebalance(now, out);
             return;
         }
@@ -597,7 +599,7 @@ impl ClassicGroup {
             *self = Self::new(Arc::clone(&self.id), Arc::clone(&self.settings));
             return;
         };
-        self.is_stored = true;
+        self.stored = Some(value.clone());
         self.generation = value.generation;
         self.protocol_type = (!value.protocol_type.is_empty()).then(|| (&*value.protocol_type).into());
         self.protocol = value.protocol.as_deref().map(Arc::from);
@@ -608,13 +610,16 @@ impl ClassicGroup {
         gone.iter().for_each(|id| drop(self.take(id)));
         self.instances.retain(|_, id| stored.contains(&**id));
         for member in &value.members {
+            let protocol = self.protocol.as_deref().unwrap_or_default();
             match self.members.get_mut(&*member.member_id) {
-                Some(known) => {
+                // Live, the record has just been made of the member.
+                Some(known) if known.is_as_stored(protocol, member) => {
                     let before = known.bytes();
                     known.assignment = member.assignment.clone();
                     self.bytes = self.bytes + known.bytes() - before;
                 }
-                None => self.insert_stored(now, member),
+                // At replay, a later record tells of the member anew.
+                _ => self.insert_stored(now, member),
             }
         }
         self.state = if self.members.is_empty() { State::Empty } else { State::Stable };
@@ -626,6 +631,7 @@ impl ClassicGroup {
 
     fn insert_stored(&mut self, now: TimestampMs, stored: &GroupMetadataMember) {
         let id: Arc<str> = (&*stored.member_id).into();
+        self.take(&id);
         let instance_id: Option<Arc<str>> = stored.group_instance_id.as_deref().map(Arc::from);
         if let Some(instance_id) = &instance_id {
             self.instances.insert(Arc::clone(instance_id), Arc::clone(&id));
@@ -654,12 +660,30 @@ impl ClassicGroup {
         self.insert(id, member);
     }
 
-    /// The record that makes the group as it was last stored, if it is; only when [`Self::is_settled`].
+    /// The record that makes the group as it was last stored, if it is.
     pub fn record(&self) -> Option<Record> {
-        let value = self
-            .is_stored
-            .then(|| self.value(self.state_since.unwrap_or(-1), |member| member.assignment.clone()))?;
+        let value = self.stored.clone()?;
         Some(Record::Group { group: (&*self.id).into(), value: Some(value) })
+    }
+
+    /// A replay is over: members have their whole session from now on.
+    pub fn restart_sessions(&mut self, now: TimestampMs) {
+        for member in self.members.values_mut() {
+            member.session_ends = after(now, member.session_timeout_ms);
+        }
+        self.recompute_timer();
+    }
+
+    /// About what a join would add to the memory in use.
+    pub fn join_growth(&self, join: &Join) -> usize {
+        let now = self.members.get(&join.member_id).map_or(0, Member::bytes);
+        (MEMBER_BYTES + protocol_bytes(&join.protocols) + join.client_id.len()).saturating_sub(now)
+    }
+
+    /// The same of assignments that a leader brings.
+    pub fn assignment_growth(&self, assignments: &[(Arc<str>, Bytes)]) -> usize {
+        let now: usize = self.members.values().map(|member| member.assignment.len()).sum();
+        assignments.iter().map(|(_, assignment)| assignment.len()).sum::<usize>().saturating_sub(now)
     }
 
     /// As a list or a description shows it.
@@ -711,8 +735,10 @@ impl ClassicGroup {
         member.rebalance_timeout_ms = join.rebalance_timeout_ms;
         member.client_id = join.client_id;
         member.client_host = join.client_host;
-        member.session_ends = after(now, member.session_timeout_ms);
-        self.note(member.session_ends);
+        if !member.is_new {
+            member.session_ends = after(now, member.session_timeout_ms);
+            self.note(member.session_ends);
+        }
         self.insert(Arc::clone(id), member);
     }
 
@@ -786,7 +812,7 @@ impl ClassicGroup {
 
     fn begin_rebalance(&mut self, now: TimestampMs, out: &mut Effects<Reply>) {
         if self.state == State::CompletingRebalance {
-            self.fail_syncs(&GroupError::RebalanceInProgress, out);
+            self.fail_syncs(now, &GroupError::RebalanceInProgress, out);
         }
         let timeout_ms = self.rebalance_timeout_ms();
         self.phase = match self.state {
@@ -800,12 +826,16 @@ impl ClassicGroup {
         self.continue_rebalance(now, out);
     }
 
-    fn fail_syncs(&mut self, error: &GroupError, out: &mut Effects<Reply>) {
+    /// Who has waited for an assignment gets none, but has its session to come again: while it waited, it could not say that it
+    /// is alive.
+    fn fail_syncs(&mut self, now: TimestampMs, error: &GroupError, out: &mut Effects<Reply>) {
         for member in self.members.values_mut() {
             if let Some(ticket) = member.sync.take() {
+                member.session_ends = after(now, member.session_timeout_ms);
                 out.reply(ticket, Reply::Synced(Err(error.clone())));
             }
         }
+        self.recompute_timer();
     }
 
     /// Begins the generation if what the rebalance waits for is there, or has been waited for long enough.

@@ -44,7 +44,8 @@ impl Groups {
     pub fn new(settings: Settings, clock: Clock, stop: CancellationToken) -> Self {
         let settings = Arc::new(settings);
         let of_shard = Arc::clone(&settings);
-        let coordinator = Coordinator::new(clock, stop, move || GroupShard::new(Arc::clone(&of_shard)));
+        let new_shard = move |shards| GroupShard::new(Arc::clone(&of_shard), shards);
+        let coordinator = Coordinator::new(clock, stop, new_shard);
         Self { coordinator, settings }
     }
 

@@ -22,10 +22,6 @@ pub use coordinator::{GroupFailure, Groups};
 pub use offsets::Committed;
 pub use shard::GroupShard;
 
-/// Largest record of a group: with it no generation is stored. Kafka's limit is `message.max.bytes`, which a group of some
-/// thousand members outgrows.
-pub const GROUP_RECORD_MAX_BYTES: usize = 16 << 20;
-
 /// What groups go by.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
@@ -41,7 +37,10 @@ pub struct Settings {
     pub offsets_retention_ms: i64,
     /// How often expired offsets are looked for, ms.
     pub offsets_retention_check_interval_ms: i64,
-    /// Bytes that members and offsets of one shard may take, about.
+    /// Bytes of the largest record of a group: one that is larger is not stored. Kafka's limit is `message.max.bytes`, which a
+    /// group of some thousand members outgrows.
+    pub record_max_bytes: usize,
+    /// Bytes that members and offsets of all shards may take, about; each has an equal part.
     pub max_bytes: usize,
 }
 

@@ -79,6 +79,17 @@ impl Offsets {
         self.by_topic.get(topic).is_some_and(|partitions| partitions.contains_key(&partition))
     }
 
+    /// About what a commit would add to the memory in use.
+    pub fn growth(&self, committed: &OffsetMap) -> usize {
+        let grown = |topic: &Arc<str>, index: &i32, new: &Committed| {
+            let now = self.by_topic.get(topic).and_then(|known| known.get(index));
+            bytes(topic, new).saturating_sub(now.map_or(0, |now| bytes(topic, now)))
+        };
+        let all =
+            committed.iter().flat_map(|(topic, partitions)| partitions.iter().map(move |one| (topic, one)));
+        all.map(|(topic, (index, new))| grown(topic, index, new)).sum()
+    }
+
     /// Every offset as the record that makes it.
     pub fn records(&self, group: &str) -> impl Iterator<Item = Record> {
         self.by_topic.iter().flat_map(move |(topic, partitions)| {
@@ -120,7 +131,7 @@ impl Offsets {
 }
 
 /// About what an offset takes in memory.
-pub fn bytes(topic: &str, committed: &Committed) -> usize {
+fn bytes(topic: &str, committed: &Committed) -> usize {
     OFFSET_BYTES + topic.len() + committed.metadata.len()
 }
 

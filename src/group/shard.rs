@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::classic::{ClassicGroup, State, join_bytes};
-use super::offsets::{Offsets, bytes as offset_bytes, record as offset_record};
+use super::classic::{ClassicGroup, State};
+use super::offsets::{Offsets, record as offset_record};
 use super::{
     Claim, Event, Forgotten, GroupError, GroupEvent, Join, Leaving, Listed, Listing, OffsetMap, Partitions,
     Reply, Settings, TopicExists,
@@ -41,6 +41,8 @@ impl Group {
 /// The machine.
 pub struct GroupShard {
     settings: Arc<Settings>,
+    /// Its part of [`Settings::max_bytes`].
+    max_bytes: usize,
     groups: BTreeMap<Arc<str>, Group>,
     /// When which group has something to do.
     timers: BTreeSet<(TimestampMs, Arc<str>)>,
@@ -52,9 +54,10 @@ pub struct GroupShard {
 }
 
 impl GroupShard {
-    /// No groups.
-    pub fn new(settings: Arc<Settings>) -> Self {
+    /// No groups; one of `shards`.
+    pub fn new(settings: Arc<Settings>, shards: usize) -> Self {
         Self {
+            max_bytes: settings.max_bytes / shards.max(1),
             settings,
             groups: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -101,6 +104,20 @@ impl GroupShard {
         outcome
     }
 
+    /// Who needs no more than it has is never refused.
+    fn has_no_room_for(&self, growth: usize) -> bool {
+        growth > 0 && self.bytes + growth > self.max_bytes
+    }
+
+    fn join_growth(&self, id: &Arc<str>, join: &Join) -> usize {
+        match self.groups.get(id) {
+            Some(group) => group.membership.join_growth(join),
+            None => {
+                GROUP_BYTES + ClassicGroup::new(Arc::clone(id), Arc::clone(&self.settings)).join_growth(join)
+            }
+        }
+    }
+
     fn let_go(&mut self, id: &Arc<str>) {
         let Some(group) = self.groups.remove(id) else { return };
         self.bytes -= group.bytes();
@@ -120,10 +137,19 @@ impl GroupShard {
     ) {
         match event {
             GroupEvent::Join(join) => self.join(now, from, id, join, out),
-            GroupEvent::Sync(sync) => match self.groups.contains_key(id) {
-                true => self.with(id, |group| group.membership.sync(now, from, sync, out)),
-                false => out.reply(from, Reply::Synced(Err(GroupError::UnknownMember))),
-            },
+            GroupEvent::Sync(sync) => {
+                let growth =
+                    self.groups.get(id).map(|group| group.membership.assignment_growth(&sync.assignments));
+                let refused = match growth {
+                    None => GroupError::UnknownMember,
+                    Some(growth) if self.has_no_room_for(growth) => GroupError::TooLarge,
+                    Some(_) => {
+                        self.with(id, |group| group.membership.sync(now, from, sync, out));
+                        return;
+                    }
+                };
+                out.reply(from, Reply::Synced(Err(refused)));
+            }
             GroupEvent::Heartbeat(claim) => {
                 let alive = match self.groups.contains_key(id) {
                     true => self.with(id, |group| group.membership.heartbeat(now, &claim)),
@@ -161,7 +187,7 @@ impl GroupShard {
             GroupError::InvalidSessionTimeout
         } else if !join.member_id.is_empty() && !self.groups.contains_key(id) {
             GroupError::UnknownMember
-        } else if self.bytes + GROUP_BYTES + join_bytes(&join) > self.settings.max_bytes {
+        } else if self.has_no_room_for(self.join_growth(id, &join)) {
             GroupError::MaxSize
         } else {
             self.with(id, |group| group.membership.join(now, from, join, out));
@@ -200,11 +226,11 @@ impl GroupShard {
             let unknown = if knows_not_found { GroupError::NotFound } else { GroupError::IllegalGeneration };
             return Err(unknown);
         }
-        let each = |(topic, partitions): (&Arc<str>, &BTreeMap<i32, _>)| -> usize {
-            partitions.values().map(|committed| offset_bytes(topic, committed)).sum()
+        let growth = match self.groups.get(id) {
+            Some(group) => group.offsets.growth(offsets),
+            None => GROUP_BYTES + Offsets::default().growth(offsets),
         };
-        let added: usize = offsets.iter().map(each).sum();
-        if self.bytes + GROUP_BYTES + added > self.settings.max_bytes {
+        if self.has_no_room_for(growth) {
             return Err(GroupError::TooManyOffsets);
         }
         self.with(id, |group| {
@@ -387,16 +413,20 @@ impl Machine for GroupShard {
         self.offsets + self.groups.len()
     }
 
-    fn snapshot(&self) -> Option<Vec<Record>> {
+    fn snapshot(&self) -> Vec<Record> {
         let mut records = Vec::with_capacity(self.live_records());
         for (id, group) in &self.groups {
-            if !group.membership.is_settled() {
-                return None;
-            }
             records.extend(group.membership.record());
             records.extend(group.offsets.records(id));
         }
-        Some(records)
+        records
+    }
+
+    fn replayed(&mut self, now: TimestampMs) {
+        let ids: Vec<_> = self.groups.keys().cloned().collect();
+        for id in ids {
+            self.with(&id, |group| group.membership.restart_sessions(now));
+        }
     }
 }
 

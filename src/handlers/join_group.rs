@@ -20,6 +20,9 @@ const MEMBER_ID_REQUIRED_FROM_VERSION: i16 = 4;
 /// First version that can tell a leader not to assign. KIP-814.
 const SKIP_ASSIGNMENT_FROM_VERSION: i16 = 9;
 
+/// Bytes of a client's name that a member's id begins with at most.
+const NAME_MAX_BYTES: usize = 255;
+
 /// Answers when the group is complete.
 pub async fn handle(cx: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
     let JoinGroupRequest { group_id, member_id, .. } = &request;
@@ -44,6 +47,7 @@ pub async fn handle(cx: RequestContext, request: JoinGroupRequest) -> JoinGroupR
 fn join(cx: &RequestContext, request: JoinGroupRequest) -> Join {
     let client_id = cx.client_id.as_deref().unwrap_or_default();
     let name = request.group_instance_id.as_deref().unwrap_or(client_id);
+    let name = &name[..name.floor_char_boundary(NAME_MAX_BYTES)];
     Join {
         member_id: (&*request.member_id).into(),
         instance_id: request.group_instance_id.as_deref().map(Arc::from),

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 
 use super::super::consumer_protocol::{Subscription, Versioned};
-use super::super::{Committed, GROUP_RECORD_MAX_BYTES, Joined, Sync, Synced, offsets};
+use super::super::{Committed, Joined, Sync, Synced, offsets};
 use super::*;
 use crate::uuid::Uuid;
 
 const SESSION_MS: i64 = 10_000;
 const REBALANCE_MS: i64 = 60_000;
 const MINUTE_MS: i64 = 60_000;
+const GROUP_RECORD_MAX_BYTES: usize = 16 << 20;
 
 struct Group {
     shard: GroupShard,
@@ -28,9 +29,10 @@ impl Group {
             initial_rebalance_delay_ms,
             offsets_retention_ms: 100 * MINUTE_MS,
             offsets_retention_check_interval_ms: MINUTE_MS,
+            record_max_bytes: GROUP_RECORD_MAX_BYTES,
             max_bytes: 64 << 20,
         };
-        let shard = GroupShard::new(Arc::new(settings));
+        let shard = GroupShard::new(Arc::new(settings), 1);
         Self { shard, now: 1_000_000, next: 0, replies: BTreeMap::new(), records: Vec::new() }
     }
 
@@ -351,4 +353,71 @@ fn a_generation_that_does_not_fit_a_record_is_an_error_for_its_members() {
         assert_eq!(group.synced(ticket), Some(Err(GroupError::TooLarge)));
     }
     assert!(group.records.is_empty());
+}
+
+#[test]
+fn a_replay_knows_a_member_as_its_last_generation_did() {
+    let mut group = Group::new(0);
+    let with = |names: &'static [&'static str]| {
+        move |join: &mut Join| {
+            join.protocols = names.iter().map(|name| ((*name).into(), Bytes::from_static(b"x"))).collect();
+        }
+    };
+    let ticket = group.join("", with(&["range"]));
+    let first = group.joined(ticket).unwrap().unwrap();
+    group.sync(&first);
+    let ticket = group.join(&first.member_id, with(&["coop"]));
+    assert_eq!(group.joined(ticket), Some(Err(GroupError::InconsistentProtocol)));
+    let ticket = group.join(&first.member_id, with(&["range", "coop"]));
+    let second = group.joined(ticket).unwrap().unwrap();
+    group.sync(&second);
+    let ticket = group.join(&first.member_id, with(&["coop", "range"]));
+    let third = group.joined(ticket).unwrap().unwrap();
+    assert_eq!(third.protocol.as_deref(), Some("coop"));
+    group.sync(&third);
+
+    let mut again = Group::new(0);
+    for record in &group.records {
+        again.shard.apply(group.now, record);
+    }
+    again.now = group.now;
+    let ticket = again.join(&first.member_id, with(&["coop"]));
+    assert_eq!(again.joined(ticket).unwrap().unwrap().generation, third.generation + 1);
+}
+
+#[test]
+fn who_waited_for_an_assignment_has_its_whole_session_to_come_again() {
+    let mut group = Group::new(1_000);
+    let tickets = [group.join("", |_| {}), group.join("", |_| {})];
+    group.pass(3_000);
+    let joined = tickets.map(|ticket| group.joined(ticket).unwrap().unwrap());
+    let (leader, follower) = match joined[0].members.is_empty() {
+        true => (&joined[1], &joined[0]),
+        false => (&joined[0], &joined[1]),
+    };
+    let parked = group.sync(follower);
+    for _ in 0..4 {
+        group.pass(SESSION_MS / 2);
+        group.heartbeat(leader).unwrap();
+    }
+    group.leave(leader);
+    assert_eq!(group.synced(parked), Some(Err(GroupError::RebalanceInProgress)));
+    group.pass(SESSION_MS - 1);
+    let ticket = group.join(&follower.member_id, |_| {});
+    assert_eq!(group.joined(ticket).unwrap().unwrap().members.len(), 1);
+}
+
+#[test]
+fn a_full_coordinator_takes_from_those_inside_what_adds_nothing() {
+    let (mut group, joined) = Group::new(0).of_one();
+    group.commit(claim(&joined), "t", None).unwrap();
+    group.shard.max_bytes = group.shard.bytes;
+    group.commit(claim(&joined), "t", None).unwrap();
+    assert_eq!(group.commit(claim(&joined), "another", None), Err(GroupError::TooManyOffsets));
+    let ticket = group.join(&joined.member_id, |_| {});
+    let again = group.joined(ticket).unwrap().unwrap();
+    let ticket = group.sync(&again);
+    assert!(group.synced(ticket).unwrap().is_ok());
+    let ticket = group.join("", |_| {});
+    assert_eq!(group.joined(ticket), Some(Err(GroupError::MaxSize)));
 }
