@@ -4,7 +4,6 @@
 mod running;
 
 use std::sync::Mutex;
-use std::time::Instant;
 
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
@@ -14,8 +13,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
+use running::stock::{config, next};
 use running::{PATIENCE, Server, now_ms};
 
 /// What comes back for each record that was sent: its offset or why it was refused, in the order of sending.
@@ -48,15 +48,6 @@ impl Record {
     fn of(value: impl Into<Vec<u8>>) -> Self {
         Self { value: Some(value.into()), timestamp_ms: now_ms(), ..Default::default() }
     }
-}
-
-fn config(server: &Server, settings: &[(&str, &str)]) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", server.address());
-    for (name, value) in settings {
-        config.set(*name, *value);
-    }
-    config
 }
 
 fn producer(server: &Server, settings: &[(&str, &str)]) -> BaseProducer<Deliveries> {
@@ -101,21 +92,6 @@ fn consumer(server: &Server, topic: &str, offset: Offset) -> BaseConsumer {
     wanted.add_partition_offset(topic, 0, offset).unwrap();
     consumer.assign(&wanted).unwrap();
     consumer
-}
-
-/// The next record or error that is not one of a connection.
-fn next(consumer: &BaseConsumer) -> Result<BorrowedMessage<'_>, KafkaError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        assert!(Instant::now() < deadline, "nothing to read");
-        match consumer.poll(PATIENCE) {
-            Some(Err(KafkaError::MessageConsumption(
-                RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
-            ))) => {}
-            Some(found) => return found,
-            None => {}
-        }
-    }
 }
 
 fn read(consumer: &BaseConsumer, count: usize) -> Vec<(i64, Record)> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod client;
+pub mod stock;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
