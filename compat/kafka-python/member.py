@@ -5,6 +5,7 @@ import logging
 from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import RetriableError
 
 from groups import HEARTBEAT_MS, leave_asked, options, report
 from suite import BOOTSTRAP
@@ -33,8 +34,13 @@ consumer = KafkaConsumer(
 )
 consumer.subscribe([topic], listener=Reporter())
 while not leaving.is_set():
-    # When a poll ends before a join does, this client joins once more, which can mean a rebalance: rather long polls.
-    messages = [message for batch in consumer.poll(2000).values() for message in batch]
+    try:
+        # When a poll ends before a join does, this client joins once more, which can mean a rebalance: rather long polls.
+        batches = consumer.poll(2000)
+    except RetriableError:
+        # The broker is away.
+        continue
+    messages = [message for batch in batches.values() for message in batch]
     if messages:
         consumer.commit()
         report("records", [message.value.decode() for message in messages])
