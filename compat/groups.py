@@ -1,7 +1,7 @@
 """What every client's consumer groups must do, and members of groups that are processes, so that one can be killed.
 
 A suite calls `group_tests`. Beside it stands `member.py`, a consumer in the client's own words, which takes its
-`options()`, tells what happens to it by `report` and leaves the group when its input ends, as `leave_asked` notices.
+`options()`, tells what happens to it by `report`, and leaves the group as soon as `when_asked_to_leave` calls it.
 """
 
 import json
@@ -43,11 +43,9 @@ def report(kind, values):
     print(json.dumps([kind, values]), flush=True)
 
 
-def leave_asked():
-    """An event that is set when the suite wants this member to leave, and when there is no suite any more."""
-    asked = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), asked.set()), daemon=True).start()
-    return asked
+def when_asked_to_leave(act):
+    """Calls this in a thread when the suite wants this member to leave, and when there is no suite any more."""
+    threading.Thread(target=lambda: (sys.stdin.read(), act()), daemon=True).start()
 
 
 class Member:

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+import threading
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.errors import KafkaConnectionError
 
-from groups import HEARTBEAT_MS, leave_asked, options, report
+from groups import HEARTBEAT_MS, options, report, when_asked_to_leave
 from suite import BOOTSTRAP
 
 
@@ -28,7 +29,8 @@ async def start(consumer):
 
 
 async def consume():
-    leaving = leave_asked()
+    leaving = threading.Event()
+    when_asked_to_leave(leaving.set)
     topic, group, instance, _, session_ms = options()
     consumer = AIOKafkaConsumer(
         bootstrap_servers=BOOTSTRAP,

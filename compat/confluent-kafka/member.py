@@ -1,8 +1,10 @@
 """A member of a group by confluent-kafka, as `groups` wants it."""
 
+import threading
+
 from confluent_kafka import Consumer, KafkaException
 
-from groups import HEARTBEAT_MS, leave_asked, options, report
+from groups import HEARTBEAT_MS, options, report, when_asked_to_leave
 from suite import BOOTSTRAP
 
 topic, group, instance, cooperative, session_ms = options()
@@ -18,7 +20,8 @@ config = {
 }
 if instance:
     config["group.instance.id"] = instance
-leaving = leave_asked()
+leaving = threading.Event()
+when_asked_to_leave(leaving.set)
 consumer = Consumer(config)
 consumer.subscribe(
     [topic],

@@ -1,12 +1,15 @@
 """A member of a group by kafka-python, as `groups` wants it."""
 
 import logging
+import os
+import signal
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import RetriableError
 
-from groups import HEARTBEAT_MS, leave_asked, options, report
+from groups import HEARTBEAT_MS, options, report, when_asked_to_leave
 from suite import BOOTSTRAP
 
 
@@ -20,7 +23,6 @@ class Reporter(ConsumerRebalanceListener):
 
 logging.disable(logging.CRITICAL)
 topic, group, instance, cooperative, session_ms = options()
-leaving = leave_asked()
 consumer = KafkaConsumer(
     bootstrap_servers=BOOTSTRAP,
     group_id=group,
@@ -32,10 +34,16 @@ consumer = KafkaConsumer(
     enable_auto_commit=False,
 )
 consumer.subscribe([topic], listener=Reporter())
-while not leaving.is_set():
-    # When a poll ends before a join does, this client joins once more, which can mean a rebalance: rather long polls.
-    messages = [message for batch in consumer.poll(2000).values() for message in batch]
-    if messages:
+when_asked_to_leave(lambda: os.kill(os.getpid(), signal.SIGINT))
+try:
+    while True:
+        try:
+            # A poll that ends in the middle of a join spoils it, so it is endless, but for the signal.
+            batches = consumer.poll(float("inf"))
+        except RetriableError:
+            # The broker is away.
+            continue
         consumer.commit()
-        report("records", [message.value.decode() for message in messages])
-consumer.close()
+        report("records", [message.value.decode() for batch in batches.values() for message in batch])
+except KeyboardInterrupt:
+    consumer.close()

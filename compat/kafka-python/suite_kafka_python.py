@@ -434,7 +434,8 @@ def take(reader, count):
     """The next messages."""
     messages = []
     for _ in within(SECONDS, f"{count} records arrive"):
-        for batch in reader.poll(1000, max_records=count - len(messages)).values():
+        # Long enough for a join: this client loses its way when a poll ends in the middle of one.
+        for batch in reader.poll(SECONDS * 1000, max_records=count - len(messages)).values():
             messages += batch
         if len(messages) == count:
             return messages
@@ -442,7 +443,7 @@ def take(reader, count):
 
 def wait_for_position(reader, partition, offset):
     for _ in within(SECONDS, f"the reader is at {offset}"):
-        reader.poll(100)
+        reader.poll(2000)
         if reader.assignment() and reader.position(partition) == offset:
             return
 
