@@ -399,6 +399,19 @@ fn what_does_not_fit_a_group_is_refused() {
     assert_eq!(join(&|request| request.protocols.clear()), "INCONSISTENT_GROUP_PROTOCOL");
     assert_eq!(join(&|request| request.protocol_type = "".into()), "INCONSISTENT_GROUP_PROTOCOL");
     assert_eq!(join(&|request| request.member_id = "made up".into()), "UNKNOWN_MEMBER_ID");
+    let long = "x".repeat(40_000);
+    let mut join_flexible = |change: &dyn Fn(&mut JoinGroupRequest)| {
+        let mut request = join_request("g", "");
+        change(&mut request);
+        named(client.call::<JoinGroup>(9, &request).error_code)
+    };
+    assert_eq!(join_flexible(&|request| request.group_id = long.as_str().into()), "INVALID_GROUP_ID");
+    assert_eq!(join_flexible(&|request| request.protocol_type = long.as_str().into()), "INVALID_REQUEST");
+    assert_eq!(
+        join_flexible(&|request| request.group_instance_id = Some(long.as_str().into())),
+        "INVALID_REQUEST"
+    );
+    assert_eq!(committed(&mut client, 9, &commit_request(&long, "t", 1, "")), "INVALID_GROUP_ID");
 
     let mut first = Member::alone(&server, "g");
     let mut join = |change: &dyn Fn(&mut JoinGroupRequest)| {

@@ -131,8 +131,8 @@ fields! {
     offsets_topic_num_partitions: i32 = "offsets.topic.num.partitions" Int Some("4"), Between(1, MAX_PARTITIONS);
     /// segment.bytes of __consumer_offsets when it is made.
     offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes" Int Some("104857600"), AtLeast(1_048_576);
-    /// Longest remark that may be committed with an offset, UTF-16 units.
-    offset_metadata_max_bytes: usize = "offset.metadata.max.bytes" Int Some("4096"), AtLeast(0);
+    /// Longest remark that may be committed with an offset, UTF-16 units; at most what a stored text holds in any script.
+    offset_metadata_max_bytes: usize = "offset.metadata.max.bytes" Int Some("4096"), Between(0, 10_922);
     /// Threads that sync files.
     num_flush_threads: usize = "ottla.num.flush.threads" Int Some("2"), Between(1, 64);
     /// Which log lines to write: levels by module, as in RUST_LOG.

@@ -69,6 +69,11 @@ impl Groups {
     /// Of the group, or of its coordinator.
     pub async fn join(&self, group: &str, join: Join) -> Result<Joined, GroupFailure> {
         named(group)?;
+        let names =
+            join.protocols.iter().map(|(name, _)| name).chain([&join.protocol_type]).chain(&join.instance_id);
+        if names.into_iter().any(|name| name.len() > TEXT_MAX_BYTES) {
+            return Err(GroupError::NameTooLong.into());
+        }
         Ok(expect!(self.ask(group, GroupEvent::Join(join)).await?, Joined)?)
     }
 
@@ -117,6 +122,9 @@ impl Groups {
         knows_not_found: bool,
         offsets: OffsetMap,
     ) -> Result<(), GroupFailure> {
+        if group.len() > TEXT_MAX_BYTES {
+            return Err(GroupError::InvalidGroupId.into());
+        }
         let event = GroupEvent::Commit { claim, knows_not_found, offsets };
         Ok(expect!(self.ask(group, event).await?, Done)?)
     }
@@ -184,10 +192,13 @@ impl Groups {
     }
 }
 
+/// Longest text that a record of a group can hold, whatever a request can.
+const TEXT_MAX_BYTES: usize = i16::MAX as usize;
+
 /// Members are of groups that have a name; offsets may be committed without one.
 fn named(group: &str) -> Result<(), GroupError> {
-    match group {
-        "" => Err(GroupError::InvalidGroupId),
-        _ => Ok(()),
+    match group.len() {
+        1..=TEXT_MAX_BYTES => Ok(()),
+        _ => Err(GroupError::InvalidGroupId),
     }
 }

@@ -47,9 +47,12 @@ pub struct Settings {
 /// Why a group refuses.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum GroupError {
-    /// An empty group id.
-    #[error("the group id is empty")]
+    /// An empty group id, or one that cannot be stored.
+    #[error("the group id is empty or too long")]
     InvalidGroupId,
+    /// A name of a member or protocol that cannot be stored.
+    #[error("a name is too long")]
+    NameTooLong,
     /// A session timeout outside the broker's bounds.
     #[error("the session timeout is out of bounds")]
     InvalidSessionTimeout,

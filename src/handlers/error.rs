@@ -111,6 +111,7 @@ impl From<&GroupError> for ErrorCode {
     fn from(error: &GroupError) -> Self {
         match error {
             GroupError::InvalidGroupId => Self::InvalidGroupId,
+            GroupError::NameTooLong => Self::InvalidRequest,
             GroupError::InvalidSessionTimeout => Self::InvalidSessionTimeout,
             GroupError::InconsistentProtocol => Self::InconsistentGroupProtocol,
             GroupError::UnknownMember => Self::UnknownMemberId,

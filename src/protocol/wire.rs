@@ -400,10 +400,6 @@ fn decode_length<'i>(input: &'i [u8], cx: Decode<'i>, prefix: Prefix) -> Decoded
         }
     };
     match usize::try_from(length) {
-        // A text has at most what its classic length can say, in every version.
-        Ok(length) if matches!(prefix, Prefix::I16) && length > i16::MAX as usize => {
-            stop(input, Reason::Length)
-        }
         // An element takes at least a byte, so this bounds counts of arrays as well.
         Ok(length) if length <= rest.len() => Ok((rest, Some(length))),
         Ok(_) => stop(input, Reason::Length),
