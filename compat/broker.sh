@@ -18,7 +18,15 @@ broker_start() {
   export BROKER_DIR=$1
   mkdir -p "$BROKER_DIR/data"
   printf '%s\0' "${@:2}" >"$BROKER_DIR/flags"
-  broker_launch 127.0.0.1:0
+  broker_launch "127.0.0.1:$(broker_free_port)"
+}
+
+# A port on which nothing listens, below those from which the system serves connecting clients: else a client that tries to
+# reconnect while the broker is away may be given the broker's port, so that the broker cannot have it back.
+broker_free_port() {
+  local port
+  while port=$((10000 + RANDOM % 20000)) && (: <>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+  echo "$port"
 }
 
 broker_restart() {

@@ -18,9 +18,9 @@ PARTITIONS = 6
 SHORT_SESSION_MS = 6000
 HEARTBEAT_MS = 500
 # For everything that is waited for.
-SECONDS = 30
+SECONDS = 60
 # What happens in time does not happen because such a session has ended.
-LONG_SESSION_MS = 45_000
+LONG_SESSION_MS = 120_000
 
 
 class Options(NamedTuple):
