@@ -13,7 +13,6 @@ pub mod view;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -25,9 +24,8 @@ pub use view::{Topic, View};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::log::config::{FlushMode, LogConfig};
-use crate::log::{LogDirectory, LogError, Partition};
+use crate::log::{self, LogDirectory, LogError, Partition};
 use crate::record::BatchBuilder;
-use crate::record::records::{records, split_batch};
 use crate::uuid::Uuid;
 use state::NewTopic;
 
@@ -45,12 +43,6 @@ const CHANGES_A_BATCH: usize = 256;
 
 /// Changes in the log, beyond twice what lives, that make the next one write a snapshot.
 const SNAPSHOT_AFTER: usize = 5000;
-
-/// Bytes that one read of the catalog log takes at start.
-const REPLAY_BYTES: usize = 1 << 20;
-
-/// Most that the records of one batch may decompress to; ours are not compressed.
-const RECORDS_MAX_BYTES: usize = 1 << 30;
 
 /// Segments of the catalog log, bytes: a snapshot, which is one batch, must fit; the old ones go after a snapshot.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -239,29 +231,14 @@ fn log_config(flush: FlushMode) -> LogConfig {
 }
 
 /// Folds the log from its start. Also gives how many changes it holds.
-fn replay(log: &Arc<Partition>) -> Result<(CatalogState, usize), CatalogError> {
+fn replay(log: &Partition) -> Result<(CatalogState, usize), CatalogError> {
     let mut state = CatalogState::default();
     let mut changes = 0;
-    let offsets = log.offsets()?;
-    let mut offset = offsets.log_start_offset;
-    while offset < offsets.high_watermark {
-        let mut bytes = BytesMut::new();
-        for range in log.read(offset, REPLAY_BYTES, true)?.ranges {
-            bytes.extend_from_slice(&range.read()?);
-        }
-        let mut bytes = bytes.freeze();
-        // The last batch of a read may be cut; the next read begins with it.
-        while let Some((header, payload)) = split_batch(&mut bytes) {
-            for record in records(&header, &payload, RECORDS_MAX_BYTES)? {
-                let record = record?;
-                if record.offset >= offset {
-                    state.apply(&Change::from_record(record.value.as_deref().unwrap_or_default())?);
-                    changes += 1;
-                }
-            }
-            offset = header.last_offset() + 1;
-        }
-    }
+    log::replay(log, |record| {
+        state.apply(&Change::from_record(record.value.as_deref().unwrap_or_default())?);
+        changes += 1;
+        Ok::<_, CatalogError>(())
+    })?;
     Ok((state, changes))
 }
 

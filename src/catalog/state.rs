@@ -10,10 +10,9 @@ use super::CATALOG_LOG;
 use super::records;
 use super::topic_config::InvalidConfig;
 use crate::config::{ConfigMap, MAX_PARTITIONS};
-use crate::log::LogError;
+use crate::log::{LogError, ReplayError};
 use crate::protocol::api::decode;
 use crate::protocol::wire::{DecodeError, Encode, Sink, Str, Wire};
-use crate::record::InvalidBatch;
 use crate::uuid::Uuid;
 
 /// Longest topic name, bytes.
@@ -117,12 +116,9 @@ pub enum CatalogError {
     /// The catalog's log cannot be read.
     #[error("catalog log: {0}")]
     Log(#[from] LogError),
-    /// A file of the catalog's log cannot be read.
+    /// The catalog's log cannot be read from its start.
     #[error("catalog log: {0}")]
-    Read(#[from] std::io::Error),
-    /// The catalog's log has a batch that cannot be read.
-    #[error("catalog log: {0}")]
-    Batch(#[from] InvalidBatch),
+    Replay(#[from] ReplayError),
     /// The catalog's log has a record that cannot be read.
     #[error("catalog log: {0}")]
     Record(#[from] DecodeError),

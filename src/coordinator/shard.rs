@@ -4,16 +4,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::{CoordinatorError, Effects, Machine, Record, Ticket};
 use crate::clock::Clock;
-use crate::log::{LogError, Partition};
-use crate::record::records::{records, split_batch};
-use crate::record::{BatchBuilder, InvalidBatch};
+use crate::log::{self, LogError, Partition, ReplayError};
+use crate::record::BatchBuilder;
 
 /// Events that one append takes together at most.
 const EVENTS_A_STEP: usize = 256;
@@ -23,12 +21,6 @@ const BATCH_BYTES: usize = 256 << 10;
 
 /// Appends that may wait for the disk; beyond, events wait.
 const UNSETTLED_MAX: usize = 64;
-
-/// Bytes that one read takes at replay.
-const REPLAY_BYTES: usize = 1 << 20;
-
-/// Most that the records of one batch may decompress to.
-const RECORDS_MAX_BYTES: usize = 1 << 30;
 
 /// Pause before the machine is made anew after a failed append; it doubles from one failure to the next.
 const START_OVER_FIRST: Duration = Duration::from_millis(100);
@@ -54,19 +46,6 @@ type Sender<M> = oneshot::Sender<Result<<M as Machine>::Reply, CoordinatorError>
 struct Unsettled<M: Machine> {
     offset_end_exclusive: i64,
     replies: Vec<(Sender<M>, M::Reply)>,
-}
-
-/// Why a log cannot be replayed.
-#[derive(Debug, thiserror::Error)]
-enum ReplayError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Read(#[from] std::io::Error),
-    #[error(transparent)]
-    Batch(#[from] InvalidBatch),
-    #[error("there is no batch at offset {offset}")]
-    Stuck { offset: i64 },
 }
 
 /// The task's state.
@@ -317,31 +296,10 @@ struct Replayed<M> {
 /// Folds the log from its start into `machine`.
 fn replay<M: Machine>(log: &Partition, clock: &Clock, machine: M) -> Result<Replayed<M>, ReplayError> {
     let mut replayed = Replayed { machine, stored: 0, strange: 0 };
-    let offsets = log.offsets()?;
-    let mut offset = offsets.log_start_offset;
-    while offset < offsets.high_watermark {
-        let mut bytes = BytesMut::new();
-        for range in log.read(offset, REPLAY_BYTES, true)?.ranges {
-            bytes.extend_from_slice(&range.read()?);
-        }
-        let mut bytes = bytes.freeze();
-        let began = offset;
-        // The last batch of a read may be cut; the next read begins with it.
-        while let Some((header, payload)) = split_batch(&mut bytes) {
-            if !header.attributes.is_control() {
-                for record in records(&header, &payload, RECORDS_MAX_BYTES)? {
-                    let record = record?;
-                    if record.offset >= offset {
-                        replayed.take(log, clock.now_ms(), &record);
-                    }
-                }
-            }
-            offset = header.last_offset() + 1;
-        }
-        if offset == began {
-            return Err(ReplayError::Stuck { offset });
-        }
-    }
+    log::replay(log, |record| {
+        replayed.take(log, clock.now_ms(), &record);
+        Ok::<_, ReplayError>(())
+    })?;
     replayed.machine.replayed(clock.now_ms());
     Ok(replayed)
 }

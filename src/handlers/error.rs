@@ -5,7 +5,7 @@ use crate::catalog::CatalogError;
 use crate::catalog::topic_config::InvalidConfig;
 use crate::coordinator::CoordinatorError;
 use crate::group::{GroupError, GroupFailure};
-use crate::log::LogError;
+use crate::log::{LogError, ReplayError};
 use crate::protocol::ErrorCode;
 use crate::record::InvalidBatch;
 
@@ -90,10 +90,12 @@ impl From<&CatalogError> for ErrorCode {
             CatalogError::NotStored(error) => error.as_ref().into(),
             CatalogError::Together(error) => error.as_ref().into(),
             CatalogError::Log(error) => error.into(),
-            CatalogError::Read(_) => Self::KafkaStorageError,
-            CatalogError::Batch(_) | CatalogError::Record(_) | CatalogError::LaterVersion { .. } => {
-                Self::UnknownServerError
-            }
+            CatalogError::Replay(error) => match error {
+                ReplayError::Log(error) => error.into(),
+                ReplayError::Read(_) => Self::KafkaStorageError,
+                ReplayError::Batch(_) | ReplayError::Stuck { .. } => Self::UnknownServerError,
+            },
+            CatalogError::Record(_) | CatalogError::LaterVersion { .. } => Self::UnknownServerError,
         }
     }
 }

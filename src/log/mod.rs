@@ -10,6 +10,7 @@ pub use self::directory::{DirectoryOptions, LogDirectory, OpenDirectoryError, Re
 pub use self::partition::{Appended, Known, Offsets, Partition, ReadSet};
 pub use self::producers::ProducerView;
 pub use self::recovery::Cut;
+pub use self::replay::{ReplayError, replay};
 pub use self::scan::Damage;
 pub use self::segment::TimestampOffset;
 pub use self::waiter::{Subscription, Waiter};
@@ -30,6 +31,7 @@ mod model;
 pub mod partition;
 pub mod producers;
 mod recovery;
+mod replay;
 mod roll;
 pub mod scan;
 mod segment;
