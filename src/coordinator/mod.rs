@@ -167,11 +167,6 @@ impl<M: Machine> Coordinator<M> {
         Door { mailbox, loaded, partition: Arc::clone(partition) }
     }
 
-    /// Whether there are shards.
-    pub fn is_started(&self) -> bool {
-        self.shards.load().is_some()
-    }
-
     /// Has the machine that is responsible for `key` step, and waits for its reply.
     ///
     /// # Errors

@@ -124,6 +124,11 @@ fn protocol_bytes(protocols: &[(Arc<str>, Bytes)]) -> usize {
     protocols.iter().map(|(name, metadata)| name.len() + metadata.len() + 64).sum()
 }
 
+/// About what the member of a join will take in memory.
+pub fn join_bytes(join: &Join) -> usize {
+    MEMBER_BYTES + protocol_bytes(&join.protocols) + join.client_id.len()
+}
+
 /// What an id that was given and not yet used takes in memory, about.
 const PENDING_BYTES: usize = 400;
 
@@ -674,13 +679,12 @@ impl ClassicGroup {
         self.recompute_timer();
     }
 
-    /// About what a join would add to the memory in use.
-    pub fn join_growth(&self, join: &Join) -> usize {
-        let now = self.members.get(&join.member_id).map_or(0, Member::bytes);
-        (MEMBER_BYTES + protocol_bytes(&join.protocols) + join.client_id.len()).saturating_sub(now)
+    /// What a member takes of the memory in use, about; 0 if there is none of that id.
+    pub fn member_bytes(&self, id: &str) -> usize {
+        self.members.get(id).map_or(0, Member::bytes)
     }
 
-    /// The same of assignments that a leader brings.
+    /// About what assignments that a leader brings would add to the memory in use.
     pub fn assignment_growth(&self, assignments: &[(Arc<str>, Bytes)]) -> usize {
         let now: usize = self.members.values().map(|member| member.assignment.len()).sum();
         assignments.iter().map(|(_, assignment)| assignment.len()).sum::<usize>().saturating_sub(now)

@@ -26,7 +26,6 @@ pub enum GroupFailure {
 /// All groups of this broker.
 pub struct Groups {
     coordinator: Coordinator<GroupShard>,
-    settings: Arc<Settings>,
 }
 
 /// Takes the kind of reply that belongs to an event.
@@ -43,20 +42,14 @@ impl Groups {
     /// No groups yet; [`Groups::start`] brings them. They end at `stop`.
     pub fn new(settings: Settings, clock: Clock, stop: CancellationToken) -> Self {
         let settings = Arc::new(settings);
-        let of_shard = Arc::clone(&settings);
-        let new_shard = move |shards| GroupShard::new(Arc::clone(&of_shard), shards);
+        let new_shard = move |shards| GroupShard::new(Arc::clone(&settings), shards);
         let coordinator = Coordinator::new(clock, stop, new_shard);
-        Self { coordinator, settings }
+        Self { coordinator }
     }
 
     /// Serves the groups that these partitions of `__consumer_offsets` hold.
     pub fn start(&self, partitions: &[Arc<Partition>]) {
         self.coordinator.start(partitions);
-    }
-
-    /// What groups go by.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     async fn ask(&self, group: &str, event: GroupEvent) -> Result<Reply, CoordinatorError> {

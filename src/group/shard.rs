@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::classic::{ClassicGroup, State};
+use super::classic::{ClassicGroup, State, join_bytes};
 use super::offsets::{Offsets, record as offset_record};
 use super::{
     Claim, Event, Forgotten, GroupError, GroupEvent, Join, Leaving, Listed, Listing, OffsetMap, Partitions,
@@ -111,10 +111,8 @@ impl GroupShard {
 
     fn join_growth(&self, id: &Arc<str>, join: &Join) -> usize {
         match self.groups.get(id) {
-            Some(group) => group.membership.join_growth(join),
-            None => {
-                GROUP_BYTES + ClassicGroup::new(Arc::clone(id), Arc::clone(&self.settings)).join_growth(join)
-            }
+            Some(group) => join_bytes(join).saturating_sub(group.membership.member_bytes(&join.member_id)),
+            None => GROUP_BYTES + join_bytes(join),
         }
     }
 
