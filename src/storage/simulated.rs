@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, Lock};
+use super::{Disk, DiskFile, Entry, Lock, Space};
 use crate::record::range::RangeFile;
 
 /// Cheap to clone; clones are the same disk.
@@ -51,6 +51,12 @@ struct Faults {
     /// Bytes that can still be written before writes fail with the error.
     write_limit: Option<(u64, Errno)>,
     sync_error: Option<Errno>,
+    /// How many openings (of folders for syncing, too) fail, and with what.
+    open_error: Option<(usize, Errno)>,
+    /// A folder whose disk has failed: nothing below it can be opened, written, synced or listed.
+    broken: Option<(PathBuf, Errno)>,
+    /// What is left to be written, for who asks beforehand; `None` for plenty.
+    usable_bytes: Option<u64>,
     syncs_held: bool,
     syncs_waiting: usize,
     file_syncs: u64,
@@ -146,6 +152,43 @@ impl SimulatedDisk {
         self.0.faults.lock().sync_error = Some(error);
     }
 
+    /// Syncs work again.
+    pub fn mend_syncs(&self) {
+        self.0.faults.lock().sync_error = None;
+    }
+
+    /// The next `count` openings of files, and of folders to sync or list, fail with `error`.
+    pub fn fail_opens(&self, count: usize, error: Errno) {
+        self.0.faults.lock().open_error = Some((count, error));
+    }
+
+    /// Whatever is done to files and names below `folder` fails with `error` from now on, as when its disk has died.
+    pub fn fail_below(&self, folder: &Path, error: Errno) {
+        self.0.faults.lock().broken = Some((folder.to_owned(), error));
+    }
+
+    /// The disk that had failed works again.
+    pub fn mend_below(&self) {
+        self.0.faults.lock().broken = None;
+    }
+
+    /// What [`Disk::space`] says is left; writes are not held to it.
+    pub fn set_usable_bytes(&self, bytes: u64) {
+        self.0.faults.lock().usable_bytes = Some(bytes);
+    }
+
+    /// Notes that `path` is to be opened, which may fail.
+    fn open_something(&self, path: &Path) -> io::Result<()> {
+        self.0.check(path)?;
+        match &mut self.0.faults.lock().open_error {
+            Some((left @ 1.., error)) => {
+                *left -= 1;
+                Err((*error).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Flips the bits of `mask` in the byte at `position`, at rest: in what is seen and in what is durable.
     pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
         let file = self.0.tree.lock().file(path)?;
@@ -189,21 +232,32 @@ impl SimulatedDisk {
     }
 }
 
+impl Machine {
+    fn check(&self, path: &Path) -> io::Result<()> {
+        match &self.faults.lock().broken {
+            Some((folder, error)) if path.starts_with(folder) => Err((*error).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Disk for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.0.faults.lock().opens += 1;
-        Ok(self.0.tree.lock().file(path)?)
+        self.open_something(path)?;
+        Descriptor::of(self.0.tree.lock().file(path)?, path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open_something(path)?;
         let mut tree = self.0.tree.lock();
         if let Ok(existing) = tree.file(path) {
             existing.set_len(0)?;
-            return Ok(existing);
+            return Descriptor::of(existing, path);
         }
         let file = Arc::new(SimulatedFile { content: Mutex::default(), machine: Arc::clone(&self.0) });
         tree.add(path, Node::File(Arc::clone(&file)))?;
-        Ok(file)
+        Descriptor::of(file, path)
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -217,6 +271,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.check(path)?;
         let mut tree = self.0.tree.lock();
         let mut made = PathBuf::new();
         for component in path.components() {
@@ -229,6 +284,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.check(from)?;
         let mut tree = self.0.tree.lock();
         let node = tree.resolve(from)?;
         tree.parent(to)?;
@@ -239,6 +295,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.check(path)?;
         let mut tree = self.0.tree.lock();
         tree.file(path)?;
         tree.forget(path)
@@ -252,6 +309,7 @@ impl Disk for SimulatedDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.0.faults.lock().opens += 1;
+        self.open_something(path)?;
         let mut tree = self.0.tree.lock();
         let names = tree.folder(path)?.names.clone();
         let is_dir = |node: usize| matches!(tree.nodes[node], Node::Folder(_));
@@ -259,6 +317,10 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.open_something(path)?;
+        if let Some(error) = self.0.faults.lock().sync_error {
+            return Err(error.into());
+        }
         let mut tree = self.0.tree.lock();
         let folder = tree.folder(path)?;
         folder.durable_names = folder.names.clone();
@@ -278,6 +340,12 @@ impl Disk for SimulatedDisk {
             }
         }
         Ok(())
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.0.tree.lock().resolve(path)?;
+        let usable_bytes = self.0.faults.lock().usable_bytes.unwrap_or(1 << 40);
+        Ok(Space { total_bytes: 1 << 40, usable_bytes })
     }
 
     fn boot_id(&self) -> io::Result<String> {
@@ -422,11 +490,7 @@ impl SimulatedFile {
     }
 }
 
-impl RangeFile for SimulatedFile {
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
+impl SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let content = self.content.lock();
         let from = (position as usize).min(content.seen.len());
@@ -435,16 +499,6 @@ impl RangeFile for SimulatedFile {
         Ok(read)
     }
 
-    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.read_at(buffer, position)
-    }
-
-    fn is_cached(&self, _position: u64, _length: usize) -> bool {
-        true
-    }
-}
-
-impl DiskFile for SimulatedFile {
     fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut faults = self.machine.faults.lock();
@@ -495,6 +549,64 @@ impl DiskFile for SimulatedFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.content.lock().seen.len() as u64)
+    }
+}
+
+/// A file that was opened; who opens it twice has two.
+#[derive(Debug)]
+struct Descriptor {
+    file: Arc<SimulatedFile>,
+    path: PathBuf,
+}
+
+impl Descriptor {
+    fn of(file: Arc<SimulatedFile>, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(Self { file, path: path.to_owned() }))
+    }
+
+    /// The file, if its disk works.
+    fn working(&self) -> io::Result<&SimulatedFile> {
+        self.file.machine.check(&self.path).map(|()| &*self.file)
+    }
+}
+
+impl RangeFile for Descriptor {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.working()?.read_at(buffer, position)
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.working()?.read_at(buffer, position)
+    }
+
+    fn is_cached(&self, _position: u64, _length: usize) -> bool {
+        true
+    }
+}
+
+impl DiskFile for Descriptor {
+    fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        self.working()?.write_vectored_at(parts, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.working()?.sync_data()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.working()?.set_len(length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.working()?.length()
+    }
+
+    fn pin(self: Arc<Self>) -> io::Result<Arc<dyn RangeFile>> {
+        Ok(self)
     }
 }
 
