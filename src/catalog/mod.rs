@@ -5,6 +5,7 @@
 //! are durable shows them to everyone: nobody sees a topic that a crash could still take back.
 
 pub mod broker_config;
+mod homes;
 pub mod records;
 pub mod state;
 pub mod topic_config;
@@ -24,7 +25,7 @@ pub use view::{Topic, View};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::log::config::{FlushMode, LogConfig};
-use crate::log::{self, LogDirectory, LogError, Partition};
+use crate::log::{self, LogDirectories, LogError, Partition};
 use crate::record::BatchBuilder;
 use crate::uuid::Uuid;
 use state::NewTopic;
@@ -85,25 +86,25 @@ impl Catalog {
     /// # Errors
     /// What reading the log gives; a record that this version cannot read.
     pub async fn open(
-        directory: &Arc<LogDirectory>,
+        directories: &Arc<LogDirectories>,
         config: &Config,
         clock: &Clock,
         stop: CancellationToken,
     ) -> Result<Self, CatalogError> {
         let flush = view::inherited_flush(config);
-        let log = directory.partition(CATALOG_LOG, CATALOG_ID, 0, 0, Arc::new(log_config(flush)));
+        let log = directories.own_partition(CATALOG_LOG, CATALOG_ID, Arc::new(log_config(flush)));
         let (mut state, replayed) = replay(&log)?;
-        let view = View::of(&state, directory, config);
+        let mut batch = Batch { state: state.clone(), changes: Vec::new() };
+        homes::corrections(&state, directories).into_iter().for_each(|change| batch.push(change));
+        let view = View::of(&batch.state, directories, config);
         let is_known = |topic: &str, index| {
             topic == CATALOG_LOG || view.topic(topic).is_some_and(|topic| topic.partition(index).is_some())
         };
-        directory.sweep(is_known, |id| state.was_deleted(id));
-
-        let mut batch = Batch { state: state.clone(), changes: Vec::new() };
-        if !directory.was_clean() {
+        directories.sweep(is_known, |id| state.was_deleted(id));
+        if !directories.was_clean() {
             let mut all = view.partitions();
             all.push(Arc::clone(&log));
-            let recovered = directory.recover(&all);
+            let recovered = directories.recover(&all);
             for (partition, error) in recovered.failed {
                 error!(topic = partition.topic(), partition = partition.index(), %error, "partition not recovered");
             }
@@ -120,7 +121,7 @@ impl Catalog {
         let mut writer = Writer {
             log,
             clock: clock.clone(),
-            directory: Arc::clone(directory),
+            directories: Arc::clone(directories),
             config: config.clone(),
             since_snapshot: replayed,
         };
@@ -246,7 +247,7 @@ fn replay(log: &Partition) -> Result<(CatalogState, usize), CatalogError> {
 struct Writer {
     log: Arc<Partition>,
     clock: Clock,
-    directory: Arc<LogDirectory>,
+    directories: Arc<LogDirectories>,
     config: Config,
     /// Changes in the log after the last snapshot.
     since_snapshot: usize,
@@ -273,6 +274,7 @@ impl Writer {
             let before = state.clone();
             let mut batch = Batch { state, changes: Vec::new() };
             let answers: Vec<Answer> = steps.drain(..).map(|step| step(&mut batch)).collect();
+            homes::place(&mut batch, &self.directories);
             let kept = self.append(&batch).await.map_err(Arc::new);
             state = match &kept {
                 Ok(()) => batch.state,
@@ -282,7 +284,7 @@ impl Writer {
                 }
             };
             if kept.is_ok() && !batch.changes.is_empty() {
-                let next = view.load().after(&batch.changes, &state, &self.directory, &self.config);
+                let next = view.load().after(&batch.changes, &state, &self.directories, &self.config);
                 view.store(Arc::new(next));
                 self.snapshot_if_due(&state).await;
             }

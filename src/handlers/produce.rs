@@ -227,10 +227,10 @@ impl From<InvalidBatch> for Refused {
 
 impl From<LogError> for Refused {
     fn from(error: LogError) -> Self {
-        let code = ErrorCode::from(&error);
-        if code == ErrorCode::KafkaStorageError {
+        // Of what befalls a whole directory, the log has told once.
+        if let LogError::OutOfDescriptors { .. } | LogError::Disk { .. } = error {
             tracing::error!(%error, "append failed");
         }
-        Self { code, message: Some(error.to_string()), record_errors: Vec::new() }
+        Self { code: ErrorCode::from(&error), message: Some(error.to_string()), record_errors: Vec::new() }
     }
 }

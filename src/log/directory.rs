@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,10 @@ use super::flush::SyncQueue;
 use super::partition::Partition;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
+use super::space::SpaceGuard;
 use super::view::SyncWork;
 use crate::clock::Clock;
-use crate::storage::{Disk, DiskFile, Durability, Lock, read_file, replace_file};
+use crate::storage::{Disk, DiskFile, Durability, Lock, Space, read_file, replace_file};
 use crate::telemetry::LogCounters;
 use crate::uuid::Uuid;
 
@@ -32,7 +33,7 @@ pub(super) const PROPERTIES_FILE: &str = "meta.properties";
 const CLEAN_FILE: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
-const BOOT_FILE: &str = "ottla-boot-id";
+pub(super) const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -66,6 +67,8 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers that a partition remembers at most.
     pub producers_max: usize,
+    /// Bytes of the file system that appends leave free; 0: they take what there is.
+    pub min_free_bytes: u64,
 }
 
 impl DirectoryOptions {
@@ -80,6 +83,7 @@ impl DirectoryOptions {
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
+            min_free_bytes: 0,
         }
     }
 }
@@ -137,6 +141,22 @@ pub enum OpenDirectoryError {
         /// What is wrong with it.
         source: InvalidCheckpoint,
     },
+    /// Two directories have the same partition.
+    #[error("{} and {} are both the partition's: one of them must go", first.display(), second.display())]
+    Twice {
+        /// Its folder in one of them.
+        first: PathBuf,
+        /// Its folder in the other.
+        second: PathBuf,
+    },
+    /// A directory is new where the others have partitions, and none of them says which topics there are.
+    #[error("{}: is new, but there are partitions in {}: the log directory that knows their topics is missing", path.display(), other.display())]
+    Missing {
+        /// The new directory.
+        path: PathBuf,
+        /// The one with partitions.
+        other: PathBuf,
+    },
     /// The disk says no: permission, space, a read-only mount.
     #[error("{}: {source}", path.display())]
     Disk {
@@ -168,7 +188,16 @@ pub struct LogDirectory {
     folders: Vec<(String, i32)>,
 }
 
-type Key = (String, i32);
+pub(super) type Key = (String, i32);
+
+/// What all directories of a broker share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Common {
+    /// What is counted of all partitions.
+    pub counters: Arc<LogCounters>,
+    /// Wakes who must know that a directory is offline.
+    pub alarm: Arc<Notify>,
+}
 
 /// What the directory, its threads and its partitions share.
 #[derive(Debug)]
@@ -178,7 +207,7 @@ pub struct Shared {
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
-    pub(super) counters: LogCounters,
+    pub(super) counters: Arc<LogCounters>,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
     unsynced_bytes: AtomicU64,
@@ -193,6 +222,13 @@ pub struct Shared {
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
+    space: SpaceGuard,
+    /// Why nothing in it is trusted any more, once that is so.
+    offline: OnceLock<String>,
+    /// Whether the broker cannot do without it.
+    is_essential: AtomicBool,
+    /// Wakes who must know that a directory is offline.
+    alarm: Arc<Notify>,
     /// Held until the directory is closed or dropped.
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
@@ -244,6 +280,16 @@ impl LogDirectory {
         disk: Arc<dyn Disk>,
         clock: Clock,
     ) -> Result<Arc<Self>, OpenDirectoryError> {
+        Self::open_with(options, disk, clock, Common::default())
+    }
+
+    /// The same of one of several.
+    pub(super) fn open_with(
+        options: DirectoryOptions,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+        common: Common,
+    ) -> Result<Arc<Self>, OpenDirectoryError> {
         let path = options.path.clone();
         let failed = |source| OpenDirectoryError::Disk { path: path.clone(), source };
         let made = make_folder(&*disk, &path).map_err(failed)?;
@@ -280,26 +326,8 @@ impl LogDirectory {
             Some(ids) => ids,
             None => write_properties(&*disk, &options, &root)?,
         };
-        let shared = Arc::new(Shared {
-            disk,
-            clock,
-            trust,
-            queue: SyncQueue::default(),
-            counters: LogCounters::default(),
-            listed: Mutex::default(),
-            unsynced_bytes: AtomicU64::new(0),
-            synced_bytes: AtomicU64::new(0),
-            has_room: Notify::new(),
-            root,
-            partitions: Mutex::default(),
-            checkpoints: Mutex::new(checkpoints),
-            chores: Mutex::default(),
-            chores_changed: Condvar::new(),
-            whole: AtomicBool::new(trust == Trust::Everything),
-            stopped: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
-            options,
-        });
+        let shared = Arc::new(Shared::new(options, disk, clock, common, trust, root, checkpoints));
+        *shared.lock.lock() = Some(lock);
         if is_there(CLEAN_FILE) {
             // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
             shared.disk.remove(&path.join(CLEAN_FILE)).map_err(failed)?;
@@ -316,6 +344,29 @@ impl LogDirectory {
         let threads = Mutex::new(threads);
         let was_clean = trust == Trust::Everything;
         Ok(Arc::new(Self { shared, threads, cluster_id, directory_id, was_clean, folders }))
+    }
+
+    /// Stands for a directory that cannot be used, for this reason: partitions in it are offline.
+    pub(super) fn unavailable(
+        options: DirectoryOptions,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+        common: Common,
+        reason: String,
+    ) -> Arc<Self> {
+        let shared =
+            Shared::new(options, disk, clock, common, Trust::Synced, Root::default(), Checkpoints::default());
+        // It is new: nobody else can have set it.
+        let _: Result<(), _> = shared.offline.set(reason);
+        shared.stop();
+        Arc::new(Self {
+            cluster_id: shared.options.cluster_id.unwrap_or_default(),
+            shared: Arc::new(shared),
+            threads: Mutex::default(),
+            directory_id: Uuid::default(),
+            was_clean: true,
+            folders: Vec::new(),
+        })
     }
 
     /// The cluster that it belongs to.
@@ -348,6 +399,11 @@ impl LogDirectory {
         self.folders.clone()
     }
 
+    /// Whether there was a folder of that partition at the start.
+    pub fn had_folder(&self, topic: &str, index: i32) -> bool {
+        self.folders.iter().any(|(found, number)| found == topic && *number == index)
+    }
+
     /// Bytes appended but not synced.
     pub fn unsynced_bytes(&self) -> u64 {
         self.shared.unsynced_bytes.load(Ordering::Relaxed)
@@ -368,6 +424,31 @@ impl LogDirectory {
         &self.shared.counters
     }
 
+    /// Why nothing in it can be read or written any more, if that is so.
+    pub fn offline(&self) -> Option<&str> {
+        self.shared.offline.get().map(String::as_str)
+    }
+
+    /// Whether the broker cannot do without it.
+    pub fn is_essential(&self) -> bool {
+        self.shared.is_essential.load(Ordering::SeqCst)
+    }
+
+    /// Whether the last append was refused for want of space.
+    pub fn is_full(&self) -> bool {
+        self.shared.space.is_full()
+    }
+
+    /// How much its file system holds. Asks the system, which may have to ask a server.
+    pub fn space(&self) -> io::Result<Space> {
+        self.shared.disk.space(self.path())
+    }
+
+    /// Whether `partition` is in this directory.
+    pub fn has(&self, partition: &Partition) -> bool {
+        Arc::ptr_eq(&self.shared, &partition.directory)
+    }
+
     /// The partition of that topic and number; while it lives, always the same one. A topic that replaces another of the same
     /// name must come after [`Self::delete`] of the other's partitions. No I/O: the folder is opened at the first use, and made
     /// at the first append.
@@ -379,6 +460,28 @@ impl LogDirectory {
         leader_epoch: i32,
         config: Arc<LogConfig>,
     ) -> Arc<Partition> {
+        self.partition_of_any_kind((topic, topic_id, index), leader_epoch, config, false)
+    }
+
+    /// The same of a log that the broker cannot do without. It may use the space that is kept free; and the broker cannot go on
+    /// when the directory fails.
+    pub fn essential_partition(
+        self: &Arc<Self>,
+        topic: &str,
+        topic_id: Uuid,
+        config: Arc<LogConfig>,
+    ) -> Arc<Partition> {
+        self.shared.is_essential.store(true, Ordering::SeqCst);
+        self.partition_of_any_kind((topic, topic_id, 0), 0, config, true)
+    }
+
+    fn partition_of_any_kind(
+        self: &Arc<Self>,
+        (topic, topic_id, index): (&str, Uuid, i32),
+        leader_epoch: i32,
+        config: Arc<LogConfig>,
+        is_essential: bool,
+    ) -> Arc<Partition> {
         let mut partitions = self.shared.partitions.lock();
         let key = (topic.to_owned(), index);
         if let Some(known) = partitions.get(&key).and_then(Weak::upgrade)
@@ -386,7 +489,11 @@ impl LogDirectory {
         {
             return known;
         }
-        let partition = Partition::new(&self.shared, topic, topic_id, index, leader_epoch, config);
+        let partition =
+            Partition::new(&self.shared, topic, topic_id, index, leader_epoch, config, is_essential);
+        if self.shared.is_offline() {
+            partition.go_offline();
+        }
         partitions.insert(key, Arc::downgrade(&partition));
         partition
     }
@@ -434,7 +541,8 @@ impl LogDirectory {
                     true
                 }
                 Err(source) => {
-                    let error = || LogError::disk(self.path(), io::Error::from(source.kind()));
+                    let error = || LogError::sync(self.path(), io::Error::from(source.kind()));
+                    self.shared.fail_if_written(&error());
                     recovered.failed.extend(to_sync.iter().map(|partition| (Arc::clone(partition), error())));
                     false
                 }
@@ -463,6 +571,10 @@ impl LogDirectory {
             }
         }
         partition.delete(|| {
+            if shared.is_offline() {
+                // Whoever starts again with the disk mended finds it deleted.
+                return Ok(());
+            }
             let mut checkpoints = shared.checkpoints.lock();
             checkpoints.recovery_points.remove(&key);
             checkpoints.log_starts.remove(&key);
@@ -532,6 +644,43 @@ impl Drop for LogDirectory {
     }
 }
 
+impl Shared {
+    fn new(
+        options: DirectoryOptions,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+        common: Common,
+        trust: Trust,
+        root: Root,
+        checkpoints: Checkpoints,
+    ) -> Self {
+        Self {
+            disk,
+            clock,
+            trust,
+            queue: SyncQueue::default(),
+            counters: common.counters,
+            listed: Mutex::default(),
+            unsynced_bytes: AtomicU64::new(0),
+            synced_bytes: AtomicU64::new(0),
+            has_room: Notify::new(),
+            root,
+            partitions: Mutex::default(),
+            checkpoints: Mutex::new(checkpoints),
+            chores: Mutex::default(),
+            chores_changed: Condvar::new(),
+            whole: AtomicBool::new(trust == Trust::Everything),
+            stopped: AtomicBool::new(false),
+            lock: Mutex::default(),
+            space: SpaceGuard::new(options.min_free_bytes),
+            offline: OnceLock::new(),
+            is_essential: AtomicBool::new(false),
+            alarm: common.alarm,
+            options,
+        }
+    }
+}
+
 /// For the partitions.
 impl Shared {
     pub(super) fn folder(&self, topic: &str, index: i32) -> Arc<Path> {
@@ -578,7 +727,7 @@ impl Shared {
         if self.root.ever_synced.load(Ordering::SeqCst) {
             return Ok(());
         }
-        self.sync_root().map_err(|source| LogError::disk(&self.options.path, source))
+        self.sync_root().inspect_err(|error| self.fail_if_written(error))
     }
 
     pub(super) async fn room(&self) {
@@ -650,27 +799,27 @@ impl Shared {
 
     fn sync_work(&self, folder: &Path, work: &SyncWork) -> Result<(), LogError> {
         for segment in &work.segments {
-            segment.file()?.sync_data().map_err(|source| LogError::Disk { path: segment.path(), source })?;
+            segment.file()?.sync_data().map_err(|source| LogError::sync(&segment.path(), source))?;
         }
         for file in &work.beside.files {
-            file.sync_data().map_err(|source| LogError::Disk { path: folder.to_owned(), source })?;
+            file.sync_data().map_err(|source| LogError::sync(folder, source))?;
         }
         if work.beside.names {
-            self.disk
-                .sync_dir(folder)
-                .map_err(|source| LogError::Disk { path: folder.to_owned(), source })?;
+            self.disk.sync_dir(folder).map_err(|source| LogError::sync(folder, source))?;
         }
         if work.beside.folder {
             self.root.changed();
         }
-        self.sync_root().map_err(|source| LogError::Disk { path: self.options.path.clone(), source })
+        self.sync_root()
     }
 
     /// Writes the log start offset of a partition down, so that it lasts.
     pub(super) fn save_log_start(&self, topic: &str, index: i32, log_start: i64) -> Result<(), LogError> {
         let mut checkpoints = self.checkpoints.lock();
         checkpoints.set_log_start((topic.to_owned(), index), log_start);
-        checkpoints.write_log_starts(&*self.disk, &self.options.path)
+        let written = checkpoints.write_log_starts(&*self.disk, &self.options.path);
+        drop(checkpoints);
+        written.inspect_err(|error| self.fail_if_written(error))
     }
 
     /// Takes the files of segments away that are no part of their log any more: out of sight now, off the disk after
@@ -684,7 +833,10 @@ impl Shared {
                 match self.disk.rename(&path, &deleted) {
                     Ok(()) => files.push(deleted),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "cannot be removed yet");
+                        self.fail_if_broken(&LogError::disk(&path, error));
+                    }
                 }
             }
         }
@@ -696,6 +848,9 @@ impl Shared {
 /// For the directory and its threads.
 impl Shared {
     fn close(&self) -> Result<(), LogError> {
+        if self.is_offline() {
+            return Err(LogError::Offline);
+        }
         if self.stopped.load(Ordering::SeqCst) {
             return Err(LogError::Shutdown);
         }
@@ -742,14 +897,100 @@ impl Shared {
         for partition in unsynced {
             partition.sync();
             if partition.awaits_sync() {
-                result = result.and(Err(LogError::Poisoned));
+                result = result.and(Err(LogError::Offline));
             }
         }
         result
     }
 
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline.get().is_some()
+    }
+
+    /// Takes the directory offline if a write or sync that ended so leaves what is on the disk in doubt.
+    pub(super) fn fail_if_written(&self, error: &LogError) {
+        if error.is_failure_of_writing() {
+            self.fail(error);
+        }
+    }
+
+    /// Takes the directory offline if a read that ended so says that the disk is broken.
+    pub(super) fn fail_if_broken(&self, error: &LogError) {
+        if error.is_failure_of_the_disk() {
+            self.fail(error);
+        }
+    }
+
+    /// Takes the directory offline, for as long as the process lives: nothing is read, written or synced any more, and there will
+    /// be no clean marker, so that the next start recovers. Takes no lock of a partition: its caller may hold one.
+    pub(super) fn fail(&self, error: &LogError) {
+        {
+            // Whoever makes a partition looks under this lock.
+            let _partitions = self.partitions.lock();
+            if self.offline.set(error.to_string()).is_err() {
+                return;
+            }
+        }
+        self.stopped.store(true, Ordering::SeqCst);
+        let partitions = self.live_partitions();
+        let (directory, count) = (self.options.path.display(), partitions.len());
+        tracing::error!(%directory, %error, partitions = count, "log directory offline");
+        partitions.iter().for_each(|partition| partition.go_offline());
+        self.end_work();
+        self.alarm.notify_waiters();
+    }
+
+    /// Refuses an append that would leave less space than is to be kept free.
+    pub(super) fn check_space(&self, bytes: usize) -> Result<(), LogError> {
+        match self.space.has_room(bytes, || self.disk.space(&self.options.path)) {
+            true => Ok(()),
+            false => {
+                let error = LogError::disk(&self.options.path, io::ErrorKind::StorageFull.into());
+                self.note_append(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Says once that there is no space, and once that there is again.
+    pub(super) fn note_append(&self, appended: Result<(), &LogError>) {
+        let directory = self.options.path.display();
+        match appended {
+            Ok(()) if self.space.took() => tracing::warn!(%directory, "there is space again for appends"),
+            Err(error @ LogError::NoSpace { .. }) => {
+                self.counters.refused_appends.increment();
+                if self.space.refused() {
+                    tracing::error!(%directory, %error, "no space: appends are refused until there is some");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes of the segments in a partition's folder.
+    pub(super) fn bytes_of_logs(&self, folder: &Path) -> Result<u64, LogError> {
+        let entries = match self.disk.list(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(LogError::disk(folder, error)),
+        };
+        let mut bytes = 0;
+        for entry in entries.iter().filter(|entry| entry.name.ends_with(".log")) {
+            let path = folder.join(&entry.name);
+            bytes += self.disk.length(&path).map_err(|source| LogError::disk(&path, source))?;
+        }
+        Ok(bytes)
+    }
+
     fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.end_work();
+        let partitions = self.live_partitions();
+        partitions.iter().for_each(|partition| partition.close());
+    }
+
+    /// What waits to be done is dropped; who waits for room goes on.
+    fn end_work(&self) {
         self.queue.stop();
         let listed = std::mem::take(&mut *self.listed.lock());
         drop(listed);
@@ -758,8 +999,6 @@ impl Shared {
             self.chores_changed.notify_all();
         }
         self.has_room.notify_waiters();
-        let partitions = self.live_partitions();
-        partitions.iter().for_each(|partition| partition.close());
     }
 
     fn sync_listed(&self) {
@@ -779,12 +1018,14 @@ impl Shared {
             partition.expire_producers(self.options.producer_id_expiration_ms);
         }
         self.checkpoint();
+        self.disk.close_idle();
     }
 
     fn checkpoint(&self) {
         self.synced_bytes.store(0, Ordering::Relaxed);
         if let Err(error) = self.write_checkpoints(&self.live_partitions()) {
             tracing::warn!(%error, "checkpoints not written: the next start after a crash will read more");
+            self.fail_if_written(&error);
         }
     }
 
@@ -815,8 +1056,9 @@ impl Shared {
         Ok(())
     }
 
-    fn sync_root(&self) -> io::Result<()> {
-        self.root.sync(&*self.disk, &self.options.path)
+    fn sync_root(&self) -> Result<(), LogError> {
+        let path = &self.options.path;
+        self.root.sync(&*self.disk, path).map_err(|source| LogError::sync(path, source))
     }
 
     /// Renames a partition's folder so that its name is free; where it is now, or `None` if there was none.
@@ -862,7 +1104,8 @@ impl Shared {
         while !self.stopped.load(Ordering::SeqCst) {
             // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
             if let Err(error) = self.sync_root() {
-                tracing::warn!(%error, path = %self.options.path.display(), "names not synced");
+                tracing::warn!(%error, "names not synced");
+                self.fail_if_written(&error);
             }
             let (removals, checkpoints_due) = self.wait_for_chores(next_tick);
             removals.into_iter().for_each(|removal| self.remove(removal));
@@ -872,6 +1115,10 @@ impl Shared {
             } else if checkpoints_due {
                 self.checkpoint();
             }
+        }
+        if self.is_offline() {
+            // A disk that is to be replaced is not kept busy by open files.
+            self.live_partitions().iter().for_each(|partition| partition.release());
         }
     }
 
@@ -1005,7 +1252,7 @@ fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError
 }
 
 /// Cluster and directory id of an existing directory, after comparing them with what was asked for.
-fn read_properties(
+pub(super) fn read_properties(
     disk: &dyn Disk,
     options: &DirectoryOptions,
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
@@ -1061,7 +1308,7 @@ fn write_properties(
 }
 
 /// `my-topic-7` → `my-topic` and 7; `None` for what is no live partition's folder.
-fn parse_folder(name: &str) -> Option<Key> {
+pub(super) fn parse_folder(name: &str) -> Option<Key> {
     let (topic, index) = name.rsplit_once('-')?;
     let index_digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
@@ -1094,14 +1341,15 @@ fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
 mod tests {
     use rustix::io::Errno;
 
+    use super::super::Waiter;
     use super::super::config::tests::config;
     use super::super::fixture::{
-        Fixture, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers, high_watermark,
-        log_file, path, run, sequenced,
+        Fixture, NOW_MS, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers,
+        high_watermark, is_ready, log_file, path, run, sequenced,
     };
     use super::*;
     use crate::storage::simulated::SimulatedDisk;
-    use crate::storage::{StdDisk, write_all_at};
+    use crate::storage::{BoundedDisk, StdDisk, write_all_at};
 
     fn open(
         disk: &SimulatedDisk,
@@ -1288,8 +1536,203 @@ mod tests {
         assert!(fixture.directory.was_clean());
         let partition = fixture.partition(config());
         assert_eq!(headers(&partition, 0).len(), 50);
-        assert!(fixture.disk.content(&path("00000000000000000000.index")).is_ok());
         assert!(partition.append(sequenced(0, 49)).unwrap().duplicate);
+    }
+
+    #[test]
+    fn a_stop_makes_no_files_beside_a_log_that_is_read_sooner_than_they_are() {
+        for (interval, made) in [(4096, false), (100, true)] {
+            let fixture = Fixture::new();
+            let indexed = || LogConfig { index_interval_bytes: interval, ..commit() };
+            let partition = fixture.partition(indexed());
+            (0..5).for_each(|sequence| assert!(append(&partition, sequenced(0, sequence)).is_ok()));
+            let fixture = fixture.stop();
+            for suffix in ["index", "timeindex"] {
+                let file = path(&format!("00000000000000000000.{suffix}"));
+                assert_eq!(fixture.disk.content(&file).is_ok(), made, "{suffix}");
+            }
+            let snapshot = path("00000000000000000005.snapshot");
+            assert_eq!(fixture.disk.content(&snapshot).is_ok(), made);
+            let partition = fixture.partition(indexed());
+            assert!((0..5).all(|sequence| partition.append(sequenced(0, sequence)).unwrap().duplicate));
+            assert_eq!(partition.max_timestamp().unwrap().unwrap().timestamp, NOW_MS);
+            assert_eq!(append(&partition, sequenced(0, 5)).unwrap(), 5);
+        }
+    }
+
+    #[test]
+    fn a_thousand_partitions_written_to_do_not_keep_a_thousand_files_open() {
+        let disk = SimulatedDisk::default();
+        let bounded = BoundedDisk::new(Arc::new(disk.clone()), 50);
+        let directory = LogDirectory::open(
+            DirectoryOptions::new("/data"),
+            Arc::new(bounded.clone()),
+            Clock::manual(NOW_MS),
+        )
+        .unwrap();
+        for config in [commit(), config()] {
+            let topic = format!("{:?}", config.flush);
+            let config = Arc::new(config);
+            let partition = |index| directory.partition(&topic, TOPIC_ID, index, 0, Arc::clone(&config));
+            let partitions: Vec<_> = (0..1000).map(partition).collect();
+            for partition in &partitions {
+                append(partition, batch(2)).unwrap();
+            }
+            eventually("files are closed", || bounded.open_files() <= 50 + 4);
+            // Every one of them is still written to, read, and synced at the end.
+            for partition in &partitions {
+                append(partition, batch(1)).unwrap();
+                assert_eq!(headers(partition, 0).len(), 2);
+            }
+        }
+        run(directory.close());
+        drop(directory);
+        disk.power_cut(1);
+        let directory = open(&disk, DirectoryOptions::new("/data")).unwrap();
+        assert!(directory.was_clean());
+        for index in [0, 500, 999] {
+            let partition = directory.partition("Os", TOPIC_ID, index, 0, Arc::new(config()));
+            assert_eq!(headers(&partition, 0).len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_takes_the_whole_directory_offline() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        append(&partition, batch(1)).unwrap();
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(config()));
+        append(&other, batch(3)).unwrap();
+        let unopened = fixture.directory.partition("unopened", TOPIC_ID, 0, 0, Arc::new(config()));
+        let waiter = Waiter::new();
+        let _subscription = other.subscribe(&waiter);
+        fixture.disk.fail_syncs(Errno::IO);
+        assert!(matches!(append(&partition, batch(1)), Err(LogError::Offline)));
+        // The disk may seem to work again: what it has lost meanwhile is not known.
+        fixture.disk.mend_syncs();
+        let later = fixture.directory.partition("later", TOPIC_ID, 0, 0, Arc::new(config()));
+        for partition in [&partition, &other, &unopened, &later] {
+            assert!(partition.is_offline());
+            // They are told one after the other.
+            eventually("it is told", || matches!(partition.append(batch(1)), Err(LogError::Offline)));
+            assert!(matches!(partition.read(0, 100, true), Err(LogError::Offline)));
+            assert!(matches!(partition.offsets(), Err(LogError::Offline)));
+            assert!(matches!(partition.delete_records(-1), Err(LogError::Offline)));
+            assert!(matches!(partition.max_timestamp(), Err(LogError::Offline)));
+            assert!(matches!(run(partition.durable(9)), Err(LogError::Offline)));
+            assert!(is_ready(partition.room()));
+        }
+        assert!(is_ready(waiter.wait()), "who waits for records is told");
+        assert!(fixture.directory.offline().is_some_and(|reason| reason.contains("events-0")));
+        assert_eq!(fixture.directory.counters().failed_syncs.value(), 1);
+        // Deleting a topic on it is left to the next start.
+        fixture.directory.delete(&other).unwrap();
+        assert!(names(&fixture.disk, "/data").contains(&"other-0".to_owned()));
+        let fixture = fixture.stop();
+        assert!(!fixture.directory.was_clean(), "no clean marker");
+        let partition = fixture.partition(commit());
+        fixture.recover(&partition);
+        assert!(end_offset(&partition) >= 1, "what was acknowledged is there");
+    }
+
+    #[test]
+    fn what_was_promised_before_a_failed_sync_survives_a_power_cut_after_it() {
+        for seed in 0..50 {
+            let fixture = Fixture::new();
+            let partition = fixture.partition(LogConfig { segment_bytes: 300, ..commit() });
+            let mut promised = 0;
+            for number in 0..20 {
+                if number == seed % 20 {
+                    fixture.disk.fail_syncs(Errno::IO);
+                }
+                match append(&partition, batch(1)) {
+                    Ok(_) => promised += 1,
+                    Err(_) => break,
+                }
+            }
+            drop(partition);
+            let fixture = fixture.cut_power(seed);
+            let partition = fixture.partition(LogConfig { segment_bytes: 300, ..commit() });
+            fixture.recover(&partition);
+            assert!(end_offset(&partition) >= promised, "seed {seed}");
+            assert_eq!(headers(&partition, 0).len() as i64, end_offset(&partition), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn whatever_of_the_directory_cannot_be_synced_takes_it_offline() {
+        // The names in it, before the first partition of a new directory.
+        let disk = SimulatedDisk::default();
+        disk.fail_syncs(Errno::IO);
+        let fixture = Fixture::on(disk);
+        eventually("the identity is not synced", || fixture.directory.offline().is_some());
+        // A checkpoint.
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        append(&partition, batch(5)).unwrap();
+        fixture.disk.fail_writes_after(3, Errno::IO);
+        assert!(partition.delete_records(2).is_err());
+        assert!(partition.is_offline());
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_no_broken_disk_and_one_that_cannot_be_read_is() {
+        let fixture = Fixture::new();
+        append(&fixture.partition(config()), batch(1)).unwrap();
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(config()));
+        append(&other, batch(1)).unwrap();
+        drop(other);
+        let fixture = fixture.stop();
+        fixture.disk.remove(&log_file(0)).unwrap();
+        let _: Result<_, _> = fixture.partition(config()).read(0, 1, true);
+        assert!(fixture.directory.offline().is_none());
+        fixture.disk.fail_opens(1, Errno::IO);
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(config()));
+        assert!(other.read(0, 1, true).is_err());
+        assert!(fixture.directory.offline().is_some());
+    }
+
+    #[test]
+    fn without_a_descriptor_nothing_is_lost_and_nothing_is_offline() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        fixture.disk.fail_opens(1, Errno::MFILE);
+        assert!(partition.append(batch(1)).is_err());
+        append(&partition, batch(1)).unwrap();
+        // A new folder's names are synced with it: that opens it.
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(commit()));
+        fixture.disk.hold_syncs();
+        let appended = other.append(batch(1)).unwrap();
+        fixture.disk.fail_opens(3, Errno::NFILE);
+        fixture.disk.release_syncs();
+        run(other.durable(appended.last_offset + 1)).unwrap();
+        assert!(fixture.directory.offline().is_none());
+        let fixture = fixture.cut_power(3);
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(commit()));
+        fixture.recover(&other);
+        assert_eq!(end_offset(&other), 1);
+    }
+
+    #[test]
+    fn appends_leave_some_space_free_and_go_on_when_there_is_more() {
+        let disk = SimulatedDisk::default();
+        let options = DirectoryOptions { min_free_bytes: 1 << 20, ..DirectoryOptions::new("/data") };
+        let directory = open(&disk, options).unwrap();
+        let partition = directory.partition(TOPIC, TOPIC_ID, 0, 0, Arc::new(config()));
+        let essential = directory.essential_partition("own", Uuid([3; 16]), Arc::new(config()));
+        // A look allows for a part of what is left, so that there is a next one soon.
+        disk.set_usable_bytes((1 << 20) + 4000);
+        append(&partition, batch(1)).unwrap();
+        disk.set_usable_bytes(1 << 20);
+        eventually("the next look", || partition.append(batch(1)).is_err());
+        assert!(matches!(partition.append(batch(1)), Err(LogError::NoSpace { .. })));
+        assert!(directory.is_full() && directory.counters().refused_appends.value() > 1);
+        assert!(!headers(&partition, 0).is_empty(), "reads go on");
+        append(&essential, batch(1)).unwrap();
+        assert!(directory.is_full(), "what may use the reserve says nothing of the others");
+        disk.set_usable_bytes(2 << 20);
+        eventually("appends go on", || partition.append(batch(1)).is_ok());
+        assert!(!directory.is_full());
     }
 
     #[test]

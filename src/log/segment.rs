@@ -15,6 +15,7 @@ use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
 use super::scan::{Damage, ScanError, Scanner, UNCHECKED};
 use crate::clock::TimestampMs;
 use crate::record::batch::NO_TIMESTAMP;
+use crate::record::range::RangeFile;
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
 use crate::storage::{Disk, DiskFile, read_exact_at, write_all_at};
@@ -44,7 +45,7 @@ pub struct Segment {
     base_offset: i64,
     folder: Arc<Path>,
     disk: Arc<dyn Disk>,
-    /// Opened at the first use. The one place where a limit on open files will act.
+    /// Opened at the first use. The disk may close what it stands for while nobody uses it.
     file: OnceLock<Arc<dyn DiskFile>>,
     size_bytes: AtomicU64,
     state: Mutex<State>,
@@ -163,6 +164,11 @@ impl Segment {
         Ok(self.file.get_or_init(|| opened))
     }
 
+    /// The `.log` file for ranges to point into: open for as long as somebody has it.
+    pub fn pinned(&self) -> Result<Arc<dyn RangeFile>, LogError> {
+        Arc::clone(self.file()?).pin().map_err(|source| self.failed(source))
+    }
+
     /// Bytes of batches in the `.log` file.
     pub fn size_bytes(&self) -> Result<u64, LogError> {
         match self.size_bytes.load(Ordering::Acquire) {
@@ -253,6 +259,11 @@ impl Segment {
     pub fn first_timestamp(&self) -> Result<Option<TimestampMs>, LogError> {
         let first = self.walk(None, self.size_bytes()?, |_| true)?;
         Ok(first.map(|(_, header)| header.max_timestamp))
+    }
+
+    /// Whether it has no index entries; not, if that cannot be told.
+    pub fn is_unindexed(&self) -> bool {
+        self.with_state(|state, disk| state.offsets.len(disk)).is_ok_and(|entries| entries == 0)
     }
 
     /// Whether an index has taken all entries that its file may have.
