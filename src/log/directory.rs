@@ -302,8 +302,9 @@ impl LogDirectory {
         });
         if is_there(CLEAN_FILE) {
             // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
+            // The first append waits until it is gone for good, so that the start need not.
             shared.disk.remove(&path.join(CLEAN_FILE)).map_err(failed)?;
-            shared.disk.sync_dir(&path).map_err(failed)?;
+            shared.root.changed();
         }
         if trust == Trust::Everything {
             // Otherwise it is written when recovery is over: until then the next start must do what this one should have.
@@ -572,10 +573,10 @@ impl Shared {
         })
     }
 
-    /// Returns once the directory's identity is durable, which a new one's is soon after its start: folders of partitions must
-    /// not outlive it.
-    pub(super) fn await_identity(&self) -> Result<(), LogError> {
-        if self.root.ever_synced.load(Ordering::SeqCst) {
+    /// Returns once what the start has changed is durable, which it soon is: neither may the folder of a partition outlive the
+    /// identity of a new directory, nor a batch be torn under the marker of the last clean stop.
+    pub(super) fn await_start(&self) -> Result<(), LogError> {
+        if self.root.ever_synced.load(Ordering::Acquire) {
             return Ok(());
         }
         self.sync_root().map_err(|source| LogError::disk(&self.options.path, source))
@@ -917,8 +918,8 @@ impl Root {
             disk.sync_dir(path)?;
             synced.folders.iter().try_for_each(|folder| disk.sync_dir(folder))?;
             *synced = RootSynced { changes: covered, ..RootSynced::default() };
-            self.ever_synced.store(true, Ordering::SeqCst);
         }
+        self.ever_synced.store(true, Ordering::SeqCst);
         Ok(())
     }
 }

@@ -235,9 +235,7 @@ impl Partition {
             TimestampType::CreateTime => -1,
         };
         let commit = config.flush == FlushMode::Commit;
-        if !log.has_folder {
-            self.directory.await_identity()?;
-        }
+        self.directory.await_start()?;
         let placed = match log.append(&mut batch, self.leader_epoch(), &config, now_ms) {
             Ok(placed) => placed,
             Err(error) => return Err(self.append_failed(log, commit, error)),
