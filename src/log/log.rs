@@ -95,7 +95,7 @@ pub struct Active {
 impl Active {
     /// A segment that begins (or is opened) now.
     pub fn begin(now_ms: TimestampMs, config: &LogConfig) -> Self {
-        let jitter_ms = match config.segment_jitter_ms {
+        let jitter_ms = match config.segment_jitter_ms.min(config.segment_ms) {
             jitter_ms @ 1.. => fastrand::i64(0..jitter_ms),
             _ => 0,
         };

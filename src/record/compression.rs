@@ -49,6 +49,15 @@ impl Codec {
     }
 }
 
+/// How batches are compressed anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Compression {
+    /// With what.
+    pub codec: Codec,
+    /// How hard, see [`compress`].
+    pub level: Option<i32>,
+}
+
 /// Largest block that a snappy stream may hold, bytes after decompression: a block is decompressed as a whole. Java
 /// writes 32 KiB; clients that send one bare block put the whole batch into it.
 const SNAPPY_BLOCK_MAX_BYTES: usize = 64 << 20;
