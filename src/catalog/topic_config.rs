@@ -239,49 +239,50 @@ impl fmt::Display for OpKind {
     }
 }
 
-/// Topic configs that the log acts on.
+/// Topic configs that the broker acts on.
 pub const ACTED_ON: &[&str] = &[
     "cleanup.policy",
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.type",
+    "compression.zstd.level",
+    "delete.retention.ms",
     "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
     "index.interval.bytes",
+    "max.compaction.lag.ms",
     "max.decompressed.message.bytes",
     "max.message.bytes",
     "message.timestamp.after.max.ms",
     "message.timestamp.before.max.ms",
     "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
     "min.insync.replicas",
     "ottla.flush",
+    "preallocate",
+    "retention.bytes",
+    "retention.ms",
     "segment.bytes",
     "segment.index.bytes",
     "segment.jitter.ms",
     "segment.ms",
 ];
 
-/// Topic configs that are checked, stored and described, and not acted on.
+/// Topic configs that are checked, stored and described, and have nothing to act on: not in a Kafka cluster of one broker
+/// without tiered storage either. Dead letters need share groups.
 pub const NOT_ACTED_ON: &[&str] = &[
-    "compression.gzip.level",
-    "compression.lz4.level",
-    "compression.type",
-    "compression.zstd.level",
-    "delete.retention.ms",
     "errors.deadletterqueue.group.enable",
-    "flush.messages",
-    "flush.ms",
     "follower.replication.throttled.replicas",
     "leader.replication.throttled.replicas",
     "local.retention.bytes",
     "local.retention.ms",
-    "max.compaction.lag.ms",
-    "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
-    "preallocate",
     "remote.copy.lag.bytes",
     "remote.copy.lag.ms",
     "remote.log.copy.disable",
     "remote.log.delete.on.disable",
     "remote.storage.enable",
-    "retention.bytes",
-    "retention.ms",
     "unclean.leader.election.enable",
 ];
 
