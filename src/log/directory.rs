@@ -16,7 +16,7 @@ use super::LogError;
 use super::checkpoint::{self, InvalidCheckpoint};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
-use super::partition::Partition;
+use super::partition::{Partition, Retired};
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
 use super::view::SyncWork;
@@ -40,6 +40,9 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// Synced bytes after which the checkpoints are written before that: after the death of the machine, a start reads hardly more
 /// than this, besides what was not synced.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
+
+/// Partitions whose log starts retention makes durable with one write, before it takes their old segments away.
+const RETAINED_AT_ONCE: usize = 256;
 
 /// From this many partitions on, one sync of the whole file system is taken instead of one for each file.
 const SYNC_EACH_MAX: usize = 16;
@@ -66,6 +69,10 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers that a partition remembers at most.
     pub producers_max: usize,
+    /// Between two looks for what retention lets go.
+    pub retention_check_interval: Duration,
+    /// From the start to the first of them.
+    pub initial_task_delay: Duration,
 }
 
 impl DirectoryOptions {
@@ -80,6 +87,8 @@ impl DirectoryOptions {
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
+            retention_check_interval: Duration::from_secs(300),
+            initial_task_delay: Duration::from_secs(30),
         }
     }
 }
@@ -174,13 +183,15 @@ type Key = (String, i32);
 #[derive(Debug)]
 pub struct Shared {
     options: DirectoryOptions,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
     pub(super) counters: LogCounters,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
+    /// What could not be taken away yet, for the next look of retention.
+    retired: Mutex<Vec<Retired>>,
     unsynced_bytes: AtomicU64,
     /// Bytes synced since the checkpoints were written.
     synced_bytes: AtomicU64,
@@ -229,6 +240,8 @@ struct Checkpoints {
 struct Chores {
     removals: Vec<(Instant, Removal)>,
     checkpoints_due: bool,
+    /// Partitions to sync before the next tick, by their address: those whose `flush.ms` is short.
+    flushes: HashMap<usize, (Instant, Weak<Partition>)>,
 }
 
 #[derive(Debug)]
@@ -287,6 +300,7 @@ impl LogDirectory {
             queue: SyncQueue::default(),
             counters: LogCounters::default(),
             listed: Mutex::default(),
+            retired: Mutex::default(),
             unsynced_bytes: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
             has_room: Notify::new(),
@@ -449,6 +463,12 @@ impl LogDirectory {
             }
         }
         recovered
+    }
+
+    /// What the cleaning thread does every [`DirectoryOptions::retention_check_interval`].
+    #[cfg(test)]
+    pub(super) fn retain(&self) {
+        self.shared.retain();
     }
 
     /// Takes a partition away: who waits for it is told, its folder gets out of the way of a new topic of that name at once, and
@@ -623,10 +643,22 @@ impl Shared {
         self.queue.push(partition);
     }
 
-    pub(super) fn list(&self, partition: Arc<Partition>) {
+    /// Has a partition synced when it is time: after `flush_ms` at the latest.
+    pub(super) fn list(&self, partition: Arc<Partition>, flush_ms: i64) {
         if !self.stopped.load(Ordering::SeqCst) {
+            self.sync_within(&partition, flush_ms);
             self.listed.lock().push(partition);
             self.sync_if_many();
+        }
+    }
+
+    /// Has a partition that is on the list synced after `flush_ms`, if nothing has it synced before.
+    pub(super) fn sync_within(&self, partition: &Arc<Partition>, flush_ms: i64) {
+        let within = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
+        if within < CHECKPOINT_INTERVAL {
+            let (key, weak) = (Arc::as_ptr(partition) as usize, Arc::downgrade(partition));
+            self.chores.lock().flushes.insert(key, (Instant::now() + within, weak));
+            self.chores_changed.notify_one();
         }
     }
 
@@ -667,28 +699,63 @@ impl Shared {
         self.sync_root().map_err(|source| LogError::Disk { path: self.options.path.clone(), source })
     }
 
-    /// Writes the log start offset of a partition down, so that it lasts.
-    pub(super) fn save_log_start(&self, topic: &str, index: i32, log_start: i64) -> Result<(), LogError> {
+    /// Whether all logs are known to be whole: a partition that is not open needs no recovery then.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::SeqCst)
+    }
+
+    /// Makes log starts durable, all with one write, and takes away what lies below them. What cannot be taken away yet is tried
+    /// again with the next.
+    pub(super) fn retire(&self, retired: Vec<Retired>) -> Result<(), LogError> {
+        let mut all = std::mem::take(&mut *self.retired.lock());
+        all.extend(retired);
+        if all.is_empty() {
+            return Ok(());
+        }
+        // The checkpoint comes first: without it, a log whose files are gone would begin where they did.
+        let saved = self.save_log_starts(&all);
+        let (ready, later): (Vec<_>, Vec<_>) = match &saved {
+            Ok(()) => (all, Vec::new()),
+            // It need not be the disk's last word: who makes space must not need any, as far as that goes.
+            Err(LogError::NoSpace { .. }) => all.into_iter().partition(|retired| retired.start_is_evident),
+            Err(_) => (Vec::new(), all),
+        };
+        for Retired { partition, segments, .. } in ready {
+            partition.discard(&segments);
+        }
+        self.retired.lock().extend(later);
+        saved
+    }
+
+    fn save_log_starts(&self, retired: &[Retired]) -> Result<(), LogError> {
         let mut checkpoints = self.checkpoints.lock();
-        checkpoints.set_log_start((topic.to_owned(), index), log_start);
+        // A deletion takes the entry away, also one that happens just now.
+        for Retired { partition, log_start, .. } in retired.iter().filter(|one| !one.partition.is_deleted()) {
+            checkpoints.set_log_start((partition.topic().to_owned(), partition.index()), *log_start);
+        }
         checkpoints.write_log_starts(&*self.disk, &self.options.path)
     }
 
-    /// Takes the files of segments away that are no part of their log any more: out of sight now, off the disk after
-    /// `delay_ms`. What fails is left to the next start.
-    pub(super) fn discard(&self, segments: &[Arc<Segment>], delay_ms: i64) {
+    /// Renames the files of a segment so that no start takes them for a log's; where they are now. What fails is left to the
+    /// next start.
+    pub(super) fn set_deleted(&self, segment: &Segment) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        for segment in segments {
-            for suffix in ["log", "index", "timeindex", "txnindex"] {
-                let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
-                let deleted = path.with_extension(format!("{suffix}.deleted"));
-                match self.disk.rename(&path, &deleted) {
-                    Ok(()) => files.push(deleted),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
-                }
+        for suffix in ["log", "index", "timeindex", "txnindex"] {
+            let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
+            let deleted = path.with_extension(format!("{suffix}.deleted"));
+            match self.disk.rename(&path, &deleted) {
+                Ok(()) => files.push(deleted),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
             }
         }
+        self.counters.retired_segments.increment();
+        self.counters.retired_bytes.add(segment.size_bytes().unwrap_or(0));
+        files
+    }
+
+    /// Takes files off the disk after `delay_ms`.
+    pub(super) fn remove_files_later(&self, files: Vec<PathBuf>, delay_ms: i64) {
         let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
         self.remove_later(Removal::Files(files), delay);
     }
@@ -754,6 +821,8 @@ impl Shared {
         self.queue.stop();
         let listed = std::mem::take(&mut *self.listed.lock());
         drop(listed);
+        let retired = std::mem::take(&mut *self.retired.lock());
+        drop(retired);
         {
             let _chores = self.chores.lock();
             self.chores_changed.notify_all();
@@ -766,6 +835,41 @@ impl Shared {
     fn sync_listed(&self) {
         let listed = std::mem::take(&mut *self.listed.lock());
         for partition in listed {
+            if partition.view.lock().unlist() {
+                self.queue.push(partition);
+            }
+        }
+    }
+
+    /// One look at all partitions for what retention lets go.
+    fn retain(&self) {
+        for partitions in self.live_partitions().chunks(RETAINED_AT_ONCE) {
+            let mut retired = Vec::new();
+            for partition in partitions {
+                if self.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                match partition.retain() {
+                    Ok(gone) => retired.extend(gone),
+                    Err(LogError::Deleted | LogError::Shutdown | LogError::Poisoned) => {}
+                    Err(error) => {
+                        let (topic, partition) = (partition.topic(), partition.index());
+                        tracing::warn!(topic, partition, %error, "retention has to wait");
+                    }
+                }
+            }
+            if let Err(error) = self.retire(retired) {
+                tracing::warn!(%error, "log starts not written: old segments go later");
+            }
+        }
+    }
+
+    /// Has those synced whose `flush.ms` is over.
+    fn sync_due(&self) {
+        let now = Instant::now();
+        let due: Vec<_> =
+            self.chores.lock().flushes.extract_if(|_, (at, _)| *at <= now).map(|(_, (_, due))| due).collect();
+        for partition in due.iter().filter_map(Weak::upgrade) {
             if partition.view.lock().unlist() {
                 self.queue.push(partition);
             }
@@ -860,13 +964,19 @@ impl Shared {
     /// What the cleaning thread does until the directory stops.
     fn work_at_chores(&self) {
         let mut next_tick = Instant::now() + CHECKPOINT_INTERVAL;
+        let mut next_retention = after(self.options.initial_task_delay);
         while !self.stopped.load(Ordering::SeqCst) {
             // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
             if let Err(error) = self.sync_root() {
                 tracing::warn!(%error, path = %self.options.path.display(), "names not synced");
             }
-            let (removals, checkpoints_due) = self.wait_for_chores(next_tick);
+            let (removals, checkpoints_due) = self.wait_for_chores(next_tick.min(next_retention));
             removals.into_iter().for_each(|removal| self.remove(removal));
+            self.sync_due();
+            if Instant::now() >= next_retention {
+                self.retain();
+                next_retention = after(self.options.retention_check_interval);
+            }
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + CHECKPOINT_INTERVAL;
@@ -876,8 +986,8 @@ impl Shared {
         }
     }
 
-    /// Waits until there is something to do, or until `next_tick`: removals that are due, and whether checkpoints are.
-    fn wait_for_chores(&self, next_tick: Instant) -> (Vec<Removal>, bool) {
+    /// Waits until there is something to do, or until `latest`: removals that are due, and whether checkpoints are.
+    fn wait_for_chores(&self, latest: Instant) -> (Vec<Removal>, bool) {
         let mut chores = self.chores.lock();
         loop {
             let now = Instant::now();
@@ -885,10 +995,11 @@ impl Shared {
                 chores.removals.extract_if(.., |(at, _)| *at <= now).map(|(_, removal)| removal).collect();
             let checkpoints_due = std::mem::take(&mut chores.checkpoints_due);
             let stopped = self.stopped.load(Ordering::SeqCst);
-            if stopped || checkpoints_due || !due.is_empty() || now >= next_tick {
+            let flushes = chores.flushes.values().map(|(at, _)| *at);
+            let wake_at = chores.removals.iter().map(|(at, _)| *at).chain(flushes).fold(latest, Instant::min);
+            if stopped || checkpoints_due || !due.is_empty() || now >= wake_at {
                 return (due, checkpoints_due);
             }
-            let wake_at = chores.removals.iter().map(|(at, _)| *at).fold(next_tick, Instant::min);
             self.chores_changed.wait_until(&mut chores, wake_at);
         }
     }
@@ -928,7 +1039,9 @@ impl Checkpoints {
     /// An entry stays even if the first segment begins there: the removal of older ones may not be durable yet.
     fn set_log_start(&mut self, key: Key, log_start: i64) {
         if log_start > 0 {
-            self.log_starts.insert(key, log_start);
+            // Two who move it may come here in either order.
+            let known = self.log_starts.entry(key).or_default();
+            *known = log_start.max(*known);
         }
     }
 
@@ -975,6 +1088,12 @@ fn read_checkpoint(disk: &dyn Disk, path: &Path) -> Result<BTreeMap<Key, i64>, O
         Ok(entries) => Ok(entries.into_iter().collect()),
         Err(source) => Err(OpenDirectoryError::Checkpoint { path: path.to_owned(), source }),
     }
+}
+
+/// The moment `delay` from now; a far one if there is no such moment.
+fn after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX)))
 }
 
 /// Makes the folder and what is missing above it; the folders that have a new name in them.

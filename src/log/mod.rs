@@ -32,6 +32,9 @@ pub mod partition;
 pub mod producers;
 mod recovery;
 mod replay;
+#[cfg(test)]
+mod retained;
+mod retention;
 mod roll;
 pub mod scan;
 mod segment;

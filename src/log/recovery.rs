@@ -222,6 +222,23 @@ pub fn open(request: &OpenRequest<'_>) -> Result<Opened, LogError> {
     request.open(listing)
 }
 
+/// The segments of a log that is not opened for it, ascending; none of their files is opened here either. What is left of
+/// deleted ones is removed.
+pub fn peek(disk: &Arc<dyn Disk>, folder: &Arc<Path>) -> Result<Vec<Arc<Segment>>, LogError> {
+    let entries = match disk.list(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(LogError::disk(folder, error)),
+    };
+    let listing = Listing::of(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name));
+    for name in listing.leftovers.iter().filter(|name| name.ends_with(".deleted")) {
+        let path = folder.join(name);
+        disk.remove(&path).map_err(|source| LogError::disk(&path, source))?;
+    }
+    let segment = |base: &i64| Arc::new(Segment::existing(disk, folder, *base));
+    Ok(listing.segments.iter().map(segment).collect())
+}
+
 impl OpenRequest<'_> {
     fn empty(&self, has_folder: bool) -> Opened {
         let log = Log {
@@ -305,7 +322,7 @@ impl OpenRequest<'_> {
             {
                 let cut = self.cut(log, &segment, 0, reason, bases.len() - number)?;
                 self.remove_segments(&bases[number..])?;
-                self.sync_cut(&segment)?;
+                self.sync_names()?;
                 return Ok(Some(cut));
             }
             let rescanned = segment.rescan(start, check_from_offset, self.config, |batch| {
@@ -313,6 +330,10 @@ impl OpenRequest<'_> {
             })?;
             let Rescanned { end_offset, size_bytes, length_bytes, damage } = rescanned;
             log.end_offset = end_offset;
+            if damage.is_none() && size_bytes < length_bytes {
+                segment.cut_rest()?;
+                log.unsynced.files.push(Arc::clone(segment.file()?));
+            }
             if number + 1 < bases.len() {
                 log.unsynced.files.extend(segment.seal()?);
             }
@@ -344,6 +365,10 @@ impl OpenRequest<'_> {
     /// In every mode at once: what was cut off must not come back behind what is appended next.
     fn sync_cut(&self, segment: &Segment) -> Result<(), LogError> {
         segment.file()?.sync_data().map_err(|source| LogError::disk(&segment.path(), source))?;
+        self.sync_names()
+    }
+
+    fn sync_names(&self) -> Result<(), LogError> {
         self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))
     }
 

@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 use super::LogError;
 use super::config::LogConfig;
 use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
+use super::retention::Expiring;
 use super::scan::{Damage, ScanError, Scanner, UNCHECKED};
 use crate::clock::TimestampMs;
-use crate::record::batch::NO_TIMESTAMP;
+use crate::record::batch::{NO_TIMESTAMP, UNCOUNTED_BYTES};
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
 use crate::storage::{Disk, DiskFile, read_exact_at, write_all_at};
@@ -47,6 +48,8 @@ pub struct Segment {
     /// Opened at the first use. The one place where a limit on open files will act.
     file: OnceLock<Arc<dyn DiskFile>>,
     size_bytes: AtomicU64,
+    /// Whether the file is longer than that: zeros whose place on the disk is reserved.
+    preallocated: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -79,7 +82,8 @@ pub struct Rescanned {
     pub size_bytes: u64,
     /// How long the file is.
     pub length_bytes: u64,
-    /// What is wrong at `size_bytes`, if the file does not end there.
+    /// What is wrong at `size_bytes`, if the file does not end there. Where space is reserved, zeros up to the end of the file
+    /// are nothing wrong.
     pub damage: Option<Damage>,
 }
 
@@ -121,6 +125,7 @@ impl Segment {
             disk: Arc::clone(disk),
             file: OnceLock::from(file),
             size_bytes: AtomicU64::new(0),
+            preallocated: AtomicBool::new(false),
             state: Mutex::new(state),
         })
     }
@@ -140,8 +145,33 @@ impl Segment {
             disk: Arc::clone(disk),
             file: OnceLock::new(),
             size_bytes: AtomicU64::new(SIZE_UNKNOWN),
+            preallocated: AtomicBool::new(false),
             state: Mutex::new(state),
         }
+    }
+
+    /// Reserves the space of `length` bytes for an empty segment. If there is no space for it, none is taken.
+    pub fn preallocate(&self, length: u64) -> Result<(), LogError> {
+        let file = self.file()?;
+        if let Err(source) = file.allocate(length) {
+            file.set_len(0).map_err(|source| self.failed(source))?;
+            return Err(self.failed(source));
+        }
+        self.preallocated.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the file has reserved space behind the last batch.
+    pub fn is_preallocated(&self) -> bool {
+        self.preallocated.load(Ordering::Acquire)
+    }
+
+    /// Gives back what [`Self::preallocate`] has reserved and no batch has taken.
+    pub fn trim(&self) -> Result<(), LogError> {
+        if self.is_preallocated() {
+            self.cut_rest()?;
+        }
+        Ok(())
     }
 
     /// The first offset that it can hold; its files are named after it.
@@ -167,9 +197,10 @@ impl Segment {
     pub fn size_bytes(&self) -> Result<u64, LogError> {
         match self.size_bytes.load(Ordering::Acquire) {
             SIZE_UNKNOWN => {
-                let size = self.file()?.length().map_err(|source| LogError::disk(&self.path(), source))?;
-                self.size_bytes.store(size, Ordering::Release);
-                Ok(size)
+                // Asked of many at once: a file is not opened only for it.
+                let status = self.disk.status(&self.path()).map_err(|source| self.failed(source))?;
+                self.size_bytes.store(status.length, Ordering::Release);
+                Ok(status.length)
             }
             size => Ok(size),
         }
@@ -194,10 +225,12 @@ impl Segment {
         Ok(position)
     }
 
-    /// Cuts bytes off the file that a failed write has left behind the end.
+    /// Cuts bytes off the file that lie behind the end: what a failed write has left, and reserved space.
     pub fn cut_rest(&self) -> Result<(), LogError> {
         let size = self.size_bytes()?;
-        self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))
+        self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))?;
+        self.preallocated.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Where the batch lies that holds `offset`, or the next one if compaction has removed it; looks no further than `end`
@@ -309,7 +342,9 @@ impl Segment {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
                 Err(ScanError::Damaged { damage, .. }) => {
-                    rescanned.damage = Some(damage);
+                    // Elsewhere zeros are what the death of a machine has left of a batch.
+                    let reserved = config.preallocate && self.ends_in_zeros(rescanned.size_bytes, length)?;
+                    rescanned.damage = Some(damage).filter(|_| !reserved);
                     break;
                 }
                 Err(ScanError::Io(source)) => return Err(self.failed(source)),
@@ -321,6 +356,26 @@ impl Segment {
         }
         self.size_bytes.store(rescanned.size_bytes, Ordering::Release);
         Ok(rescanned)
+    }
+
+    /// Whether the file has nothing but zeros from `position` to `length`, and more of them than a batch can begin with.
+    fn ends_in_zeros(&self, mut position: u64, length: u64) -> Result<bool, LogError> {
+        if length - position < UNCOUNTED_BYTES as u64 {
+            return Ok(false);
+        }
+        // What is damage in all other cases shows in the first bytes.
+        let mut buffer = vec![0; HEADER_BYTES];
+        while position < length {
+            let wanted = (length - position).min(buffer.len() as u64) as usize;
+            read_exact_at(&**self.file()?, &mut buffer[..wanted], position)
+                .map_err(|source| self.failed(source))?;
+            if buffer[..wanted].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            position += wanted as u64;
+            buffer.resize(RESCAN_BUFFER_BYTES, 0);
+        }
+        Ok(true)
     }
 
     /// Shows `on_batch` the headers of all batches that hold `offset_min` or more.
@@ -423,6 +478,23 @@ impl Segment {
         match error {
             ScanError::Io(source) => self.failed(source),
             ScanError::Damaged { position, damage } => self.damaged(position, damage),
+        }
+    }
+}
+
+impl Expiring for Segment {
+    fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    fn size_bytes(&self) -> Result<u64, LogError> {
+        self.size_bytes()
+    }
+
+    fn newest_ms(&self) -> Result<TimestampMs, LogError> {
+        match self.newest()?.filter(|newest| newest.timestamp >= 0) {
+            Some(newest) => Ok(newest.timestamp),
+            None => Ok(self.disk.status(&self.path()).map_err(|source| self.failed(source))?.modified_ms),
         }
     }
 }
