@@ -17,6 +17,7 @@ use super::checkpoint::{self, InvalidCheckpoint};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
 use super::partition::{Partition, Retired};
+use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
 use super::view::SyncWork;
@@ -46,6 +47,9 @@ const RETAINED_AT_ONCE: usize = 256;
 
 /// From this many partitions on, one sync of the whole file system is taken instead of one for each file.
 const SYNC_EACH_MAX: usize = 16;
+
+/// Between two lines about a recovery that takes long.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// Longest name of a folder, in bytes.
 const FOLDER_NAME_BYTES_MAX: usize = 255;
@@ -201,6 +205,7 @@ pub struct Shared {
     checkpoints: Mutex<Checkpoints>,
     chores: Mutex<Chores>,
     chores_changed: Condvar,
+    progress: Progress,
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
@@ -309,6 +314,7 @@ impl LogDirectory {
             checkpoints: Mutex::new(checkpoints),
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
+            progress: Progress::default(),
             whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
@@ -411,21 +417,27 @@ impl LogDirectory {
     pub fn recover(&self, partitions: &[Arc<Partition>]) -> Recovered {
         let results = Mutex::new(Recovered::default());
         let next = AtomicUsize::new(0);
+        let progress = &self.shared.progress;
+        progress.begin(partitions.len());
         std::thread::scope(|scope| {
-            for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
-                scope.spawn(|| {
-                    while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        match partition.recover() {
-                            Ok(None) => {}
-                            Ok(Some(cut)) => {
-                                cut.warn();
-                                results.lock().cuts.push(cut);
+            let _over = progress.tell_every(PROGRESS_EVERY, scope);
+            std::thread::scope(|scope| {
+                for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
+                    scope.spawn(|| {
+                        while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            match partition.recover() {
+                                Ok(None) => {}
+                                Ok(Some(cut)) => {
+                                    cut.tell();
+                                    results.lock().cuts.push(cut);
+                                }
+                                Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
                             }
-                            Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
+                            progress.done(1);
                         }
-                    }
-                });
-            }
+                    });
+                }
+            });
         });
         let mut recovered = results.into_inner();
         let failed = |partition: &Arc<Partition>, recovered: &Recovered| {
@@ -584,12 +596,14 @@ impl Shared {
             topic: partition.topic(),
             topic_id: partition.topic_id(),
             index: partition.index(),
+            leader_epoch: partition.leader_epoch(),
             trust: self.trust,
             recovery_point: checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
             log_start: checkpoints.log_starts.get(&key).copied().unwrap_or(0),
             config,
             producers_max: self.options.producers_max,
             now_ms: self.clock.now_ms(),
+            checked_bytes: &self.progress.checked_bytes,
         })
     }
 
