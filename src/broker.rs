@@ -141,6 +141,8 @@ impl Broker {
             flush_threads: config.num_flush_threads,
             producer_id_expiration_ms: config.producer_id_expiration_ms,
             min_free_bytes: config.log_dir_min_free_bytes,
+            retention_check_interval: Duration::from_millis(config.log_retention_check_interval_ms),
+            initial_task_delay: Duration::from_millis(config.log_initial_task_delay_ms),
             ..DirectoryOptions::new(&paths[0])
         };
         let files = BoundedDisk::new(Arc::new(StdDisk), open_files_max(&config));

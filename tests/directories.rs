@@ -8,10 +8,13 @@ use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use ottla::protocol::messages::DescribeLogDirs;
 use ottla::protocol::messages::describe_log_dirs::{
     DescribeLogDirsRequest, DescribeLogDirsResponse, DescribeLogDirsTopic,
 };
+use ottla::protocol::messages::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsTopic,
+};
+use ottla::protocol::messages::{DescribeLogDirs, DescribeTopicPartitions};
 use tempfile::TempDir;
 
 use running::{Client, Server, eventually, named, numbered, ottla, values_of};
@@ -191,6 +194,17 @@ fn is_offline(client: &mut Client, partition: i32) {
     let described = topic.partitions.iter().find(|found| found.partition_index == partition).unwrap();
     assert_eq!(named(described.error_code), "LEADER_NOT_AVAILABLE");
     assert_eq!((described.leader_id, &described.offline_replicas[..]), (-1, &[1][..]));
+    let described = client.call::<DescribeTopicPartitions>(
+        0,
+        &DescribeTopicPartitionsRequest {
+            topics: vec![DescribeTopicPartitionsTopic { name: "t".into() }],
+            response_partition_limit: 100,
+            cursor: None,
+        },
+    );
+    let described = &described.topics[0].partitions[partition as usize];
+    assert_eq!((named(described.error_code), described.leader_id), ("NONE", -1));
+    assert_eq!((&described.offline_replicas[..], &described.isr_nodes[..]), (&[1][..], &[1][..]));
 }
 
 #[test]

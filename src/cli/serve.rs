@@ -379,14 +379,17 @@ mod tests {
     fn what_has_no_effect_yet_is_known() {
         let config = config(&[
             "--set",
-            "log.retention.hours=1",
+            "log.local.retention.ms=1",
             "--set",
             "log.segment.bytes=1048576",
             "--topic",
-            "a:1:retention.ms=5:segment.ms=5",
+            "a:1:local.retention.ms=5:segment.ms=5",
         ])
         .unwrap();
-        assert_eq!(not_acted_on(&config), [("broker", "log.retention.hours"), ("a", "retention.ms")]);
+        assert_eq!(
+            not_acted_on(&config),
+            [("broker", "log.local.retention.ms"), ("a", "local.retention.ms")]
+        );
     }
 
     proptest! {

@@ -92,7 +92,7 @@ fn describe(
     }
 }
 
-/// One whose log directory is offline has no leader, as in Kafka, and a replica that is offline.
+/// One whose log directory is offline has no leader and a replica that is offline; unlike Metadata, Kafka calls that no error here.
 fn describe_partition(cx: &RequestContext, partition: &Partition) -> DescribeTopicPartitionsPartition {
     let known = DescribeTopicPartitionsPartition {
         partition_index: partition.index(),
@@ -107,7 +107,6 @@ fn describe_partition(cx: &RequestContext, partition: &Partition) -> DescribeTop
     match partition.is_offline() {
         false => known,
         true => DescribeTopicPartitionsPartition {
-            error_code: ErrorCode::LeaderNotAvailable.into(),
             leader_id: NO_LEADER,
             offline_replicas: vec![cx.node_id()],
             ..known

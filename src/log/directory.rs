@@ -1,7 +1,7 @@
 //! A log directory: what is common to the partitions in one folder. Its lock, identity and checkpoints; the threads that sync,
 //! and those that clean up; a start after a clean stop that looks at no partition, and one after a crash that looks at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -16,7 +16,8 @@ use super::LogError;
 use super::checkpoint::{self, InvalidCheckpoint};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
-use super::partition::Partition;
+use super::partition::{Partition, Retired};
+use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
 use super::space::SpaceGuard;
@@ -42,8 +43,14 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// than this, besides what was not synced.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
+/// Partitions whose log starts retention makes durable with one write, before it takes their old segments away.
+const RETAINED_AT_ONCE: usize = 256;
+
 /// From this many partitions on, one sync of the whole file system is taken instead of one for each file.
 const SYNC_EACH_MAX: usize = 16;
+
+/// Between two lines about a recovery that takes long.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// Longest name of a folder, in bytes.
 const FOLDER_NAME_BYTES_MAX: usize = 255;
@@ -69,6 +76,10 @@ pub struct DirectoryOptions {
     pub producers_max: usize,
     /// Bytes of the file system that appends leave free; 0: they take what there is.
     pub min_free_bytes: u64,
+    /// Between two looks for what retention lets go.
+    pub retention_check_interval: Duration,
+    /// From the start to the first of them.
+    pub initial_task_delay: Duration,
 }
 
 impl DirectoryOptions {
@@ -84,6 +95,8 @@ impl DirectoryOptions {
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
             min_free_bytes: 0,
+            retention_check_interval: Duration::from_secs(300),
+            initial_task_delay: Duration::from_secs(30),
         }
     }
 }
@@ -203,13 +216,15 @@ pub(super) struct Common {
 #[derive(Debug)]
 pub struct Shared {
     options: DirectoryOptions,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
     pub(super) counters: Arc<LogCounters>,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
+    /// What could not be taken away yet, for the next look of retention.
+    retired: Mutex<Vec<Retired>>,
     unsynced_bytes: AtomicU64,
     /// Bytes synced since the checkpoints were written.
     synced_bytes: AtomicU64,
@@ -219,6 +234,7 @@ pub struct Shared {
     checkpoints: Mutex<Checkpoints>,
     chores: Mutex<Chores>,
     chores_changed: Condvar,
+    progress: Progress,
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
@@ -258,6 +274,8 @@ struct Checkpoints {
     log_starts: BTreeMap<Key, i64>,
     written_recovery_points: String,
     written_log_starts: String,
+    /// Of these the files still tell, though they are gone: their names must not be used again before that is mended.
+    stale: BTreeSet<Key>,
 }
 
 /// What the cleaning thread has to do.
@@ -265,6 +283,8 @@ struct Checkpoints {
 struct Chores {
     removals: Vec<(Instant, Removal)>,
     checkpoints_due: bool,
+    /// Partitions to sync before the next tick, by their address: those whose `flush.ms` is short.
+    flushes: HashMap<usize, (Instant, Weak<Partition>)>,
 }
 
 #[derive(Debug)]
@@ -315,6 +335,14 @@ impl LogDirectory {
             .filter_map(|entry| parse_folder(&entry.name))
             .collect();
         // From here on the directory is ours, and changed.
+        let mut checkpoints = checkpoints;
+        for entry in entries.iter().filter(|entry| entry.is_dir) {
+            if let Some(key) = parse_deleted(&entry.name)
+                && !folders.contains(&key)
+            {
+                checkpoints.forget(&key);
+            }
+        }
         let trust = match read_file(&*disk, &path.join(BOOT_FILE), 4096) {
             _ if is_there(CLEAN_FILE) || folders.is_empty() => Trust::Everything,
             Ok(known) if known == boot_id.as_bytes() => Trust::PageCache,
@@ -330,8 +358,9 @@ impl LogDirectory {
         *shared.lock.lock() = Some(lock);
         if is_there(CLEAN_FILE) {
             // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
+            // The first append waits until it is gone for good, so that the start need not.
             shared.disk.remove(&path.join(CLEAN_FILE)).map_err(failed)?;
-            shared.disk.sync_dir(&path).map_err(failed)?;
+            shared.root.changed();
         }
         if trust == Trust::Everything {
             // Otherwise it is written when recovery is over: until then the next start must do what this one should have.
@@ -503,21 +532,27 @@ impl LogDirectory {
     pub fn recover(&self, partitions: &[Arc<Partition>]) -> Recovered {
         let results = Mutex::new(Recovered::default());
         let next = AtomicUsize::new(0);
+        let progress = &self.shared.progress;
+        progress.begin(partitions.len());
         std::thread::scope(|scope| {
-            for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
-                scope.spawn(|| {
-                    while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        match partition.recover() {
-                            Ok(None) => {}
-                            Ok(Some(cut)) => {
-                                cut.warn();
-                                results.lock().cuts.push(cut);
+            let _over = progress.tell_every(PROGRESS_EVERY, scope);
+            std::thread::scope(|scope| {
+                for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
+                    scope.spawn(|| {
+                        while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            match partition.recover() {
+                                Ok(None) => {}
+                                Ok(Some(cut)) => {
+                                    cut.tell();
+                                    results.lock().cuts.push(cut);
+                                }
+                                Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
                             }
-                            Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
+                            progress.done(1);
                         }
-                    }
-                });
-            }
+                    });
+                }
+            });
         });
         let mut recovered = results.into_inner();
         let failed = |partition: &Arc<Partition>, recovered: &Recovered| {
@@ -558,6 +593,12 @@ impl LogDirectory {
         recovered
     }
 
+    /// What the cleaning thread does every [`DirectoryOptions::retention_check_interval`].
+    #[cfg(test)]
+    pub(super) fn retain(&self) {
+        self.shared.retain();
+    }
+
     /// Takes a partition away: who waits for it is told, its folder gets out of the way of a new topic of that name at once, and
     /// its files are removed in the background.
     pub fn delete(&self, partition: &Arc<Partition>) -> Result<(), LogError> {
@@ -575,10 +616,11 @@ impl LogDirectory {
                 // Whoever starts again with the disk mended finds it deleted.
                 return Ok(());
             }
-            let mut checkpoints = shared.checkpoints.lock();
-            checkpoints.recovery_points.remove(&key);
-            checkpoints.log_starts.remove(&key);
-            drop(checkpoints);
+            shared.checkpoints.lock().forget(&key);
+            if parse_deleted(&aside_name(&key, "delete")).is_none() {
+                // Its folder's new name will not tell the next start whose it was.
+                shared.forget_stale()?;
+            }
             if let Some(aside) = shared.set_aside(&partition.folder(), &key, "delete")? {
                 shared.remove_later(Removal::Folder(aside), Duration::ZERO);
             }
@@ -593,6 +635,7 @@ impl LogDirectory {
             let folder = self.shared.folder(topic, *index);
             let removed = match recovery::topic_id_of(&*self.shared.disk, &folder) {
                 Ok(Some(id)) if was_deleted(id) => {
+                    self.shared.checkpoints.lock().forget(&(topic.clone(), *index));
                     self.shared.set_aside(&folder, &(topic.clone(), *index), "delete")
                 }
                 Ok(_) => {
@@ -661,6 +704,7 @@ impl Shared {
             queue: SyncQueue::default(),
             counters: common.counters,
             listed: Mutex::default(),
+            retired: Mutex::default(),
             unsynced_bytes: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
             has_room: Notify::new(),
@@ -669,6 +713,7 @@ impl Shared {
             checkpoints: Mutex::new(checkpoints),
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
+            progress: Progress::default(),
             whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::default(),
@@ -700,31 +745,38 @@ impl Shared {
             && !partition.topic_id().is_zero()
         {
             tracing::warn!(folder = %folder.display(), topic_id = %other, "of another topic: set aside as a stray");
+            self.checkpoints.lock().forget(&key);
+            self.forget_stale()?;
             self.set_aside(&folder, &key, "stray")?;
-            let mut checkpoints = self.checkpoints.lock();
-            checkpoints.recovery_points.remove(&key);
-            checkpoints.log_starts.remove(&key);
         }
-        let checkpoints = self.checkpoints.lock();
+        let checkpoints = {
+            let mut checkpoints = self.checkpoints.lock();
+            if checkpoints.stale.contains(&key) {
+                checkpoints.write_both(&*self.disk, &self.options.path)?;
+            }
+            checkpoints
+        };
         Ok(OpenRequest {
             disk: &self.disk,
             folder,
             topic: partition.topic(),
             topic_id: partition.topic_id(),
             index: partition.index(),
+            leader_epoch: partition.leader_epoch(),
             trust: self.trust,
             recovery_point: checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
             log_start: checkpoints.log_starts.get(&key).copied().unwrap_or(0),
             config,
             producers_max: self.options.producers_max,
             now_ms: self.clock.now_ms(),
+            checked_bytes: &self.progress.checked_bytes,
         })
     }
 
-    /// Returns once the directory's identity is durable, which a new one's is soon after its start: folders of partitions must
-    /// not outlive it.
-    pub(super) fn await_identity(&self) -> Result<(), LogError> {
-        if self.root.ever_synced.load(Ordering::SeqCst) {
+    /// Returns once what the start has changed is durable, which it soon is: neither may the folder of a partition outlive the
+    /// identity of a new directory, nor a batch be torn under the marker of the last clean stop.
+    pub(super) fn await_start(&self) -> Result<(), LogError> {
+        if self.root.ever_synced.load(Ordering::Acquire) {
             return Ok(());
         }
         self.sync_root().inspect_err(|error| self.fail_if_written(error))
@@ -771,10 +823,22 @@ impl Shared {
         self.queue.push(partition);
     }
 
-    pub(super) fn list(&self, partition: Arc<Partition>) {
+    /// Has a partition synced when it is time: after `flush_ms` at the latest.
+    pub(super) fn list(&self, partition: Arc<Partition>, flush_ms: i64) {
         if !self.stopped.load(Ordering::SeqCst) {
+            self.sync_within(&partition, flush_ms);
             self.listed.lock().push(partition);
             self.sync_if_many();
+        }
+    }
+
+    /// Has a partition that is on the list synced after `flush_ms`, if nothing has it synced before.
+    pub(super) fn sync_within(&self, partition: &Arc<Partition>, flush_ms: i64) {
+        let within = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
+        if within < CHECKPOINT_INTERVAL {
+            let (key, weak) = (Arc::as_ptr(partition) as usize, Arc::downgrade(partition));
+            self.chores.lock().flushes.insert(key, (Instant::now() + within, weak));
+            self.chores_changed.notify_one();
         }
     }
 
@@ -813,33 +877,68 @@ impl Shared {
         self.sync_root()
     }
 
-    /// Writes the log start offset of a partition down, so that it lasts.
-    pub(super) fn save_log_start(&self, topic: &str, index: i32, log_start: i64) -> Result<(), LogError> {
+    /// Whether all logs are known to be whole: a partition that is not open needs no recovery then.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::SeqCst)
+    }
+
+    /// Makes log starts durable, all with one write, and takes away what lies below them. What cannot be taken away yet is tried
+    /// again with the next.
+    pub(super) fn retire(&self, retired: Vec<Retired>) -> Result<(), LogError> {
+        let mut all = std::mem::take(&mut *self.retired.lock());
+        all.extend(retired);
+        if all.is_empty() {
+            return Ok(());
+        }
+        // The checkpoint comes first: without it, a log whose files are gone would begin where they did.
+        let saved = self.save_log_starts(&all);
+        let (ready, later): (Vec<_>, Vec<_>) = match &saved {
+            Ok(()) => (all, Vec::new()),
+            // It need not be the disk's last word: who makes space must not need any, as far as that goes.
+            Err(LogError::NoSpace { .. }) => all.into_iter().partition(|retired| retired.start_is_evident),
+            Err(_) => (Vec::new(), all),
+        };
+        for Retired { partition, segments, .. } in ready {
+            partition.discard(&segments);
+        }
+        self.retired.lock().extend(later);
+        saved
+    }
+
+    fn save_log_starts(&self, retired: &[Retired]) -> Result<(), LogError> {
         let mut checkpoints = self.checkpoints.lock();
-        checkpoints.set_log_start((topic.to_owned(), index), log_start);
+        // A deletion takes the entry away, also one that happens just now.
+        for Retired { partition, log_start, .. } in retired.iter().filter(|one| !one.partition.is_deleted()) {
+            checkpoints.set_log_start((partition.topic().to_owned(), partition.index()), *log_start);
+        }
         let written = checkpoints.write_log_starts(&*self.disk, &self.options.path);
         drop(checkpoints);
         written.inspect_err(|error| self.fail_if_written(error))
     }
 
-    /// Takes the files of segments away that are no part of their log any more: out of sight now, off the disk after
-    /// `delay_ms`. What fails is left to the next start.
-    pub(super) fn discard(&self, segments: &[Arc<Segment>], delay_ms: i64) {
+    /// Renames the files of a segment so that no start takes them for a log's; where they are now. What fails is left to the
+    /// next start.
+    pub(super) fn set_deleted(&self, segment: &Segment) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        for segment in segments {
-            for suffix in ["log", "index", "timeindex", "txnindex"] {
-                let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
-                let deleted = path.with_extension(format!("{suffix}.deleted"));
-                match self.disk.rename(&path, &deleted) {
-                    Ok(()) => files.push(deleted),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => {
-                        tracing::warn!(path = %path.display(), %error, "cannot be removed yet");
-                        self.fail_if_broken(&LogError::disk(&path, error));
-                    }
+        for suffix in ["log", "index", "timeindex", "txnindex"] {
+            let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
+            let deleted = path.with_extension(format!("{suffix}.deleted"));
+            match self.disk.rename(&path, &deleted) {
+                Ok(()) => files.push(deleted),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot be removed yet");
+                    self.fail_if_broken(&LogError::disk(&path, error));
                 }
             }
         }
+        self.counters.retired_segments.increment();
+        self.counters.retired_bytes.add(segment.size_bytes().unwrap_or(0));
+        files
+    }
+
+    /// Takes files off the disk after `delay_ms`.
+    pub(super) fn remove_files_later(&self, files: Vec<PathBuf>, delay_ms: i64) {
         let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
         self.remove_later(Removal::Files(files), delay);
     }
@@ -977,7 +1076,7 @@ impl Shared {
         let mut bytes = 0;
         for entry in entries.iter().filter(|entry| entry.name.ends_with(".log")) {
             let path = folder.join(&entry.name);
-            bytes += self.disk.length(&path).map_err(|source| LogError::disk(&path, source))?;
+            bytes += self.disk.status(&path).map_err(|source| LogError::disk(&path, source))?.length;
         }
         Ok(bytes)
     }
@@ -994,6 +1093,8 @@ impl Shared {
         self.queue.stop();
         let listed = std::mem::take(&mut *self.listed.lock());
         drop(listed);
+        let retired = std::mem::take(&mut *self.retired.lock());
+        drop(retired);
         {
             let _chores = self.chores.lock();
             self.chores_changed.notify_all();
@@ -1004,6 +1105,42 @@ impl Shared {
     fn sync_listed(&self) {
         let listed = std::mem::take(&mut *self.listed.lock());
         for partition in listed {
+            if partition.view.lock().unlist() {
+                self.queue.push(partition);
+            }
+        }
+    }
+
+    /// One look at all partitions for what retention lets go.
+    fn retain(&self) {
+        for partitions in self.live_partitions().chunks(RETAINED_AT_ONCE) {
+            let mut retired = Vec::new();
+            for partition in partitions {
+                if self.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                match partition.retain() {
+                    Ok(gone) => retired.extend(gone),
+                    Err(LogError::Deleted | LogError::Shutdown | LogError::Offline) => {}
+                    Err(error) => {
+                        let (topic, partition) = (partition.topic(), partition.index());
+                        tracing::warn!(topic, partition, %error, "retention has to wait");
+                        self.fail_if_broken(&error);
+                    }
+                }
+            }
+            if let Err(error) = self.retire(retired) {
+                tracing::warn!(%error, "log starts not written: old segments go later");
+            }
+        }
+    }
+
+    /// Has those synced whose `flush.ms` is over.
+    fn sync_due(&self) {
+        let now = Instant::now();
+        let due: Vec<_> =
+            self.chores.lock().flushes.extract_if(|_, (at, _)| *at <= now).map(|(_, (_, due))| due).collect();
+        for partition in due.iter().filter_map(Weak::upgrade) {
             if partition.view.lock().unlist() {
                 self.queue.push(partition);
             }
@@ -1041,8 +1178,16 @@ impl Shared {
             checkpoints.set_log_start(key.clone(), log_start);
             checkpoints.recovery_points.insert(key, recovery_point);
         }
-        checkpoints.write_recovery_points(&*self.disk, &self.options.path)?;
-        checkpoints.write_log_starts(&*self.disk, &self.options.path)
+        checkpoints.write_both(&*self.disk, &self.options.path)
+    }
+
+    /// Makes it durable that deleted partitions have no offsets: their names may be a new topic's.
+    fn forget_stale(&self) -> Result<(), LogError> {
+        let mut checkpoints = self.checkpoints.lock();
+        match checkpoints.stale.is_empty() {
+            true => Ok(()),
+            false => checkpoints.write_both(&*self.disk, &self.options.path),
+        }
     }
 
     fn write_boot_id(&self) -> io::Result<()> {
@@ -1081,7 +1226,14 @@ impl Shared {
 
     fn remove(&self, removal: Removal) {
         match removal {
-            Removal::Folder(path) => self.report_removal(&path, self.disk.remove_dir_all(&path)),
+            Removal::Folder(path) => match self.forget_stale() {
+                // The folder tells the next start of which partition the checkpoints should know nothing.
+                Ok(()) => self.report_removal(&path, self.disk.remove_dir_all(&path)),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "not removed: left to the next start");
+                    self.fail_if_written(&error);
+                }
+            },
             Removal::Files(paths) => {
                 paths.iter().for_each(|path| self.report_removal(path, self.disk.remove(path)));
             }
@@ -1101,14 +1253,20 @@ impl Shared {
     /// What the cleaning thread does until the directory stops.
     fn work_at_chores(&self) {
         let mut next_tick = Instant::now() + CHECKPOINT_INTERVAL;
+        let mut next_retention = after(self.options.initial_task_delay);
         while !self.stopped.load(Ordering::SeqCst) {
             // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
             if let Err(error) = self.sync_root() {
                 tracing::warn!(%error, "names not synced");
                 self.fail_if_written(&error);
             }
-            let (removals, checkpoints_due) = self.wait_for_chores(next_tick);
+            let (removals, checkpoints_due) = self.wait_for_chores(next_tick.min(next_retention));
             removals.into_iter().for_each(|removal| self.remove(removal));
+            self.sync_due();
+            if Instant::now() >= next_retention {
+                self.retain();
+                next_retention = after(self.options.retention_check_interval);
+            }
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + CHECKPOINT_INTERVAL;
@@ -1122,8 +1280,8 @@ impl Shared {
         }
     }
 
-    /// Waits until there is something to do, or until `next_tick`: removals that are due, and whether checkpoints are.
-    fn wait_for_chores(&self, next_tick: Instant) -> (Vec<Removal>, bool) {
+    /// Waits until there is something to do, or until `latest`: removals that are due, and whether checkpoints are.
+    fn wait_for_chores(&self, latest: Instant) -> (Vec<Removal>, bool) {
         let mut chores = self.chores.lock();
         loop {
             let now = Instant::now();
@@ -1131,10 +1289,11 @@ impl Shared {
                 chores.removals.extract_if(.., |(at, _)| *at <= now).map(|(_, removal)| removal).collect();
             let checkpoints_due = std::mem::take(&mut chores.checkpoints_due);
             let stopped = self.stopped.load(Ordering::SeqCst);
-            if stopped || checkpoints_due || !due.is_empty() || now >= next_tick {
+            let flushes = chores.flushes.values().map(|(at, _)| *at);
+            let wake_at = chores.removals.iter().map(|(at, _)| *at).chain(flushes).fold(latest, Instant::min);
+            if stopped || checkpoints_due || !due.is_empty() || now >= wake_at {
                 return (due, checkpoints_due);
             }
-            let wake_at = chores.removals.iter().map(|(at, _)| *at).fold(next_tick, Instant::min);
             self.chores_changed.wait_until(&mut chores, wake_at);
         }
     }
@@ -1164,8 +1323,8 @@ impl Root {
             disk.sync_dir(path)?;
             synced.folders.iter().try_for_each(|folder| disk.sync_dir(folder))?;
             *synced = RootSynced { changes: covered, ..RootSynced::default() };
-            self.ever_synced.store(true, Ordering::SeqCst);
         }
+        self.ever_synced.store(true, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -1174,8 +1333,25 @@ impl Checkpoints {
     /// An entry stays even if the first segment begins there: the removal of older ones may not be durable yet.
     fn set_log_start(&mut self, key: Key, log_start: i64) {
         if log_start > 0 {
-            self.log_starts.insert(key, log_start);
+            // Two who move it may come here in either order.
+            let known = self.log_starts.entry(key).or_default();
+            *known = log_start.max(*known);
         }
+    }
+
+    /// The partition is gone, and whoever has its name next begins anew.
+    fn forget(&mut self, key: &Key) {
+        let was_known = (self.recovery_points.remove(key), self.log_starts.remove(key));
+        if was_known != (None, None) {
+            self.stale.insert(key.clone());
+        }
+    }
+
+    fn write_both(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+        self.write_recovery_points(disk, folder)?;
+        self.write_log_starts(disk, folder)?;
+        self.stale.clear();
+        Ok(())
     }
 
     fn write_recovery_points(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
@@ -1221,6 +1397,12 @@ fn read_checkpoint(disk: &dyn Disk, path: &Path) -> Result<BTreeMap<Key, i64>, O
         Ok(entries) => Ok(entries.into_iter().collect()),
         Err(source) => Err(OpenDirectoryError::Checkpoint { path: path.to_owned(), source }),
     }
+}
+
+/// The moment `delay` from now; a far one if there is no such moment.
+fn after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX)))
 }
 
 /// Makes the folder and what is missing above it; the folders that have a new name in them.
@@ -1322,6 +1504,13 @@ fn aside_name((topic, index): &Key, suffix: &str) -> String {
     let tail = format!("-{index}.{:032x}-{suffix}", fastrand::u128(..));
     let topic_bytes = topic.len().min(FOLDER_NAME_BYTES_MAX - tail.len());
     format!("{}{tail}", &topic[..topic_bytes])
+}
+
+/// The partition that a folder to be removed was, unless its topic's name has been cut.
+fn parse_deleted(name: &str) -> Option<Key> {
+    let (folder, id) = name.strip_suffix("-delete")?.rsplit_once('.')?;
+    let is_whole = name.len() < FOLDER_NAME_BYTES_MAX && id.len() == 32;
+    parse_folder(folder).filter(|_| is_whole)
 }
 
 fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
@@ -1659,6 +1848,85 @@ mod tests {
         }
     }
 
+    /// As a power cut that leaves only what was synced.
+    fn lose_all_unsynced(disk: &SimulatedDisk, directory: Arc<LogDirectory>) -> SimulatedDisk {
+        drop(directory);
+        disk.power_cut_at_its_worst();
+        disk.clone()
+    }
+
+    #[test]
+    fn names_are_durable_when_what_depends_on_them_is_acknowledged() {
+        let disk = SimulatedDisk::default();
+        let options = DirectoryOptions::new("/deep/in/data");
+        let narrow = || LogConfig { segment_bytes: 200, file_delete_delay_ms: 0, ..commit() };
+        let open_again = |disk: &SimulatedDisk| {
+            let directory = open(disk, options.clone()).unwrap();
+            let partition = directory.partition(TOPIC, TOPIC_ID, 0, 0, Arc::new(narrow()));
+            let recovered = directory.recover(std::slice::from_ref(&partition));
+            assert!(recovered.failed.is_empty() && recovered.cuts.is_empty(), "{recovered:?}");
+            (directory, partition)
+        };
+        // Folders above a new directory, its identity, a partition's folder, its first segment: by the first append.
+        let (directory, partition) = open_again(&disk);
+        let id = directory.directory_id();
+        append(&partition, batch(1)).unwrap();
+        let disk = lose_all_unsynced(&disk, directory);
+        let (directory, partition) = open_again(&disk);
+        assert_eq!((directory.directory_id(), end_offset(&partition)), (id, 1));
+        // New segments: by the append that began them.
+        (0..9).for_each(|_| assert!(append(&partition, batch(1)).is_ok()));
+        let disk = lose_all_unsynced(&disk, directory);
+        let (directory, partition) = open_again(&disk);
+        assert_eq!(headers(&partition, 0).len(), 10);
+        // A log start, whether the files below it are gone or not.
+        assert_eq!(partition.delete_records(5).unwrap(), 5);
+        let disk = lose_all_unsynced(&disk, directory);
+        let (directory, partition) = open_again(&disk);
+        assert_eq!((partition.offsets().unwrap().log_start_offset, headers(&partition, 5).len()), (5, 5));
+        // A topic of the same name as a deleted one: by its first append, which finds the name free.
+        directory.delete(&partition).unwrap();
+        drop(partition);
+        let other = Uuid([8; 16]);
+        let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+        append(&again, batch(2)).unwrap();
+        drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        let directory = open(&disk, options.clone()).unwrap();
+        let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+        assert!(directory.recover(std::slice::from_ref(&again)).failed.is_empty());
+        assert_eq!(headers(&again, 0).len(), 1, "the new one's");
+        // What a cut has taken away: before anything else is appended.
+        append(&again, batch(1)).unwrap();
+        drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        let last = Path::new("/deep/in/data/events-0/00000000000000000000.log");
+        disk.flip(last, disk.content(last).unwrap().len() - 1, 1).unwrap();
+        let directory = open(&disk, options.clone()).unwrap();
+        let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+        assert_eq!(directory.recover(std::slice::from_ref(&again)).cuts.len(), 1);
+        drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        let (_, again) = {
+            let directory = open(&disk, options).unwrap();
+            let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+            assert!(directory.recover(std::slice::from_ref(&again)).cuts.is_empty(), "it is not back");
+            (directory, again)
+        };
+        assert_eq!(end_offset(&again), 2);
+        // A clean stop is one only if all of it is there.
+        let fixture = Fixture::new();
+        append(&fixture.partition(config()), batch(1)).unwrap();
+        let held = fixture.partition(config());
+        append(&held, batch(1)).unwrap();
+        run(fixture.directory.close());
+        drop(held);
+        let disk = lose_all_unsynced(&fixture.disk, fixture.directory);
+        let fixture = Fixture::on(disk);
+        assert!(fixture.directory.was_clean());
+        assert_eq!(end_offset(&fixture.partition(config())), 2);
+    }
+
     #[test]
     fn whatever_of_the_directory_cannot_be_synced_takes_it_offline() {
         // The names in it, before the first partition of a new directory.
@@ -1772,6 +2040,50 @@ mod tests {
     }
 
     #[test]
+    fn a_new_topic_of_a_deleted_ones_name_knows_nothing_of_its_offsets_over_any_death() {
+        for death in 0..5 {
+            let fixture = Fixture::new();
+            let narrow = || LogConfig { segment_bytes: 200, ..commit() };
+            let partition = fixture.partition(narrow());
+            (0..9).for_each(|_| assert!(append(&partition, batch(1)).is_ok()));
+            partition.delete_records(8).unwrap();
+            if death == 4 {
+                // The process dies before the name is used again, and before anything is cleaned up.
+                fixture.disk.hold_syncs();
+            }
+            fixture.directory.delete(&partition).unwrap();
+            drop(partition);
+            let other = Uuid([8; 16]);
+            let new = |fixture: &Fixture| fixture.directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+            let before = if death == 4 { 0 } else { 3 };
+            (0..before).for_each(|_| assert!(append(&new(&fixture), batch(1)).is_ok()));
+            let fixture = match death {
+                0 => fixture.kill(),
+                1 => fixture.stop(),
+                2 => fixture.cut_power(5),
+                3 => {
+                    fixture.disk.release_syncs();
+                    drop(fixture.directory);
+                    fixture.disk.power_cut_at_its_worst();
+                    Fixture::on(fixture.disk)
+                }
+                _ => {
+                    let left = fixture.disk.copy();
+                    fixture.disk.release_syncs();
+                    drop(fixture.directory);
+                    Fixture::on(left)
+                }
+            };
+            let partition = new(&fixture);
+            if !fixture.directory.was_clean() {
+                assert!(fixture.recover(&partition).is_empty());
+            }
+            let offsets = partition.offsets().unwrap();
+            assert_eq!((offsets.log_start_offset, offsets.log_end_offset), (0, before), "{death}");
+        }
+    }
+
+    #[test]
     fn a_sweep_removes_what_was_deleted_and_leaves_what_nobody_knows() {
         let fixture = Fixture::new();
         for (topic, id) in [("kept", 1), ("deleted", 2), ("foreign", 3)] {
@@ -1855,7 +2167,11 @@ mod tests {
             let expected = expected.map(|(topic, index)| (topic.to_owned(), index));
             assert_eq!(parse_folder(name), expected, "{name}");
         }
+        let deleted = aside_name(&("a.b-c".to_owned(), 3), "delete");
+        assert_eq!(parse_deleted(&deleted), Some(("a.b-c".to_owned(), 3)), "{deleted}");
+        assert_eq!(parse_deleted("a-0.00000000000000000000000000000007-stray"), None);
         let name = aside_name(&("t".repeat(249), 12), "delete");
+        assert_eq!(parse_deleted(&name), None, "cut");
         assert!(name.len() == 255 && name.ends_with("-delete") && parse_folder(&name).is_none());
     }
 

@@ -36,9 +36,14 @@ mod log;
 mod model;
 pub mod partition;
 pub mod producers;
+mod progress;
 mod recovery;
 mod replay;
+#[cfg(test)]
+mod retained;
+mod retention;
 mod roll;
+pub mod salvage;
 pub mod scan;
 mod segment;
 mod space;

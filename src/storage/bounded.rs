@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, Lock, Space};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, Space};
 use crate::record::range::RangeFile;
 
 /// Of the files that are open at the limit, this share is closed at once, so that not each opening has to look for one.
@@ -210,8 +210,8 @@ impl Disk for BoundedDisk {
         self.with_descriptor(|disk| disk.sync_all(path))
     }
 
-    fn length(&self, path: &Path) -> io::Result<u64> {
-        self.disk.length(path)
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        self.disk.status(path)
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
@@ -363,6 +363,10 @@ impl DiskFile for BoundedFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.changed(|file| file.set_len(length))
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.changed(|file| file.allocate(length))
     }
 
     fn length(&self) -> io::Result<u64> {

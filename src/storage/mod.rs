@@ -34,6 +34,15 @@ pub struct Space {
     pub usable_bytes: u64,
 }
 
+/// What is known of a file without opening it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStatus {
+    /// Bytes in it.
+    pub length: u64,
+    /// When it was last written, ms since the epoch.
+    pub modified_ms: i64,
+}
+
 /// Held for as long as nobody else may use the file it was taken on; dropping it (or the end of the process) frees it.
 pub trait Lock: Send + Sync + Debug {}
 
@@ -44,6 +53,9 @@ pub trait Disk: Send + Sync + Debug {
 
     /// Makes an empty file, replacing what is there, open for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Size and age of an existing file.
+    fn status(&self, path: &Path) -> io::Result<FileStatus>;
 
     /// Takes the exclusive lock of `path`, making the file if need be; `None` if somebody else has it.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
@@ -70,11 +82,6 @@ pub trait Disk: Send + Sync + Debug {
     /// of many files.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
 
-    /// Bytes in the file at `path`.
-    fn length(&self, path: &Path) -> io::Result<u64> {
-        self.open(path)?.length()
-    }
-
     /// How much the file system holds that has `path`.
     fn space(&self, path: &Path) -> io::Result<Space>;
 
@@ -95,6 +102,9 @@ pub trait DiskFile: RangeFile {
 
     /// Cuts the file to `length` bytes, or extends it with zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
+
+    /// Extends the file to `length` bytes of zeros that have their place on the disk: writing them needs no more space.
+    fn allocate(&self, length: u64) -> io::Result<()>;
 
     /// Bytes in the file.
     fn length(&self) -> io::Result<u64>;

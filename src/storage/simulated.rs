@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, Lock, Space};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, Space};
 use crate::record::range::RangeFile;
 
 /// Cheap to clone; clones are the same disk.
@@ -80,14 +80,22 @@ impl SimulatedDisk {
     /// left, the last of them torn at a random byte; of the names changed since a folder's last sync, random ones are
     /// back as they were. Files that are open go on existing for who has them, but no longer reach the disk.
     pub fn power_cut(&self, seed: u64) {
-        let mut random = fastrand::Rng::with_seed(seed);
+        self.die(Some(fastrand::Rng::with_seed(seed)));
+    }
+
+    /// The same, and everything is lost that was not synced.
+    pub fn power_cut_at_its_worst(&self) {
+        self.die(None);
+    }
+
+    fn die(&self, mut random: Option<fastrand::Rng>) {
         let mut tree = self.0.tree.lock();
         tree.boots += 1;
         tree.locks.clear();
         for node in &mut tree.nodes {
             match node {
-                Node::Folder(folder) => folder.lose_unsynced(&mut random),
-                Node::File(file) => *file = Arc::new(file.after_power_cut(&mut random)),
+                Node::Folder(folder) => folder.lose_unsynced(random.as_mut()),
+                Node::File(file) => *file = Arc::new(file.after_power_cut(random.as_mut())),
             }
         }
         drop(tree);
@@ -189,6 +197,12 @@ impl SimulatedDisk {
         }
     }
 
+    /// Makes it the time at which a file was last written.
+    pub fn set_modified(&self, path: &Path, modified_ms: i64) -> io::Result<()> {
+        self.0.tree.lock().file(path)?.content.lock().modified_ms = modified_ms;
+        Ok(())
+    }
+
     /// Flips the bits of `mask` in the byte at `position`, at rest: in what is seen and in what is durable.
     pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
         let file = self.0.tree.lock().file(path)?;
@@ -218,8 +232,13 @@ impl SimulatedDisk {
                     Node::Folder(Folder { names: folder.names.clone(), durable_names: folder.names.clone() })
                 }
                 Node::File(file) => {
-                    let seen = file.content.lock().seen.clone();
-                    let content = Content { durable: seen.clone(), seen, ..Content::default() };
+                    let Content { seen, modified_ms, .. } = &*file.content.lock();
+                    let content = Content {
+                        durable: seen.clone(),
+                        seen: seen.clone(),
+                        modified_ms: *modified_ms,
+                        ..Content::default()
+                    };
                     Node::File(Arc::new(SimulatedFile {
                         content: Mutex::new(content),
                         machine: Arc::clone(&copy.0),
@@ -258,6 +277,13 @@ impl Disk for SimulatedDisk {
         let file = Arc::new(SimulatedFile { content: Mutex::default(), machine: Arc::clone(&self.0) });
         tree.add(path, Node::File(Arc::clone(&file)))?;
         Descriptor::of(file, path)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        self.0.check(path)?;
+        let file = self.0.tree.lock().file(path)?;
+        let content = file.content.lock();
+        Ok(FileStatus { length: content.seen.len() as u64, modified_ms: content.modified_ms })
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -402,7 +428,12 @@ impl Tree {
 }
 
 impl Folder {
-    fn lose_unsynced(&mut self, random: &mut fastrand::Rng) {
+    /// Loses random ones, or all.
+    fn lose_unsynced(&mut self, random: Option<&mut fastrand::Rng>) {
+        let Some(random) = random else {
+            self.names = self.durable_names.clone();
+            return;
+        };
         let names: BTreeSet<String> = self.names.keys().chain(self.durable_names.keys()).cloned().collect();
         for name in names {
             if random.bool() {
@@ -444,6 +475,8 @@ struct Content {
     unsynced: Vec<Change>,
     /// Changes that have become durable so far.
     synced: usize,
+    /// The disk has no clock: see [`SimulatedDisk::set_modified`].
+    modified_ms: i64,
 }
 
 #[derive(Debug)]
@@ -475,17 +508,20 @@ impl SimulatedFile {
         content.unsynced.push(change);
     }
 
-    fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+    fn after_power_cut(&self, random: Option<&mut fastrand::Rng>) -> Self {
         let content = self.content.lock();
         let mut left = content.durable.clone();
-        let whole = random.usize(..=content.unsynced.len());
-        for change in &content.unsynced[..whole] {
-            change.apply(&mut left, usize::MAX);
+        if let Some(random) = random {
+            let whole = random.usize(..=content.unsynced.len());
+            for change in &content.unsynced[..whole] {
+                change.apply(&mut left, usize::MAX);
+            }
+            if let Some(torn @ Change::Write { bytes, .. }) = content.unsynced.get(whole) {
+                torn.apply(&mut left, random.usize(..=bytes.len()));
+            }
         }
-        if let Some(torn @ Change::Write { bytes, .. }) = content.unsynced.get(whole) {
-            torn.apply(&mut left, random.usize(..=bytes.len()));
-        }
-        let content = Content { seen: left.clone(), durable: left, ..Content::default() };
+        let modified_ms = content.modified_ms;
+        let content = Content { seen: left.clone(), durable: left, modified_ms, ..Content::default() };
         Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
     }
 }
@@ -547,6 +583,15 @@ impl SimulatedFile {
         Ok(())
     }
 
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        if let Some((left, error)) = self.machine.faults.lock().write_limit
+            && left < length
+        {
+            return Err(error.into());
+        }
+        self.set_len(length)
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.content.lock().seen.len() as u64)
     }
@@ -599,6 +644,10 @@ impl DiskFile for Descriptor {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.working()?.set_len(length)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.working()?.allocate(length)
     }
 
     fn length(&self) -> io::Result<u64> {
