@@ -1907,7 +1907,7 @@ mod tests {
         assert_eq!(directory.recover(std::slice::from_ref(&again)).cuts.len(), 1);
         drop(again);
         let disk = lose_all_unsynced(&disk, directory);
-        let (_, again) = {
+        let (_directory, again) = {
             let directory = open(&disk, options).unwrap();
             let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
             assert!(directory.recover(std::slice::from_ref(&again)).cuts.is_empty(), "it is not back");
