@@ -8,9 +8,13 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::overlay::{Change, Overlay};
+pub use self::read_only::ReadOnlyDisk;
 pub use self::std_disk::StdDisk;
 use crate::record::range::RangeFile;
 
+mod overlay;
+mod read_only;
 pub mod simulated;
 mod std_disk;
 

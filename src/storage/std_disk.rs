@@ -88,7 +88,7 @@ struct FileLock {
 impl Lock for FileLock {}
 
 #[derive(Debug)]
-struct StdFile(File);
+pub(super) struct StdFile(pub(super) File);
 
 impl RangeFile for StdFile {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
