@@ -163,17 +163,18 @@ impl Log {
         Ok(())
     }
 
-    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, and no space is reserved.
+    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, and the file
+    /// ends with its last batch.
     pub fn is_settled(&self) -> bool {
         self.segments
             .last()
-            .is_none_or(|active| self.snapshots.last() == Some(&self.end_offset) && !active.is_preallocated())
+            .is_none_or(|active| self.snapshots.last() == Some(&self.end_offset) && !active.is_longer())
     }
 
     /// Completes all files, for a clean stop or a new segment. Nothing is synced.
     pub fn settle(&mut self) -> Result<(), LogError> {
         let Some(active) = self.segments.last() else { return Ok(()) };
-        if active.is_preallocated() {
+        if active.is_longer() {
             active.trim()?;
             self.unsynced.files.push(Arc::clone(active.file()?));
         }
