@@ -82,7 +82,7 @@ impl ProducerContext for Told {
 
 impl Sender {
     pub fn to(server: &Server, settings: &[(&str, &str)]) -> Self {
-        let quick = [("message.max.bytes", "100000000"), ("linger.ms", "0"), ("retries", "0")];
+        let quick = [("message.max.bytes", "100000000"), ("linger.ms", "0")];
         let settings: Vec<_> = quick.into_iter().chain(settings.iter().copied()).collect();
         Self(config(server, &settings).create_with_context(Told::default()).unwrap())
     }
