@@ -27,12 +27,17 @@ use crate::telemetry::LogCounters;
 use crate::uuid::Uuid;
 
 /// The file whose lock says that a log directory is in use; the lock goes with the process, however it ended.
-pub(super) const LOCK_FILE: &str = ".lock";
+pub const LOCK_FILE: &str = ".lock";
 /// The first file that an owner writes once it has the lock.
-pub(super) const PROPERTIES_FILE: &str = "meta.properties";
-const CLEAN_FILE: &str = ".kafka_cleanshutdown";
-const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
-const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
+pub const PROPERTIES_FILE: &str = "meta.properties";
+/// Is there while an import goes on, and after one that was interrupted.
+pub const IMPORT_FILE: &str = "ottla-import";
+/// Says that the last stop was a clean one; Kafka's name.
+pub const CLEAN_FILE: &str = ".kafka_cleanshutdown";
+/// Offsets below which everything is synced, by partition.
+pub const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
+/// First offsets by partition, where they are not those of the first segments.
+pub const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
 const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
@@ -113,6 +118,12 @@ pub enum OpenDirectoryError {
         path: PathBuf,
         /// One of the files.
         example: String,
+    },
+    /// An import into it has not come to its end.
+    #[error("{}: an import was interrupted; run it again", path.display())]
+    UnfinishedImport {
+        /// The file that says so.
+        path: PathBuf,
     },
     /// It belongs to another cluster.
     #[error("{}: belongs to cluster {found}, not {expected}", path.display())]
@@ -357,6 +368,11 @@ impl LogDirectory {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.shared.options.path
+    }
+
+    /// What its files are read with.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.shared.disk
     }
 
     /// Whether the last stop was clean (or this is a new directory): then there is nothing to recover.
@@ -1123,10 +1139,13 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(made.into_iter().map(or_here).collect())
 }
 
-/// A folder with files but without our properties is somebody else's.
+/// A folder with files but without our properties is somebody else's; one with a part of an import is nobody's yet.
 fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError> {
     let entries =
         disk.list(path).map_err(|source| OpenDirectoryError::Disk { path: path.to_owned(), source })?;
+    if entries.iter().any(|entry| entry.name == IMPORT_FILE) {
+        return Err(OpenDirectoryError::UnfinishedImport { path: path.join(IMPORT_FILE) });
+    }
     if entries.iter().any(|entry| entry.name == PROPERTIES_FILE) {
         return Ok(());
     }
@@ -1143,36 +1162,68 @@ fn read_properties(
     disk: &dyn Disk,
     options: &DirectoryOptions,
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
+    let Some(found) = Identity::read(disk, &options.path)? else { return Ok(None) };
     let path = options.path.join(PROPERTIES_FILE);
-    let bytes = match read_file(disk, &path, 64 << 10) {
-        // The machine died just after it was made.
-        Ok(bytes) if bytes.is_empty() => return Ok(None),
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(OpenDirectoryError::Disk { path, source }),
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let property = |key: &'static str| {
-        let mut pairs =
-            text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
-        let value = pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim());
-        value.ok_or(OpenDirectoryError::Properties { path: path.clone(), key })
-    };
-    let invalid = |key| OpenDirectoryError::Properties { path: path.clone(), key };
-    if property("version")? != "1" {
-        return Err(invalid("version"));
+    if found.node_id != options.node_id {
+        return Err(OpenDirectoryError::OtherNode { path, found: found.node_id, expected: options.node_id });
     }
-    let found: i32 = property("node.id")?.parse().map_err(|_| invalid("node.id"))?;
-    if found != options.node_id {
-        return Err(OpenDirectoryError::OtherNode { path, found, expected: options.node_id });
-    }
-    let cluster_id: Uuid = property("cluster.id")?.parse().map_err(|_| invalid("cluster.id"))?;
-    let directory_id = property("directory.id")?.parse().map_err(|_| invalid("directory.id"))?;
     match options.cluster_id {
-        Some(expected) if expected != cluster_id => {
-            Err(OpenDirectoryError::OtherCluster { path, found: cluster_id, expected })
+        Some(expected) if expected != found.cluster_id => {
+            Err(OpenDirectoryError::OtherCluster { path, found: found.cluster_id, expected })
         }
-        _ => Ok(Some((cluster_id, directory_id))),
+        _ => Ok(Some((found.cluster_id, found.directory_id))),
+    }
+}
+
+/// Whose a directory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster_id: Uuid,
+    /// The node of the cluster.
+    pub node_id: i32,
+    /// The directory itself.
+    pub directory_id: Uuid,
+}
+
+impl Identity {
+    /// What the properties of a directory say; `None` if it has none.
+    ///
+    /// # Errors
+    /// Properties that cannot be read, are damaged or of a newer format.
+    pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, OpenDirectoryError> {
+        let path = directory.join(PROPERTIES_FILE);
+        let bytes = match read_file(disk, &path, 64 << 10) {
+            // The machine died just after it was made.
+            Ok(bytes) if bytes.is_empty() => return Ok(None),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(OpenDirectoryError::Disk { path, source }),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let property = |key: &'static str| {
+            let mut pairs =
+                text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+            let value = pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim());
+            value.ok_or(OpenDirectoryError::Properties { path: path.clone(), key })
+        };
+        let invalid = |key| OpenDirectoryError::Properties { path: path.clone(), key };
+        if property("version")? != "1" {
+            return Err(invalid("version"));
+        }
+        Ok(Some(Self {
+            node_id: property("node.id")?.parse().map_err(|_| invalid("node.id"))?,
+            cluster_id: property("cluster.id")?.parse().map_err(|_| invalid("cluster.id"))?,
+            directory_id: property("directory.id")?.parse().map_err(|_| invalid("directory.id"))?,
+        }))
+    }
+
+    /// The text of the properties.
+    pub fn render(&self) -> String {
+        format!(
+            "version=1\ncluster.id={}\nnode.id={}\ndirectory.id={}\n",
+            self.cluster_id, self.node_id, self.directory_id
+        )
     }
 }
 
@@ -1183,10 +1234,7 @@ fn write_properties(
 ) -> Result<(Uuid, Uuid), OpenDirectoryError> {
     let path = options.path.join(PROPERTIES_FILE);
     let (cluster_id, directory_id) = (options.cluster_id.unwrap_or_else(Uuid::random), Uuid::random());
-    let text = format!(
-        "version=1\ncluster.id={cluster_id}\nnode.id={}\ndirectory.id={directory_id}\n",
-        options.node_id
-    );
+    let text = Identity { cluster_id, directory_id, node_id: options.node_id }.render();
     // Synced before the first commit, but the start need not wait for it.
     let file = replace_file(disk, &path, text.as_bytes(), Durability::Later)
         .map_err(|source| OpenDirectoryError::Disk { path, source })?;
@@ -1195,7 +1243,7 @@ fn write_properties(
 }
 
 /// `my-topic-7` → `my-topic` and 7; `None` for what is no live partition's folder.
-fn parse_folder(name: &str) -> Option<Key> {
+pub fn parse_folder(name: &str) -> Option<Key> {
     let (topic, index) = name.rsplit_once('-')?;
     let index_digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
