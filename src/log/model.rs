@@ -9,7 +9,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 use rustix::io::Errno;
 
-use super::fixture::{Fixture, builder, high_watermark, run};
+use super::fixture::{Fixture, NOW_MS, builder, high_watermark, run};
 use super::recovery::parse_file_name;
 use super::verify::{Verification, Weight};
 use super::{FlushMode, LogConfig, LogError, Partition};
@@ -65,6 +65,7 @@ impl World {
         let flush = if random.bool() { FlushMode::Commit } else { FlushMode::Os };
         let config = Arc::new(LogConfig {
             flush,
+            preallocate: random.u8(..4) == 0,
             segment_bytes: 700,
             index_interval_bytes: 150,
             file_delete_delay_ms: 0,
@@ -99,7 +100,8 @@ impl World {
         match self.random.u8(..32) {
             0..14 => self.append(),
             14..19 => self.settle(),
-            19 => self.delete_records(),
+            19 if self.random.bool() => self.delete_records(),
+            19 => self.retain(),
             20 => self.fill_up(),
             21 => self.disk().shorten_writes(self.random.usize(1..90)),
             // A slow disk: until the next death, or until somebody waits for it.
@@ -152,6 +154,33 @@ impl World {
         let before = self.random.i64(self.log_start..=high_watermark(self.partition()));
         assert_eq!(self.partition().delete_records(before).unwrap(), before, "seed {}", self.seed);
         self.log_start = before;
+    }
+
+    /// Down to so many bytes, or all that is visible.
+    fn retain(&mut self) {
+        if self.has_failed || self.is_full {
+            return;
+        }
+        self.disk().release_syncs();
+        let bytes = self.random.bool().then(|| self.random.i64(..2000));
+        let limited = match bytes {
+            Some(retention_bytes) => LogConfig { retention_bytes, ..(*self.config).clone() },
+            None => LogConfig { retention_ms: 0, ..(*self.config).clone() },
+        };
+        let fixture = self.fixture.as_ref().unwrap();
+        fixture.clock.set(NOW_MS + 1);
+        let partition = self.partition();
+        partition.reconfigure(Arc::new(limited));
+        let visible = high_watermark(partition);
+        fixture.directory.retain();
+        partition.reconfigure(Arc::clone(&self.config));
+        let log_start = partition.offsets().unwrap().log_start_offset;
+        // Which may have moved on meanwhile.
+        let visible_now = high_watermark(partition).max(self.log_start);
+        assert!((self.log_start..=visible_now).contains(&log_start), "seed {}", self.seed);
+        let all_goes = bytes.is_none() && visible == self.end;
+        assert!(!all_goes || log_start == self.end, "seed {}: {log_start} of {}", self.seed, self.end);
+        self.log_start = log_start;
     }
 
     /// The disk is full for a while, in the middle of a write; appends are refused, and go on by themselves afterwards.
@@ -356,14 +385,14 @@ impl World {
             .iter()
             .filter(|entry| log(&entry.name))
             .map(|entry| Path::new("/data/t-3").join(&entry.name))
-            .filter(|path| !disk.content(path).unwrap().is_empty())
+            .filter(|path| batches_end(&disk.content(path).unwrap()) > 0)
             .collect();
         if logs.is_empty() {
             return;
         }
         let file = &logs[self.random.usize(..logs.len())];
         let whole = disk.content(file).unwrap();
-        let at = self.random.usize(..whole.len());
+        let at = self.random.usize(..batches_end(&whole));
         let (position, flipped) = batch_at(&whole, at);
         disk.flip(file, at, 1 << self.random.u8(..8)).unwrap();
         let what = format!("seed {}: byte {at} of {}, in {flipped:?}", self.seed, file.display());
@@ -417,6 +446,15 @@ impl World {
             "{what}: {read:?}"
         );
     }
+}
+
+/// Where the last batch ends: before the zeros of a file that was made longer ahead of time.
+fn batches_end(log: &[u8]) -> usize {
+    let mut position = 0;
+    while let Ok(header) = BatchHeader::parse(&log[position..]) {
+        position += header.size_bytes();
+    }
+    position
 }
 
 /// The batch that holds the byte at `at`, and where it begins.

@@ -250,6 +250,23 @@ pub fn open(request: &OpenRequest<'_>) -> Result<Opened, LogError> {
     request.open(listing)
 }
 
+/// The segments of a log that is not opened for it, ascending; none of their files is opened here either. What is left of
+/// deleted ones is removed.
+pub fn peek(disk: &Arc<dyn Disk>, folder: &Arc<Path>) -> Result<Vec<Arc<Segment>>, LogError> {
+    let entries = match disk.list(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(LogError::disk(folder, error)),
+    };
+    let listing = Listing::of(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name));
+    for name in listing.leftovers.iter().filter(|name| name.ends_with(".deleted")) {
+        let path = folder.join(name);
+        disk.remove(&path).map_err(|source| LogError::disk(&path, source))?;
+    }
+    let segment = |base: &i64| Arc::new(Segment::existing(disk, folder, *base));
+    Ok(listing.segments.iter().map(segment).collect())
+}
+
 impl OpenRequest<'_> {
     fn empty(&self, has_folder: bool) -> Opened {
         let log = Log {
@@ -353,6 +370,10 @@ impl OpenRequest<'_> {
             })?;
             let Rescanned { end_offset, size_bytes, length_bytes, damage } = rescanned;
             log.end_offset = end_offset;
+            if damage.is_none() && size_bytes < length_bytes {
+                segment.cut_rest()?;
+                log.unsynced.files.push(Arc::clone(segment.file()?));
+            }
             if number + 1 < bases.len() {
                 log.unsynced.files.extend(segment.seal()?);
             }

@@ -10,12 +10,13 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::LogError;
-use super::config::LogConfig;
+use super::config::{FlushMode, LogConfig};
 use super::epochs::LeaderEpochs;
 use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
+use super::retention::Expiring;
 use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED};
 use crate::clock::TimestampMs;
-use crate::record::batch::NO_TIMESTAMP;
+use crate::record::batch::{NO_TIMESTAMP, UNCOUNTED_BYTES};
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
 use crate::storage::{Disk, DiskFile, read_exact_at, write_all_at};
@@ -31,6 +32,13 @@ const RESCAN_BUFFER_BYTES: usize = 256 << 10;
 
 /// Largest `.log` file: index entries hold positions in 32 bits, of which Kafka's readers take 31.
 pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// How far a file is made longer than its batches.
+const GROWTH_BYTES: u64 = 64 << 10;
+
+/// Largest batch that it is done for: a larger one takes new blocks of the disk each time, and their places have to be written
+/// with it anyway.
+const GROWN_FOR_BYTES: usize = 8 << 10;
 
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
@@ -50,6 +58,8 @@ pub struct Segment {
     /// Opened at the first use. The one place where a limit on open files will act.
     file: OnceLock<Arc<dyn DiskFile>>,
     size_bytes: AtomicU64,
+    /// How long the file was made for batches to come, zeros until then; 0 if it ends with the last batch.
+    reserved_to: AtomicU64,
     /// Where a reader last met damage, so that it is logged once.
     damaged_at: AtomicU64,
     state: Mutex<State>,
@@ -84,7 +94,8 @@ pub struct Rescanned {
     pub size_bytes: u64,
     /// How long the file is.
     pub length_bytes: u64,
-    /// What is wrong at `size_bytes`, if the file does not end there.
+    /// What is wrong at `size_bytes`, if the file does not end there. Where space is reserved, zeros up to the end of the file
+    /// are nothing wrong.
     pub damage: Option<Damage>,
 }
 
@@ -150,6 +161,7 @@ impl Segment {
             disk: Arc::clone(disk),
             file: OnceLock::from(file),
             size_bytes: AtomicU64::new(0),
+            reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         })
@@ -170,9 +182,46 @@ impl Segment {
             disk: Arc::clone(disk),
             file: OnceLock::new(),
             size_bytes: AtomicU64::new(SIZE_UNKNOWN),
+            reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         }
+    }
+
+    /// Reserves the space of `length` bytes for an empty segment. If there is no space for it, none is taken.
+    pub fn preallocate(&self, length: u64) -> Result<(), LogError> {
+        let file = self.file()?;
+        if let Err(source) = file.allocate(length) {
+            file.set_len(0).map_err(|source| self.failed(source))?;
+            return Err(self.failed(source));
+        }
+        self.reserved_to.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the file longer than it need be before a small batch up to `end` is written, if each batch will be synced: a sync
+    /// has the file's length to write, too, whenever that has changed.
+    fn grow_ahead(&self, file: &dyn DiskFile, end: u64, size_bytes: usize) -> io::Result<()> {
+        if size_bytes > GROWN_FOR_BYTES || end <= self.reserved_to.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let length = (end + GROWTH_BYTES).min(SEGMENT_BYTES_MAX);
+        file.set_len(length)?;
+        self.reserved_to.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the file may be longer than its batches.
+    pub fn is_longer(&self) -> bool {
+        self.reserved_to.load(Ordering::Acquire) > 0
+    }
+
+    /// Cuts off what lies behind the last batch for later ones.
+    pub fn trim(&self) -> Result<(), LogError> {
+        if self.is_longer() {
+            self.cut_rest()?;
+        }
+        Ok(())
     }
 
     /// The first offset that it can hold; its files are named after it.
@@ -198,9 +247,10 @@ impl Segment {
     pub fn size_bytes(&self) -> Result<u64, LogError> {
         match self.size_bytes.load(Ordering::Acquire) {
             SIZE_UNKNOWN => {
-                let size = self.file()?.length().map_err(|source| LogError::disk(&self.path(), source))?;
-                self.size_bytes.store(size, Ordering::Release);
-                Ok(size)
+                // Asked of many at once: a file is not opened only for it.
+                let status = self.disk.status(&self.path()).map_err(|source| self.failed(source))?;
+                self.size_bytes.store(status.length, Ordering::Release);
+                Ok(status.length)
             }
             size => Ok(size),
         }
@@ -212,9 +262,12 @@ impl Segment {
         let position = self.size_bytes()?;
         let header: [u8; HEADER_BYTES] = batch.header_bytes();
         let mut parts = [IoSlice::new(&header), IoSlice::new(batch.payload())];
-        write_all_at(&**self.file()?, &mut parts, position)
-            .map_err(|source| LogError::disk(&self.path(), source))?;
-        self.size_bytes.store(position + batch.size_bytes() as u64, Ordering::Release);
+        let (file, end) = (&**self.file()?, position + batch.size_bytes() as u64);
+        if config.flush == FlushMode::Commit {
+            self.grow_ahead(file, end, batch.size_bytes()).map_err(|source| self.failed(source))?;
+        }
+        write_all_at(file, &mut parts, position).map_err(|source| self.failed(source))?;
+        self.size_bytes.store(end, Ordering::Release);
         let noted =
             self.state.lock().note(&*self.disk, batch.header(), position, config.index_interval_bytes);
         if let Err(error) = noted {
@@ -225,10 +278,12 @@ impl Segment {
         Ok(position)
     }
 
-    /// Cuts bytes off the file that a failed write has left behind the end.
+    /// Cuts bytes off the file that lie behind the end: what a failed write has left, and reserved space.
     pub fn cut_rest(&self) -> Result<(), LogError> {
         let size = self.size_bytes()?;
-        self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))
+        self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))?;
+        self.reserved_to.store(0, Ordering::Release);
+        Ok(())
     }
 
     /// The bytes from the batch that holds `offset` on (or the next one if compaction has removed it), about `max_bytes` of
@@ -410,7 +465,10 @@ impl Segment {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok((rescanned, None)),
                 Err(ScanError::Damaged { damage, .. }) => {
-                    rescanned.damage = Some(damage);
+                    // Elsewhere zeros are what the death of a machine has left of a batch.
+                    let may_be_longer = config.preallocate || config.flush == FlushMode::Commit;
+                    let reserved = may_be_longer && self.ends_in_zeros(rescanned.size_bytes, length)?;
+                    rescanned.damage = Some(damage).filter(|_| !reserved);
                     break;
                 }
                 Err(ScanError::Io(source)) => return Err(self.failed(source)),
@@ -421,7 +479,7 @@ impl Segment {
             rescanned.size_bytes = position + header.size_bytes() as u64;
             last = Some((position, header)).filter(|(_, header)| header.last_offset() < check_from_offset);
         }
-        let wrong_length = match last {
+        let wrong_length = match last.filter(|_| rescanned.damage.is_some()) {
             Some((position, header))
                 if !scanner.is_whole(position, &header).map_err(|source| self.failed(source))? =>
             {
@@ -430,6 +488,26 @@ impl Segment {
             _ => None,
         };
         Ok((rescanned, wrong_length))
+    }
+
+    /// Whether the file has nothing but zeros from `position` to `length`, and more of them than a batch can begin with.
+    fn ends_in_zeros(&self, mut position: u64, length: u64) -> Result<bool, LogError> {
+        if length - position < UNCOUNTED_BYTES as u64 {
+            return Ok(false);
+        }
+        // What is damage in all other cases shows in the first bytes.
+        let mut buffer = vec![0; HEADER_BYTES];
+        while position < length {
+            let wanted = (length - position).min(buffer.len() as u64) as usize;
+            read_exact_at(&**self.file()?, &mut buffer[..wanted], position)
+                .map_err(|source| self.failed(source))?;
+            if buffer[..wanted].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            position += wanted as u64;
+            buffer.resize(RESCAN_BUFFER_BYTES, 0);
+        }
+        Ok(true)
     }
 
     /// Shows `on_batch` the headers of all batches that hold `offset_min` or more.
@@ -537,6 +615,23 @@ impl Segment {
         match error {
             ScanError::Io(source) => self.failed(source),
             ScanError::Damaged { position, damage } => self.damaged(position, damage),
+        }
+    }
+}
+
+impl Expiring for Segment {
+    fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    fn size_bytes(&self) -> Result<u64, LogError> {
+        self.size_bytes()
+    }
+
+    fn newest_ms(&self) -> Result<TimestampMs, LogError> {
+        match self.newest()?.filter(|newest| newest.timestamp >= 0) {
+            Some(newest) => Ok(newest.timestamp),
+            None => Ok(self.disk.status(&self.path()).map_err(|source| self.failed(source))?.modified_ms),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::LogError;
+use super::config::{FlushMode, LogConfig};
 use super::epochs::LeaderEpochs;
 use super::log::Unsynced;
 use super::segment::Segment;
@@ -132,6 +133,13 @@ impl View {
     /// Adds to what a sync must cover.
     pub fn wrote_beside(&mut self, beside: Unsynced) {
         self.beside.absorb(beside);
+    }
+
+    /// Whether what is written counts only once it is synced: always in commit mode; in os mode when as much waits for a sync as
+    /// `flush.messages` says, or more.
+    pub fn counts_when_synced(&self, config: &LogConfig) -> bool {
+        let unsynced = self.log_end.offset - self.synced.offset;
+        config.flush == FlushMode::Commit || unsynced >= config.flush_messages
     }
 
     /// Notes that there is something to sync: now (`commit`), or when it is time.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, Lock, read_exact_at};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, read_exact_at};
 use crate::record::range::RangeFile;
 
 /// Bytes that are kept of what is written to a file. More is written only by copying, and is not read back.
@@ -214,6 +214,15 @@ impl Disk for Overlay {
         Ok(file)
     }
 
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        let file = self.file(&mut self.state.lock(), path)?;
+        let modified_ms = match &file.below {
+            Some((was, _)) => self.below.status(was)?.modified_ms,
+            None => 0,
+        };
+        Ok(FileStatus { length: file.length()?, modified_ms })
+    }
+
     /// Always free: who tries something on a disk in use takes the lock of the disk below.
     fn try_lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         Ok(Some(Box::new(NoLock)))
@@ -373,6 +382,12 @@ impl DiskFile for OverlayFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        let mut content = self.content.lock();
+        content.length = content.length.max(length);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The machine's own file system, only to be looked at.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::std_disk::StdFile;
-use super::{Disk, DiskFile, Entry, Lock, StdDisk};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, StdDisk};
 
 /// Files are opened for reading, so that a read-only mount and the files of somebody else can be looked at; whatever would change
 /// something is refused as a read-only file system does.
@@ -35,11 +34,15 @@ fn refused<T>() -> io::Result<T> {
 
 impl Disk for ReadOnlyDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(StdFile(File::open(path)?)))
+        StdDisk.open_to_read(path)
     }
 
     fn create(&self, _path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         refused()
+    }
+
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        StdDisk.status(path)
     }
 
     fn try_lock(&self, _path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
