@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::catalog::state::NewTopic;
+use crate::catalog::takeover::{self, TakeoverError};
 use crate::catalog::{CATALOG_LOG, CONSUMER_OFFSETS, Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
@@ -56,6 +57,9 @@ pub enum StartError {
     /// A log directory that cannot be used.
     #[error("log directory {0}")]
     Directory(#[from] OpenDirectoryError),
+    /// A directory of another program that cannot be taken over.
+    #[error("log directory {0}")]
+    Takeover(#[from] TakeoverError),
     /// No place for temporary data.
     #[error("cannot make a temporary log directory: {0}")]
     Ephemeral(io::Error),
@@ -135,6 +139,9 @@ impl Broker {
             None => config.directories().to_vec(),
         };
         let clock = Clock::system();
+        for path in &paths {
+            takeover::check(&StdDisk, path, config.node_id)?;
+        }
         let options = DirectoryOptions {
             node_id: config.node_id,
             os_unsynced_max_bytes: OS_UNSYNCED_MAX_BYTES,

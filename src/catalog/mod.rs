@@ -8,6 +8,7 @@ pub mod broker_config;
 mod homes;
 pub mod records;
 pub mod state;
+pub mod takeover;
 pub mod topic_config;
 pub mod view;
 
@@ -17,7 +18,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use state::{AssignmentFault, CONSUMER_OFFSETS, CatalogError, CatalogState, Change};
 pub use view::{Topic, View};
@@ -28,7 +29,8 @@ use crate::log::config::{FlushMode, LogConfig};
 use crate::log::{self, LogDirectories, LogError, Partition};
 use crate::record::BatchBuilder;
 use crate::uuid::Uuid;
-use state::NewTopic;
+use state::{CLUSTER_METADATA, NewTopic};
+use takeover::Takeover;
 
 /// Name of the catalog's own log. Not a topic: clients do not see it and cannot make one of that name.
 pub const CATALOG_LOG: &str = "__ottla_catalog";
@@ -95,10 +97,16 @@ impl Catalog {
         let log = directories.own_partition(CATALOG_LOG, CATALOG_ID, Arc::new(log_config(flush)));
         let (mut state, replayed) = replay(&log)?;
         let mut batch = Batch { state: state.clone(), changes: Vec::new() };
-        homes::corrections(&state, directories).into_iter().for_each(|change| batch.push(change));
+        if replayed == 0 {
+            take_over(directories, clock, &mut batch)?;
+        }
+        let corrections = homes::corrections(batch.state(), directories);
+        corrections.into_iter().for_each(|change| batch.push(change));
         let view = View::of(&batch.state, directories, config);
         let is_known = |topic: &str, index| {
-            topic == CATALOG_LOG || view.topic(topic).is_some_and(|topic| topic.partition(index).is_some())
+            // What a takeover has read once is kept for the way back.
+            [CATALOG_LOG, CLUSTER_METADATA].contains(&topic)
+                || view.topic(topic).is_some_and(|topic| topic.partition(index).is_some())
         };
         directories.sweep(is_known, |id| state.was_deleted(id));
         if !directories.was_clean() {
@@ -242,6 +250,24 @@ fn replay(log: &Partition) -> Result<(CatalogState, usize), CatalogError> {
         Ok::<_, CatalogError>(())
     })?;
     Ok((state, changes))
+}
+
+/// A directory that holds partitions but no catalog is Kafka's, or has lost its catalog: its topics are put into `batch`, and
+/// what is not taken is said.
+fn take_over(directories: &LogDirectories, clock: &Clock, batch: &mut Batch) -> Result<(), CatalogError> {
+    let mut paths = Vec::new();
+    for directory in directories.all().iter().filter(|directory| directory.offline().is_none()) {
+        if directory.partition_folders().iter().any(|(topic, _)| topic != CATALOG_LOG) {
+            paths.push(directory.path().to_owned());
+        }
+    }
+    let Some(first) = paths.first() else { return Ok(()) };
+    let takeover = Takeover::read(directories.disk(), &paths, directories.node_id())?;
+    let (topics, partitions, path) = (takeover.topics.len(), takeover.partitions(), first.display());
+    info!(target: "ottla::start", topics, partitions, %path, "takes over a directory of Apache Kafka");
+    takeover.not_taken.iter().for_each(|what| warn!("not taken over: {what}"));
+    takeover.changes(clock.now_ms()).into_iter().for_each(|change| batch.push(change));
+    Ok(())
 }
 
 /// The task that owns the state.

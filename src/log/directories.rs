@@ -149,6 +149,16 @@ impl LogDirectories {
         self.cluster_id
     }
 
+    /// The node that they belong to.
+    pub fn node_id(&self) -> i32 {
+        self.missing.node_id()
+    }
+
+    /// The disk that they are on.
+    pub fn disk(&self) -> &dyn Disk {
+        &self.files
+    }
+
     /// Whether there is only one: then nothing has to be remembered of where a partition is.
     pub fn is_single(&self) -> bool {
         self.directories.len() == 1

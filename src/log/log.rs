@@ -119,8 +119,12 @@ impl Log {
         }
         batch.assign(self.end_offset, leader_epoch);
         let new_segment = self.make_room(batch, config, now_ms)?;
-        if self.epochs.assign(leader_epoch, self.end_offset) {
-            self.write_epochs()?;
+        if self.epochs.assign(leader_epoch, self.end_offset)
+            && let Err(error) = self.write_epochs()
+        {
+            // The next append tries again.
+            self.epochs.truncate_end(self.end_offset);
+            return Err(error);
         }
         let segment = self.segments.last().expect("room was made in a segment");
         let position = match segment.append(batch, config) {
@@ -163,32 +167,38 @@ impl Log {
         Ok(())
     }
 
-    /// Whether [`Self::complete`] has nothing to do: the newest snapshot is that of the log's end, and no space is reserved.
+    /// Whether [`Self::complete`] has nothing to do: the newest snapshot is that of the log's end, if one is worth it, and the
+    /// file ends with its last batch.
     pub fn is_complete(&self) -> bool {
-        let is_settled = |active: &Arc<Segment>| {
-            self.snapshots.last() == Some(&self.end_offset) && !active.is_preallocated()
-        };
-        self.segments.last().is_none_or(is_settled) || self.is_small()
+        let has_snapshot = || self.snapshots.last() == Some(&self.end_offset);
+        self.segments.last().is_none_or(|active| !active.is_longer() && (has_snapshot() || self.is_small()))
     }
 
-    /// Completes all files for a clean stop, if that spares the next start more than it costs this one. Nothing is synced.
+    /// Completes all files for a clean stop, as far as that spares the next start more than it costs this one. Nothing is
+    /// synced.
     pub fn complete(&mut self) -> Result<(), LogError> {
-        if self.is_small() { Ok(()) } else { self.settle() }
+        if self.is_small() { self.trim() } else { self.settle() }
     }
 
     /// Whether all of it is read sooner than three files beside it would be opened: it has not come to an index entry.
     fn is_small(&self) -> bool {
         let [only] = &self.segments[..] else { return false };
-        self.snapshots.is_empty() && !only.is_preallocated() && only.is_unindexed()
+        self.snapshots.is_empty() && only.is_unindexed()
+    }
+
+    /// Lets the active segment's file end with its last batch.
+    fn trim(&mut self) -> Result<(), LogError> {
+        if let Some(active) = self.segments.last().filter(|active| active.is_longer()) {
+            active.trim()?;
+            self.unsynced.files.push(Arc::clone(active.file()?));
+        }
+        Ok(())
     }
 
     /// Completes the active segment's files.
     fn settle(&mut self) -> Result<(), LogError> {
+        self.trim()?;
         let Some(active) = self.segments.last() else { return Ok(()) };
-        if active.is_preallocated() {
-            active.trim()?;
-            self.unsynced.files.push(Arc::clone(active.file()?));
-        }
         let sealed = active.seal()?;
         self.unsynced.files.extend(sealed);
         self.unsynced.names = true;

@@ -10,10 +10,12 @@ use rustix::io::Errno;
 
 pub use self::config::{FlushMode, LogConfig};
 pub use self::directories::LogDirectories;
-pub use self::directory::{DirectoryOptions, LogDirectory, OpenDirectoryError, Recovered};
+pub use self::directory::{
+    DirectoryOptions, Identity, LogDirectory, OpenDirectoryError, Recovered, parse_folder,
+};
 pub use self::partition::{Appended, Known, Offsets, Partition, ReadSet};
 pub use self::producers::ProducerView;
-pub use self::recovery::Cut;
+pub use self::recovery::{Cut, topic_id_of};
 pub use self::replay::{ReplayError, replay};
 pub use self::scan::Damage;
 pub use self::segment::TimestampOffset;
@@ -47,6 +49,7 @@ pub mod salvage;
 pub mod scan;
 mod segment;
 mod space;
+pub mod verify;
 mod view;
 mod waiter;
 

@@ -533,13 +533,11 @@ impl Partition {
 
     /// The part of opening that needs no sync: afterwards what recovery found is published, but in commit mode visible only as
     /// far as it is known to be durable.
-    fn load(&self, writer: &mut Option<Box<Log>>) -> Result<Option<Cut>, LogError> {
+    fn load(&self, writer: &mut Option<Box<Log>>) -> Result<Option<Arc<Cut>>, LogError> {
         let config = self.config.load();
-        let opened = self
-            .directory
-            .open_request(self, &config)
-            .and_then(|request| recovery::open(&request))
-            .inspect_err(|error| self.directory.fail_if_broken(error))?;
+        let opened = self.directory.open_request(self, &config).and_then(|request| recovery::open(&request));
+        self.directory.opened(self, opened.as_ref().map(|opened| opened.cut.clone()));
+        let opened = opened.inspect_err(|error| self.directory.fail_if_broken(error))?;
         let mut log = opened.log;
         // What is in the log was written under an epoch that counts, whatever the catalog remembers.
         self.bump_leader_epoch(log.epochs.latest().map_or(0, |latest| latest.epoch));
@@ -566,7 +564,7 @@ impl Partition {
     }
 
     /// Opens the log for [`super::LogDirectory::recover`], which syncs many at once.
-    pub(super) fn recover(&self) -> Result<Option<Cut>, LogError> {
+    pub(super) fn recover(&self) -> Result<Option<Arc<Cut>>, LogError> {
         let mut writer = self.writer.lock();
         match *writer {
             Some(_) => Ok(None),
@@ -1305,6 +1303,30 @@ mod tests {
         fixture.disk.mend_writes();
         assert_eq!(append(&partition, batch(1)).unwrap(), 2);
         assert_eq!(headers(&partition, 0).len(), 3);
+    }
+
+    #[test]
+    fn a_file_whose_batches_are_synced_one_by_one_is_longer_than_they_are_while_it_is_written() {
+        let length = |fixture: &Fixture| fixture.disk.content(&log_file(0)).unwrap().len();
+        let synced = commit();
+        let fixture = Fixture::new();
+        let partition = fixture.partition(synced.clone());
+        append(&partition, batch(1)).unwrap();
+        let size = batch(1).size_bytes();
+        assert!(length(&fixture) > 2 * size, "the next sync finds the length as it was");
+        assert_eq!(headers(&partition, 0).len(), 1);
+
+        let fixture = fixture.kill();
+        let partition = fixture.partition(synced.clone());
+        assert!(fixture.recover(&partition).is_empty(), "nothing of value was cut");
+        assert_eq!((end_offset(&partition), length(&fixture)), (1, size));
+        append(&partition, batch(1)).unwrap();
+
+        let fixture = fixture.stop();
+        assert_eq!(length(&fixture), 2 * size);
+        let partition = fixture.partition(config());
+        append(&partition, batch(1)).unwrap();
+        assert_eq!(length(&fixture), 3 * size, "in os mode there is nothing to gain");
     }
 
     #[test]

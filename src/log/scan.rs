@@ -243,6 +243,12 @@ impl<'f> Scanner<'f> {
         Ok(Some((position, header)))
     }
 
+    /// The bytes of the batch at `position` behind its header, read if they are not at hand.
+    pub fn payload(&mut self, position: u64, header: &BatchHeader) -> io::Result<&[u8]> {
+        let size_bytes = header.size_bytes();
+        Ok(&self.buffered(position, size_bytes, true)?[HEADER_BYTES..size_bytes])
+    }
+
     /// Whether the checksum of the batch at `position` is that of its bytes: for one that was passed over unchecked, and that
     /// damage follows. A wrong length leads astray.
     pub fn is_whole(&mut self, position: u64, header: &BatchHeader) -> io::Result<bool> {
@@ -377,7 +383,7 @@ impl<'f> Scanner<'f> {
         let offset = position.wrapping_sub(self.buffer_position);
         let have = (self.buffer.len() as u64).saturating_sub(offset);
         if have < bytes_min as u64 {
-            let wanted = if reads_ahead { self.buffer_bytes_max } else { bytes_min };
+            let wanted = if reads_ahead { self.buffer_bytes_max.max(bytes_min) } else { bytes_min };
             let length = (self.end - position).min(wanted as u64) as usize;
             self.buffer.resize(length, 0);
             self.buffer_position = position;

@@ -4,13 +4,13 @@
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use super::LogError;
-use super::config::LogConfig;
+use super::config::{FlushMode, LogConfig};
 use super::epochs::LeaderEpochs;
 use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
 use super::retention::Expiring;
@@ -34,6 +34,13 @@ const RESCAN_BUFFER_BYTES: usize = 256 << 10;
 /// Largest `.log` file: index entries hold positions in 32 bits, of which Kafka's readers take 31.
 pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
+/// How far a file is made longer than its batches.
+const GROWTH_BYTES: u64 = 64 << 10;
+
+/// Largest batch that it is done for: a larger one takes new blocks of the disk each time, and their places have to be written
+/// with it anyway.
+const GROWN_FOR_BYTES: usize = 8 << 10;
+
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
 const UNDAMAGED: u64 = u64::MAX;
@@ -52,8 +59,8 @@ pub struct Segment {
     /// Opened at the first use. The disk may close what it stands for while nobody uses it.
     file: OnceLock<Arc<dyn DiskFile>>,
     size_bytes: AtomicU64,
-    /// Whether the file is longer than that: zeros whose place on the disk is reserved.
-    preallocated: AtomicBool,
+    /// How long the file was made for batches to come, zeros until then; 0 if it ends with the last batch.
+    reserved_to: AtomicU64,
     /// Where a reader last met damage, so that it is logged once.
     damaged_at: AtomicU64,
     state: Mutex<State>,
@@ -155,7 +162,7 @@ impl Segment {
             disk: Arc::clone(disk),
             file: OnceLock::from(file),
             size_bytes: AtomicU64::new(0),
-            preallocated: AtomicBool::new(false),
+            reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         })
@@ -176,7 +183,7 @@ impl Segment {
             disk: Arc::clone(disk),
             file: OnceLock::new(),
             size_bytes: AtomicU64::new(SIZE_UNKNOWN),
-            preallocated: AtomicBool::new(false),
+            reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         }
@@ -189,18 +196,30 @@ impl Segment {
             file.set_len(0).map_err(|source| self.failed(source))?;
             return Err(self.failed(source));
         }
-        self.preallocated.store(true, Ordering::Release);
+        self.reserved_to.store(length, Ordering::Release);
         Ok(())
     }
 
-    /// Whether the file has reserved space behind the last batch.
-    pub fn is_preallocated(&self) -> bool {
-        self.preallocated.load(Ordering::Acquire)
+    /// Makes the file longer than it need be before a small batch up to `end` is written, if each batch will be synced: a sync
+    /// has the file's length to write, too, whenever that has changed.
+    fn grow_ahead(&self, file: &dyn DiskFile, end: u64, size_bytes: usize) -> io::Result<()> {
+        if size_bytes > GROWN_FOR_BYTES || end <= self.reserved_to.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let length = (end + GROWTH_BYTES).min(SEGMENT_BYTES_MAX);
+        file.set_len(length)?;
+        self.reserved_to.store(length, Ordering::Release);
+        Ok(())
     }
 
-    /// Gives back what [`Self::preallocate`] has reserved and no batch has taken.
+    /// Whether the file may be longer than its batches.
+    pub fn is_longer(&self) -> bool {
+        self.reserved_to.load(Ordering::Acquire) > 0
+    }
+
+    /// Cuts off what lies behind the last batch for later ones.
     pub fn trim(&self) -> Result<(), LogError> {
-        if self.is_preallocated() {
+        if self.is_longer() {
             self.cut_rest()?;
         }
         Ok(())
@@ -249,9 +268,12 @@ impl Segment {
         let position = self.size_bytes()?;
         let header: [u8; HEADER_BYTES] = batch.header_bytes();
         let mut parts = [IoSlice::new(&header), IoSlice::new(batch.payload())];
-        write_all_at(&**self.file()?, &mut parts, position)
-            .map_err(|source| LogError::disk(&self.path(), source))?;
-        self.size_bytes.store(position + batch.size_bytes() as u64, Ordering::Release);
+        let (file, end) = (&**self.file()?, position + batch.size_bytes() as u64);
+        if config.flush == FlushMode::Commit {
+            self.grow_ahead(file, end, batch.size_bytes()).map_err(|source| self.failed(source))?;
+        }
+        write_all_at(file, &mut parts, position).map_err(|source| self.failed(source))?;
+        self.size_bytes.store(end, Ordering::Release);
         let noted =
             self.state.lock().note(&*self.disk, batch.header(), position, config.index_interval_bytes);
         if let Err(error) = noted {
@@ -266,7 +288,7 @@ impl Segment {
     pub fn cut_rest(&self) -> Result<(), LogError> {
         let size = self.size_bytes()?;
         self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))?;
-        self.preallocated.store(false, Ordering::Release);
+        self.reserved_to.store(0, Ordering::Release);
         Ok(())
     }
 
@@ -424,6 +446,10 @@ impl Segment {
             self.rescan_until(until, start, check_from_offset, ending, config, on_batch)
         };
         let (rescanned, wrong_length) = rescan(length, &mut on_batch)?;
+        // Damage right where it began in the middle: what lies before was not seen, nor where that ends.
+        let unseen = rescanned.damage.is_some() && rescanned.end_offset == self.base_offset;
+        let unseen = (unseen && rescanned.size_bytes > 0).then_some(rescanned.size_bytes);
+        let wrong_length = wrong_length.or(unseen);
         let rescanned = match (wrong_length, rescanned.damage) {
             // Once more, up to the batch that led astray.
             (Some(position), damage) => Rescanned { damage, ..rescan(position, &mut on_batch)?.0 },
@@ -472,7 +498,8 @@ impl Segment {
                 Ok(None) => return Ok((rescanned, None)),
                 Err(ScanError::Damaged { damage, .. }) => {
                     // Elsewhere zeros are what the death of a machine has left of a batch.
-                    let reserved = config.preallocate && self.ends_in_zeros(rescanned.size_bytes, length)?;
+                    let may_be_longer = config.preallocate || config.flush == FlushMode::Commit;
+                    let reserved = may_be_longer && self.ends_in_zeros(rescanned.size_bytes, length)?;
                     rescanned.damage = Some(damage).filter(|_| !reserved);
                     break;
                 }
@@ -484,7 +511,7 @@ impl Segment {
             rescanned.size_bytes = position + header.size_bytes() as u64;
             last = Some((position, header)).filter(|(_, header)| header.last_offset() < check_from_offset);
         }
-        let wrong_length = match last {
+        let wrong_length = match last.filter(|_| rescanned.damage.is_some()) {
             Some((position, header))
                 if !scanner.is_whole(position, &header).map_err(|source| self.failed(source))? =>
             {

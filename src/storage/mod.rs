@@ -9,10 +9,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::bounded::BoundedDisk;
+pub use self::overlay::{Change, Overlay};
+pub use self::read_only::ReadOnlyDisk;
 pub use self::std_disk::StdDisk;
 use crate::record::range::RangeFile;
 
 pub mod bounded;
+mod overlay;
+mod read_only;
 pub mod simulated;
 mod std_disk;
 
@@ -50,6 +54,11 @@ pub trait Lock: Send + Sync + Debug {}
 pub trait Disk: Send + Sync + Debug {
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an existing file that will not be written to, which may lie where nothing can be.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
 
     /// Makes an empty file, replacing what is there, open for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
@@ -144,7 +153,7 @@ pub fn read_exact_at(file: &dyn RangeFile, buffer: &mut [u8], position: u64) -> 
 /// The whole of a small file. One longer than `limit_bytes` is an `InvalidData` error: nothing that is read this way grows
 /// that far unless it is damaged.
 pub fn read_file(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    let file = disk.open(path)?;
+    let file = disk.open_to_read(path)?;
     let length = file.length()?;
     if length > limit_bytes {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "file is longer than it can rightly be"));

@@ -57,6 +57,7 @@ struct Faults {
     broken: Option<(PathBuf, Errno)>,
     /// What is left to be written, for who asks beforehand; `None` for plenty.
     usable_bytes: Option<u64>,
+    write_bytes_max: Option<usize>,
     syncs_held: bool,
     syncs_waiting: usize,
     file_syncs: u64,
@@ -80,22 +81,32 @@ impl SimulatedDisk {
     /// left, the last of them torn at a random byte; of the names changed since a folder's last sync, random ones are
     /// back as they were. Files that are open go on existing for who has them, but no longer reach the disk.
     pub fn power_cut(&self, seed: u64) {
-        self.die(Some(fastrand::Rng::with_seed(seed)));
+        self.lose_power(Some(fastrand::Rng::with_seed(seed)), SimulatedFile::after_power_cut);
     }
 
     /// The same, and everything is lost that was not synced.
     pub fn power_cut_at_its_worst(&self) {
-        self.die(None);
+        self.lose_power(None, SimulatedFile::after_power_cut);
     }
 
-    fn die(&self, mut random: Option<fastrand::Rng>) {
+    /// As [`Self::power_cut`], but what was written since a file's last sync reached the disk in any order: a random choice of
+    /// the writes is left, each whole or torn.
+    pub fn power_cut_out_of_order(&self, seed: u64) {
+        self.lose_power(Some(fastrand::Rng::with_seed(seed)), SimulatedFile::after_reordered_power_cut);
+    }
+
+    fn lose_power(
+        &self,
+        mut random: Option<fastrand::Rng>,
+        left: fn(&SimulatedFile, Option<&mut fastrand::Rng>) -> SimulatedFile,
+    ) {
         let mut tree = self.0.tree.lock();
         tree.boots += 1;
         tree.locks.clear();
         for node in &mut tree.nodes {
             match node {
                 Node::Folder(folder) => folder.lose_unsynced(random.as_mut()),
-                Node::File(file) => *file = Arc::new(file.after_power_cut(random.as_mut())),
+                Node::File(file) => *file = Arc::new(left(file, random.as_mut())),
             }
         }
         drop(tree);
@@ -195,6 +206,19 @@ impl SimulatedDisk {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A write takes at most `bytes` from now on: who writes has to go on with the rest.
+    pub fn shorten_writes(&self, bytes: usize) {
+        self.0.faults.lock().write_bytes_max = Some(bytes.max(1));
+    }
+
+    /// Nothing goes wrong any more, and held syncs go on.
+    pub fn mend(&self) {
+        let mut faults = self.0.faults.lock();
+        (faults.write_limit, faults.sync_error, faults.write_bytes_max) = (None, None, None);
+        drop(faults);
+        self.release_syncs();
     }
 
     /// Makes it the time at which a file was last written.
@@ -527,6 +551,23 @@ impl SimulatedFile {
 }
 
 impl SimulatedFile {
+    /// What is left if the changes reached the disk in any order; without randomness, nothing is.
+    fn after_reordered_power_cut(&self, random: Option<&mut fastrand::Rng>) -> Self {
+        let Some(random) = random else { return self.after_power_cut(None) };
+        let content = self.content.lock();
+        let mut left = content.durable.clone();
+        for change in &content.unsynced {
+            let limit = match (random.u8(..4), change) {
+                (0, _) => continue,
+                (1, Change::Write { bytes, .. }) => random.usize(..=bytes.len()),
+                _ => usize::MAX,
+            };
+            change.apply(&mut left, limit);
+        }
+        let content = Content { seen: left.clone(), durable: left, ..Content::default() };
+        Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
+    }
+
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let content = self.content.lock();
         let from = (position as usize).min(content.seen.len());
@@ -539,6 +580,9 @@ impl SimulatedFile {
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut faults = self.machine.faults.lock();
         faults.writes += 1;
+        if let Some(max) = faults.write_bytes_max {
+            bytes.truncate(max);
+        }
         if let Some((left, error)) = &mut faults.write_limit {
             if *left == 0 && !bytes.is_empty() {
                 return Err((*error).into());
@@ -696,6 +740,25 @@ mod tests {
             lengths.insert(left.len());
         }
         assert!(lengths.len() > 8, "tears at many places: {lengths:?}");
+    }
+
+    #[test]
+    fn writes_may_reach_the_disk_out_of_order_and_short_ones_are_gone_on_with() {
+        let mut left = BTreeSet::new();
+        for seed in 0..200 {
+            let disk = with_folder();
+            let path = Path::new("/data/a/log");
+            let file = disk.create(path).unwrap();
+            disk.sync_dir(Path::new("/data/a")).unwrap();
+            disk.shorten_writes(2);
+            write(&*file, b"abcdef", 0);
+            assert_eq!(disk.content(path).unwrap(), b"abcdef");
+            disk.power_cut_out_of_order(seed);
+            left.insert(disk.content(path).unwrap());
+        }
+        for expected in [&b"abcdef"[..], b"\0\0\0\0ef", b"ab\0\0ef", b""] {
+            assert!(left.contains(expected), "{expected:?}");
+        }
     }
 
     #[test]
