@@ -67,7 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("group", &["clock", "coordinator", "group", "log", "protocol", "uuid"]),
     ("coordinator", &["clock", "coordinator", "log", "protocol", "record", "uuid"]),
     // The log of the catalog holds records in the protocol's own notation.
-    ("catalog", &["catalog", "clock", "config", "log", "protocol", "record", "uuid"]),
+    ("catalog", &["catalog", "clock", "config", "log", "protocol", "record", "storage", "uuid"]),
     ("config", &["config"]),
     ("log", &["clock", "log", "record", "storage", "telemetry", "uuid"]),
     ("telemetry", &["telemetry"]),

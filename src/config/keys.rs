@@ -137,8 +137,8 @@ fields! {
     log_retention_check_interval_ms: u64 = "log.retention.check.interval.ms" Long Some("300000"), AtLeast(1);
     /// Milliseconds from the start to the first look.
     log_initial_task_delay_ms: u64 = "log.initial.task.delay.ms" Long Some("30000"), AtLeast(0);
-    /// Threads that sync files.
-    num_flush_threads: usize = "ottla.num.flush.threads" Int Some("2"), Between(1, 64);
+    /// Threads that sync files, each one at a time.
+    num_flush_threads: usize = "ottla.num.flush.threads" Int Some("8"), Between(1, 64);
     /// Which log lines to write: levels by module, as in RUST_LOG.
     log_filter: String = "ottla.log.filter" String Some("warn,ottla::start=info"), Any;
     /// Form of log lines: text or json.

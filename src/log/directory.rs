@@ -17,6 +17,7 @@ use super::checkpoint::{self, InvalidCheckpoint};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
 use super::partition::{Partition, Retired};
+use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
 use super::view::SyncWork;
@@ -26,13 +27,18 @@ use crate::telemetry::LogCounters;
 use crate::uuid::Uuid;
 
 /// The file whose lock says that a log directory is in use; the lock goes with the process, however it ended.
-pub(super) const LOCK_FILE: &str = ".lock";
+pub const LOCK_FILE: &str = ".lock";
 /// The first file that an owner writes once it has the lock.
-pub(super) const PROPERTIES_FILE: &str = "meta.properties";
-const CLEAN_FILE: &str = ".kafka_cleanshutdown";
-const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
-const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
-const BOOT_FILE: &str = "ottla-boot-id";
+pub const PROPERTIES_FILE: &str = "meta.properties";
+/// Is there while an import goes on, and after one that was interrupted.
+pub const IMPORT_FILE: &str = "ottla-import";
+/// Says that the last stop was a clean one; Kafka's name.
+pub const CLEAN_FILE: &str = ".kafka_cleanshutdown";
+/// Offsets below which everything is synced, by partition.
+pub const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
+/// First offsets by partition, where they are not those of the first segments.
+pub const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
+pub(super) const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -46,6 +52,9 @@ const RETAINED_AT_ONCE: usize = 256;
 
 /// From this many partitions on, one sync of the whole file system is taken instead of one for each file.
 const SYNC_EACH_MAX: usize = 16;
+
+/// Between two lines about a recovery that takes long.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// Longest name of a folder, in bytes.
 const FOLDER_NAME_BYTES_MAX: usize = 255;
@@ -69,6 +78,10 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers that a partition remembers at most.
     pub producers_max: usize,
+    /// Whether every byte is read again, however the last stop was: for a repair.
+    pub check_all: bool,
+    /// Whether an existing directory may belong to any node.
+    pub any_node: bool,
     /// Between two looks for what retention lets go.
     pub retention_check_interval: Duration,
     /// From the start to the first of them.
@@ -87,6 +100,8 @@ impl DirectoryOptions {
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
+            check_all: false,
+            any_node: false,
             retention_check_interval: Duration::from_secs(300),
             initial_task_delay: Duration::from_secs(30),
         }
@@ -109,6 +124,12 @@ pub enum OpenDirectoryError {
         path: PathBuf,
         /// One of the files.
         example: String,
+    },
+    /// An import into it has not come to its end.
+    #[error("{}: an import was interrupted; run it again", path.display())]
+    UnfinishedImport {
+        /// The file that says so.
+        path: PathBuf,
     },
     /// It belongs to another cluster.
     #[error("{}: belongs to cluster {found}, not {expected}", path.display())]
@@ -160,7 +181,7 @@ pub enum OpenDirectoryError {
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// Logs of which something was cut off: their leader epochs must rise by one.
-    pub cuts: Vec<Cut>,
+    pub cuts: Vec<Arc<Cut>>,
     /// Partitions that could not be opened; they say why again at each use.
     pub failed: Vec<(Arc<Partition>, LogError)>,
 }
@@ -201,6 +222,10 @@ pub struct Shared {
     checkpoints: Mutex<Checkpoints>,
     chores: Mutex<Chores>,
     chores_changed: Condvar,
+    progress: Progress,
+    /// Whether everything counts as having been synced once.
+    all_synced: bool,
+    found: Mutex<Found>,
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
@@ -224,6 +249,15 @@ struct RootSynced {
     /// What a new directory has, besides names in it: its identity, and its own name in the folders above.
     files: Vec<Arc<dyn DiskFile>>,
     folders: Vec<PathBuf>,
+}
+
+/// What was wrong with partitions when they were opened.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Logs of which something was cut off.
+    pub cuts: Vec<Arc<Cut>>,
+    /// Topic and number of partitions that could not be opened, and why.
+    pub failed: Vec<(String, i32, String)>,
 }
 
 /// By topic and partition, as last written or loaded.
@@ -268,8 +302,13 @@ impl LogDirectory {
             .ok_or_else(|| OpenDirectoryError::Locked { path: path.clone() })?;
         refuse_foreign(&*disk, &path)?;
         let properties = read_properties(&*disk, &options)?;
+        // Who checks everything needs to know only that something was synced.
+        let (recovery_points, all_synced) = match read_checkpoint(&*disk, &path.join(RECOVERY_POINTS_FILE)) {
+            Err(OpenDirectoryError::Checkpoint { .. }) if options.check_all => (BTreeMap::new(), true),
+            recovery_points => (recovery_points?, false),
+        };
         let checkpoints = Checkpoints {
-            recovery_points: read_checkpoint(&*disk, &path.join(RECOVERY_POINTS_FILE))?,
+            recovery_points,
             log_starts: read_checkpoint(&*disk, &path.join(LOG_STARTS_FILE))?,
             ..Checkpoints::default()
         };
@@ -283,6 +322,7 @@ impl LogDirectory {
             .collect();
         // From here on the directory is ours, and changed.
         let trust = match read_file(&*disk, &path.join(BOOT_FILE), 4096) {
+            _ if options.check_all => Trust::Synced,
             _ if is_there(CLEAN_FILE) || folders.is_empty() => Trust::Everything,
             Ok(known) if known == boot_id.as_bytes() => Trust::PageCache,
             _ => Trust::Synced,
@@ -309,6 +349,9 @@ impl LogDirectory {
             checkpoints: Mutex::new(checkpoints),
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
+            progress: Progress::default(),
+            all_synced,
+            found: Mutex::default(),
             whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
@@ -316,8 +359,9 @@ impl LogDirectory {
         });
         if is_there(CLEAN_FILE) {
             // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
+            // The first append waits until it is gone for good, so that the start need not.
             shared.disk.remove(&path.join(CLEAN_FILE)).map_err(failed)?;
-            shared.disk.sync_dir(&path).map_err(failed)?;
+            shared.root.changed();
         }
         if trust == Trust::Everything {
             // Otherwise it is written when recovery is over: until then the next start must do what this one should have.
@@ -352,9 +396,19 @@ impl LogDirectory {
         &self.shared.options.path
     }
 
+    /// What its files are read with.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.shared.disk
+    }
+
     /// Whether the last stop was clean (or this is a new directory): then there is nothing to recover.
     pub fn was_clean(&self) -> bool {
         self.was_clean
+    }
+
+    /// What was wrong with the partitions that have been opened so far.
+    pub fn found(&self) -> Found {
+        self.shared.found.lock().clone()
     }
 
     /// Topic and partition of each folder that was there at the start.
@@ -410,21 +464,27 @@ impl LogDirectory {
     pub fn recover(&self, partitions: &[Arc<Partition>]) -> Recovered {
         let results = Mutex::new(Recovered::default());
         let next = AtomicUsize::new(0);
+        let progress = &self.shared.progress;
+        progress.begin(partitions.len());
         std::thread::scope(|scope| {
-            for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
-                scope.spawn(|| {
-                    while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        match partition.recover() {
-                            Ok(None) => {}
-                            Ok(Some(cut)) => {
-                                cut.warn();
-                                results.lock().cuts.push(cut);
+            let _over = progress.tell_every(PROGRESS_EVERY, scope);
+            std::thread::scope(|scope| {
+                for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
+                    scope.spawn(|| {
+                        while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            match partition.recover() {
+                                Ok(None) => {}
+                                Ok(Some(cut)) => {
+                                    cut.tell();
+                                    results.lock().cuts.push(cut);
+                                }
+                                Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
                             }
-                            Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
+                            progress.done(1);
                         }
-                    }
-                });
-            }
+                    });
+                }
+            });
         });
         let mut recovered = results.into_inner();
         let failed = |partition: &Arc<Partition>, recovered: &Recovered| {
@@ -455,6 +515,10 @@ impl LogDirectory {
             },
         };
         opened.iter().for_each(|partition| partition.recovered());
+        if !recovered.cuts.is_empty() {
+            // They say what lies behind the cuts: nothing now.
+            self.shared.checkpoint();
+        }
         if recovered.failed.is_empty() && all_synced {
             self.shared.whole.store(true, Ordering::SeqCst);
             if let Err(error) = self.shared.write_boot_id() {
@@ -583,19 +647,36 @@ impl Shared {
             topic: partition.topic(),
             topic_id: partition.topic_id(),
             index: partition.index(),
+            leader_epoch: partition.leader_epoch(),
             trust: self.trust,
-            recovery_point: checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
+            recovery_point: match self.all_synced {
+                true => i64::MAX,
+                false => checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
+            },
+            check_all: self.options.check_all,
             log_start: checkpoints.log_starts.get(&key).copied().unwrap_or(0),
             config,
             producers_max: self.options.producers_max,
             now_ms: self.clock.now_ms(),
+            checked_bytes: &self.progress.checked_bytes,
         })
     }
 
-    /// Returns once the directory's identity is durable, which a new one's is soon after its start: folders of partitions must
-    /// not outlive it.
-    pub(super) fn await_identity(&self) -> Result<(), LogError> {
-        if self.root.ever_synced.load(Ordering::SeqCst) {
+    /// Notes what came of opening a partition.
+    pub(super) fn opened(&self, partition: &Partition, cut: Result<Option<Arc<Cut>>, &LogError>) {
+        let mut found = self.found.lock();
+        match cut {
+            Ok(cut) => found.cuts.extend(cut),
+            Err(error) => {
+                found.failed.push((partition.topic().to_owned(), partition.index(), error.to_string()));
+            }
+        }
+    }
+
+    /// Returns once what the start has changed is durable, which it soon is: neither may the folder of a partition outlive the
+    /// identity of a new directory, nor a batch be torn under the marker of the last clean stop.
+    pub(super) fn await_start(&self) -> Result<(), LogError> {
+        if self.root.ever_synced.load(Ordering::Acquire) {
             return Ok(());
         }
         self.sync_root().map_err(|source| LogError::disk(&self.options.path, source))
@@ -1028,8 +1109,8 @@ impl Root {
             disk.sync_dir(path)?;
             synced.folders.iter().try_for_each(|folder| disk.sync_dir(folder))?;
             *synced = RootSynced { changes: covered, ..RootSynced::default() };
-            self.ever_synced.store(true, Ordering::SeqCst);
         }
+        self.ever_synced.store(true, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -1108,10 +1189,19 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(made.into_iter().map(or_here).collect())
 }
 
-/// A folder with files but without our properties is somebody else's.
+/// Whether a file of a directory tells only who owns it and how it was stopped last.
+pub fn is_of_owner(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    [LOCK_FILE, PROPERTIES_FILE, CLEAN_FILE, BOOT_FILE].contains(&name)
+}
+
+/// A folder with files but without our properties is somebody else's; one with a part of an import is nobody's yet.
 fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError> {
     let entries =
         disk.list(path).map_err(|source| OpenDirectoryError::Disk { path: path.to_owned(), source })?;
+    if entries.iter().any(|entry| entry.name == IMPORT_FILE) {
+        return Err(OpenDirectoryError::UnfinishedImport { path: path.join(IMPORT_FILE) });
+    }
     if entries.iter().any(|entry| entry.name == PROPERTIES_FILE) {
         return Ok(());
     }
@@ -1128,36 +1218,68 @@ fn read_properties(
     disk: &dyn Disk,
     options: &DirectoryOptions,
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
+    let Some(found) = Identity::read(disk, &options.path)? else { return Ok(None) };
     let path = options.path.join(PROPERTIES_FILE);
-    let bytes = match read_file(disk, &path, 64 << 10) {
-        // The machine died just after it was made.
-        Ok(bytes) if bytes.is_empty() => return Ok(None),
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(OpenDirectoryError::Disk { path, source }),
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let property = |key: &'static str| {
-        let mut pairs =
-            text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
-        let value = pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim());
-        value.ok_or(OpenDirectoryError::Properties { path: path.clone(), key })
-    };
-    let invalid = |key| OpenDirectoryError::Properties { path: path.clone(), key };
-    if property("version")? != "1" {
-        return Err(invalid("version"));
+    if found.node_id != options.node_id && !options.any_node {
+        return Err(OpenDirectoryError::OtherNode { path, found: found.node_id, expected: options.node_id });
     }
-    let found: i32 = property("node.id")?.parse().map_err(|_| invalid("node.id"))?;
-    if found != options.node_id {
-        return Err(OpenDirectoryError::OtherNode { path, found, expected: options.node_id });
-    }
-    let cluster_id: Uuid = property("cluster.id")?.parse().map_err(|_| invalid("cluster.id"))?;
-    let directory_id = property("directory.id")?.parse().map_err(|_| invalid("directory.id"))?;
     match options.cluster_id {
-        Some(expected) if expected != cluster_id => {
-            Err(OpenDirectoryError::OtherCluster { path, found: cluster_id, expected })
+        Some(expected) if expected != found.cluster_id => {
+            Err(OpenDirectoryError::OtherCluster { path, found: found.cluster_id, expected })
         }
-        _ => Ok(Some((cluster_id, directory_id))),
+        _ => Ok(Some((found.cluster_id, found.directory_id))),
+    }
+}
+
+/// Whose a directory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster_id: Uuid,
+    /// The node of the cluster.
+    pub node_id: i32,
+    /// The directory itself.
+    pub directory_id: Uuid,
+}
+
+impl Identity {
+    /// What the properties of a directory say; `None` if it has none.
+    ///
+    /// # Errors
+    /// Properties that cannot be read, are damaged or of a newer format.
+    pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, OpenDirectoryError> {
+        let path = directory.join(PROPERTIES_FILE);
+        let bytes = match read_file(disk, &path, 64 << 10) {
+            // The machine died just after it was made.
+            Ok(bytes) if bytes.is_empty() => return Ok(None),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(OpenDirectoryError::Disk { path, source }),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let property = |key: &'static str| {
+            let mut pairs =
+                text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+            let value = pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim());
+            value.ok_or(OpenDirectoryError::Properties { path: path.clone(), key })
+        };
+        let invalid = |key| OpenDirectoryError::Properties { path: path.clone(), key };
+        if property("version")? != "1" {
+            return Err(invalid("version"));
+        }
+        Ok(Some(Self {
+            node_id: property("node.id")?.parse().map_err(|_| invalid("node.id"))?,
+            cluster_id: property("cluster.id")?.parse().map_err(|_| invalid("cluster.id"))?,
+            directory_id: property("directory.id")?.parse().map_err(|_| invalid("directory.id"))?,
+        }))
+    }
+
+    /// The text of the properties.
+    pub fn render(&self) -> String {
+        format!(
+            "version=1\ncluster.id={}\nnode.id={}\ndirectory.id={}\n",
+            self.cluster_id, self.node_id, self.directory_id
+        )
     }
 }
 
@@ -1168,10 +1290,7 @@ fn write_properties(
 ) -> Result<(Uuid, Uuid), OpenDirectoryError> {
     let path = options.path.join(PROPERTIES_FILE);
     let (cluster_id, directory_id) = (options.cluster_id.unwrap_or_else(Uuid::random), Uuid::random());
-    let text = format!(
-        "version=1\ncluster.id={cluster_id}\nnode.id={}\ndirectory.id={directory_id}\n",
-        options.node_id
-    );
+    let text = Identity { cluster_id, directory_id, node_id: options.node_id }.render();
     // Synced before the first commit, but the start need not wait for it.
     let file = replace_file(disk, &path, text.as_bytes(), Durability::Later)
         .map_err(|source| OpenDirectoryError::Disk { path, source })?;
@@ -1180,7 +1299,7 @@ fn write_properties(
 }
 
 /// `my-topic-7` → `my-topic` and 7; `None` for what is no live partition's folder.
-fn parse_folder(name: &str) -> Option<Key> {
+pub fn parse_folder(name: &str) -> Option<Key> {
     let (topic, index) = name.rsplit_once('-')?;
     let index_digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

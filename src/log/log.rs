@@ -119,8 +119,12 @@ impl Log {
         }
         batch.assign(self.end_offset, leader_epoch);
         let new_segment = self.make_room(batch, config, now_ms)?;
-        if self.epochs.assign(leader_epoch, self.end_offset) {
-            self.write_epochs()?;
+        if self.epochs.assign(leader_epoch, self.end_offset)
+            && let Err(error) = self.write_epochs()
+        {
+            // The next append tries again.
+            self.epochs.truncate_end(self.end_offset);
+            return Err(error);
         }
         let segment = self.segments.last().expect("room was made in a segment");
         let position = match segment.append(batch, config) {
@@ -163,17 +167,18 @@ impl Log {
         Ok(())
     }
 
-    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, and no space is reserved.
+    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, and the file
+    /// ends with its last batch.
     pub fn is_settled(&self) -> bool {
         self.segments
             .last()
-            .is_none_or(|active| self.snapshots.last() == Some(&self.end_offset) && !active.is_preallocated())
+            .is_none_or(|active| self.snapshots.last() == Some(&self.end_offset) && !active.is_longer())
     }
 
     /// Completes all files, for a clean stop or a new segment. Nothing is synced.
     pub fn settle(&mut self) -> Result<(), LogError> {
         let Some(active) = self.segments.last() else { return Ok(()) };
-        if active.is_preallocated() {
+        if active.is_longer() {
             active.trim()?;
             self.unsynced.files.push(Arc::clone(active.file()?));
         }

@@ -6,10 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use self::config::{FlushMode, LogConfig};
-pub use self::directory::{DirectoryOptions, LogDirectory, OpenDirectoryError, Recovered};
+pub use self::directory::{
+    DirectoryOptions, Identity, LogDirectory, OpenDirectoryError, Recovered, parse_folder,
+};
 pub use self::partition::{Appended, Known, Offsets, Partition, ReadSet};
 pub use self::producers::ProducerView;
-pub use self::recovery::Cut;
+pub use self::recovery::{Cut, topic_id_of};
 pub use self::replay::{ReplayError, replay};
 pub use self::scan::Damage;
 pub use self::segment::TimestampOffset;
@@ -30,14 +32,17 @@ mod log;
 mod model;
 pub mod partition;
 pub mod producers;
+mod progress;
 mod recovery;
 mod replay;
 #[cfg(test)]
 mod retained;
 mod retention;
 mod roll;
+pub mod salvage;
 pub mod scan;
 mod segment;
+pub mod verify;
 mod view;
 mod waiter;
 

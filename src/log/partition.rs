@@ -19,7 +19,7 @@ use super::log::{Log, Placed};
 use super::producers::{ProducerView, Verdict};
 use super::recovery::{self, Cut};
 use super::retention::{self, Bounds, Plan};
-use super::segment::{Segment, TimestampOffset};
+use super::segment::{Segment, Served, TimestampOffset, Visible};
 use super::view::{Place, SyncState, SyncStep, View};
 use super::waiter::{Subscription, Waiter, Waiters};
 use crate::record::range::FileRange;
@@ -258,9 +258,7 @@ impl Partition {
             }
             TimestampType::CreateTime => -1,
         };
-        if !log.has_folder {
-            self.directory.await_identity()?;
-        }
+        self.directory.await_start()?;
         let placed = match log.append(&mut batch, self.leader_epoch(), &config, now_ms) {
             Ok(placed) => placed,
             Err(error) => return Err(self.append_failed(log, error)),
@@ -484,7 +482,9 @@ impl Partition {
         if writer.is_none() {
             self.check_readable()?;
             if let Some(cut) = self.load(writer)? {
-                cut.warn();
+                cut.tell();
+                // The catalog learns of it at the next start, from the log.
+                self.bump_leader_epoch(self.leader_epoch() + 1);
             }
             if self.commits() && self.awaits_sync() {
                 self.sync();
@@ -496,10 +496,14 @@ impl Partition {
 
     /// The part of opening that needs no sync: afterwards what recovery found is published, but in commit mode visible only as
     /// far as it is known to be durable.
-    fn load(&self, writer: &mut Option<Box<Log>>) -> Result<Option<Cut>, LogError> {
+    fn load(&self, writer: &mut Option<Box<Log>>) -> Result<Option<Arc<Cut>>, LogError> {
         let config = self.config.load();
-        let opened = recovery::open(&self.directory.open_request(self, &config)?)?;
+        let opened = self.directory.open_request(self, &config).and_then(|request| recovery::open(&request));
+        self.directory.opened(self, opened.as_ref().map(|opened| opened.cut.clone()));
+        let opened = opened?;
         let mut log = opened.log;
+        // What is in the log was written under an epoch that counts, whatever the catalog remembers.
+        self.bump_leader_epoch(log.epochs.latest().map_or(0, |latest| latest.epoch));
         let commit = self.commits();
         let step = {
             let mut view = self.view.lock();
@@ -513,6 +517,7 @@ impl Partition {
             view.synced = opened.synced.unwrap_or(view.log_end);
             view.high_watermark = if commit { view.synced } else { view.log_end };
             view.producers = log.producers.count();
+            view.show_epochs(&log.epochs);
             view.wrote_beside(std::mem::take(&mut log.unsynced));
             if view.synced == view.log_end { SyncStep::None } else { view.wants_sync(false) }
         };
@@ -522,7 +527,7 @@ impl Partition {
     }
 
     /// Opens the log for [`super::LogDirectory::recover`], which syncs many at once.
-    pub(super) fn recover(&self) -> Result<Option<Cut>, LogError> {
+    pub(super) fn recover(&self) -> Result<Option<Arc<Cut>>, LogError> {
         let mut writer = self.writer.lock();
         match *writer {
             Some(_) => Ok(None),
@@ -785,6 +790,7 @@ impl Partition {
             }
             view.appended(placed.base_offset, placed.position, log.end_offset, end_position);
             view.producers = log.producers.count();
+            view.show_epochs(&log.epochs);
             view.wrote_beside(std::mem::take(&mut log.unsynced));
             when_synced = view.counts_when_synced(config);
             if !when_synced {
@@ -945,42 +951,61 @@ impl Partition {
         let mut ranges = Vec::new();
         let mut left = max_bytes;
         loop {
-            let visible = match segment.base_offset() == end.segment {
-                true => end.position,
-                false => segment.size_bytes()?,
-            };
-            let position = match (known.take(), ranges.is_empty()) {
-                (Some((position, size_bytes)), _) => Some((position, size_bytes)),
-                (None, true) => {
-                    segment.locate(offset, visible)?.map(|located| (located.position, located.size_bytes))
+            let next = self.view.lock().segment_after(segment.base_offset());
+            let visible = self.visible(&segment, next.as_ref(), end)?;
+            let served = match known.take() {
+                // What this process has appended moments ago needs no second look.
+                Some((position, size_bytes)) => {
+                    let first_batch_bytes = size_bytes as u64;
+                    Some(Served { position, first_batch_bytes, end: visible.end, stopped: false })
                 }
                 // Later segments are read from their beginning.
-                (None, false) => Some((0, 0)),
+                None => match segment.serve(offset.max(segment.base_offset()), &visible, left) {
+                    Err(LogError::Damaged { .. }) if !ranges.is_empty() => break,
+                    served => served?,
+                },
             };
-            if let Some((position, first_batch_bytes)) = position {
-                let first_batch_bytes = first_batch_bytes as u64;
+            if let Some(Served { position, first_batch_bytes, end, stopped }) = served {
                 if ranges.is_empty() && first_batch_bytes > left {
                     if !minimum_one_batch {
                         break;
                     }
                     left = first_batch_bytes;
                 }
-                let length = (visible - position).min(left);
+                let length = (end - position).min(left);
                 if length > 0 {
                     let file = Arc::clone(segment.file()?);
                     ranges.push(FileRange { file, position, length: length as usize });
                     left -= length;
                 }
+                if stopped {
+                    break;
+                }
             }
             if left == 0 || segment.base_offset() >= end.segment {
                 break;
             }
-            match self.view.lock().segment_after(segment.base_offset()) {
+            match next {
                 Some(next) => segment = next,
                 None => break,
             }
         }
         Ok(ranges)
+    }
+
+    /// What consumers may see of a segment, if `end` is where what they may see ends.
+    fn visible(
+        &self,
+        segment: &Segment,
+        next: Option<&Arc<Segment>>,
+        end: Place,
+    ) -> Result<Visible, LogError> {
+        let epochs = Arc::clone(&self.view.lock().epochs);
+        if segment.base_offset() == end.segment {
+            return Ok(Visible { end: end.position, offset_end: end.offset, is_full: true, epochs });
+        }
+        let offset_end = next.map_or(i64::MAX, |next| next.base_offset());
+        Ok(Visible { end: segment.size_bytes()?, offset_end, is_full: false, epochs })
     }
 
     /// A read that failed because its segment went away meanwhile says so.
@@ -1233,6 +1258,30 @@ mod tests {
     }
 
     #[test]
+    fn a_file_whose_batches_are_synced_one_by_one_is_longer_than_they_are_while_it_is_written() {
+        let length = |fixture: &Fixture| fixture.disk.content(&log_file(0)).unwrap().len();
+        let synced = commit();
+        let fixture = Fixture::new();
+        let partition = fixture.partition(synced.clone());
+        append(&partition, batch(1)).unwrap();
+        let size = batch(1).size_bytes();
+        assert!(length(&fixture) > 2 * size, "the next sync finds the length as it was");
+        assert_eq!(headers(&partition, 0).len(), 1);
+
+        let fixture = fixture.kill();
+        let partition = fixture.partition(synced.clone());
+        assert!(fixture.recover(&partition).is_empty(), "nothing of value was cut");
+        assert_eq!((end_offset(&partition), length(&fixture)), (1, size));
+        append(&partition, batch(1)).unwrap();
+
+        let fixture = fixture.stop();
+        assert_eq!(length(&fixture), 2 * size);
+        let partition = fixture.partition(config());
+        append(&partition, batch(1)).unwrap();
+        assert_eq!(length(&fixture), 3 * size, "in os mode there is nothing to gain");
+    }
+
+    #[test]
     fn a_failed_write_or_sync_ends_writing_and_not_reading() {
         for fail in [
             (|disk| disk.fail_writes_after(3, Errno::IO)) as fn(&crate::storage::simulated::SimulatedDisk),
@@ -1440,6 +1489,74 @@ mod tests {
             writer.join().unwrap();
         });
         assert_eq!(end_offset(&partition), 6001);
+    }
+
+    /// Offsets and epochs of what is served from `offset` on, until nothing more is; how it ended.
+    fn served(
+        partition: &Partition,
+        mut offset: i64,
+        max_bytes: usize,
+    ) -> (Vec<(i64, i32)>, Option<LogError>) {
+        let mut found = Vec::new();
+        loop {
+            let read = match partition.read(offset, max_bytes, true) {
+                Ok(read) => bytes(&read.ranges),
+                Err(error) => return (found, Some(error)),
+            };
+            let mut rest = &read[..];
+            let before = found.len();
+            while let Ok(header) = BatchHeader::parse(rest)
+                && let Some(behind) = rest.get(header.size_bytes()..)
+            {
+                found.push((header.base_offset, header.partition_leader_epoch));
+                offset = header.last_offset() + 1;
+                rest = behind;
+            }
+            if found.len() == before {
+                return (found, None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_header_is_never_served_and_all_before_it_is() {
+        let narrow = LogConfig { segment_bytes: 700, index_interval_bytes: 150, ..config() };
+        let fixture = Fixture::new();
+        let partition = fixture.partition(narrow.clone());
+        (0..20).for_each(|_| assert!(append(&partition, batch(3)).is_ok()));
+        let all: Vec<_> = (0..20).map(|number| (number * 3, 0)).collect();
+        let size = batch(3).size_bytes();
+        drop(partition);
+        let fixture = fixture.stop();
+        drop(fixture.directory);
+        let segment_batches = 700 / size;
+        // All bytes that the checksum does not cover, but for itself, which the reader compares.
+        for (batch, at, mask) in
+            (0..20).flat_map(|batch| (0..17).flat_map(move |at| [1, 2, 0x80].map(|mask| (batch, at, mask))))
+        {
+            let disk = fixture.disk.copy();
+            let (segment, number) = (batch / segment_batches, batch % segment_batches);
+            let path = log_file((segment * segment_batches * 3) as i64);
+            disk.flip(&path, number * size + at, mask).unwrap();
+            let fixture = Fixture::on(disk);
+            let partition = fixture.partition(narrow.clone());
+            for max_bytes in [1, 250, 100_000] {
+                let (found, ended) = served(&partition, 0, max_bytes);
+                let what = format!("batch {batch}, byte {at} ^ {mask:#x}: {found:?}, {ended:?}");
+                assert_eq!(found, all[..batch], "{what}");
+                // The end of the log is looked at when it is opened: there it is cut off.
+                let is_cut = end_offset(&partition) == batch as i64 * 3;
+                assert!(is_cut || matches!(ended, Some(LogError::Damaged { .. })), "{what}");
+            }
+            for offset in 0..end_offset(&partition) {
+                let (found, _) = served(&partition, offset, 100_000);
+                assert!(
+                    found.iter().all(|found| all.contains(found)),
+                    "batch {batch}, byte {at} ^ {mask:#x}"
+                );
+                assert!(!found.contains(&all[batch]));
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::LogError;
 use super::config::{FlushMode, LogConfig};
+use super::epochs::LeaderEpochs;
 use super::log::Unsynced;
 use super::segment::Segment;
 
@@ -96,6 +97,8 @@ pub struct View {
     pub unsynced_bytes: u64,
     /// Idempotent producers that are known.
     pub producers: usize,
+    /// Those of all that is written; at the start of the log they may reach further back than it does.
+    pub epochs: Arc<LeaderEpochs>,
     pub(super) sync: SyncState,
     beside: Unsynced,
     recent: VecDeque<Recent>,
@@ -118,6 +121,13 @@ impl View {
         self.recent.clear();
         let segment = segments.last().map_or(0, |active| active.base_offset());
         self.log_end = Place { segment, position: 0, ..self.log_end };
+    }
+
+    /// Takes in the epochs of the log, after something was appended.
+    pub fn show_epochs(&mut self, epochs: &LeaderEpochs) {
+        if self.epochs.latest() != epochs.latest() {
+            self.epochs = Arc::new(epochs.clone());
+        }
     }
 
     /// Adds to what a sync must cover.

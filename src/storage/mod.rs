@@ -8,9 +8,13 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::overlay::{Change, Overlay};
+pub use self::read_only::ReadOnlyDisk;
 pub use self::std_disk::StdDisk;
 use crate::record::range::RangeFile;
 
+mod overlay;
+mod read_only;
 pub mod simulated;
 mod std_disk;
 
@@ -39,6 +43,11 @@ pub trait Lock: Send + Sync + Debug {}
 pub trait Disk: Send + Sync + Debug {
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens an existing file that will not be written to, which may lie where nothing can be.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
 
     /// Makes an empty file, replacing what is there, open for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
@@ -124,7 +133,7 @@ pub fn read_exact_at(file: &dyn RangeFile, buffer: &mut [u8], position: u64) -> 
 /// The whole of a small file. One longer than `limit_bytes` is an `InvalidData` error: nothing that is read this way grows
 /// that far unless it is damaged.
 pub fn read_file(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    let file = disk.open(path)?;
+    let file = disk.open_to_read(path)?;
     let length = file.length()?;
     if length > limit_bytes {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "file is longer than it can rightly be"));

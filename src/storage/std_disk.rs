@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Disk, DiskFile, Entry, FileStatus, Lock};
@@ -21,10 +21,33 @@ const PROBE_STRIDE_BYTES: u64 = 128 * 1024;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdDisk;
 
+impl StdDisk {
+    /// Takes a lock that keeps away who would take an exclusive one, without writing anything; `None` if somebody has that.
+    ///
+    /// # Errors
+    /// There is no such file, or the system's.
+    pub fn try_lock_shared(self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let file = File::open(path)?;
+        match file.try_lock_shared() {
+            Ok(()) => match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => Ok(Some(Box::new(FileLock { _file: file }))),
+                Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
 impl Disk for StdDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Arc::new(StdFile(file)))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(StdFile(File::open(path)?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -45,7 +68,13 @@ impl Disk for StdDisk {
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(FileLock { _file: file }))),
+            // A lock of the other kind as well: Java's are such, and Kafka knows its directories by them. They are the
+            // process's, not the file's, so that they tell nothing apart within it, and come second.
+            Ok(()) => match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(Some(Box::new(FileLock { _file: file }))),
+                Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
