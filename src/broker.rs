@@ -140,6 +140,8 @@ impl Broker {
             os_unsynced_max_bytes: OS_UNSYNCED_MAX_BYTES,
             flush_threads: config.num_flush_threads,
             producer_id_expiration_ms: config.producer_id_expiration_ms,
+            retention_check_interval: Duration::from_millis(config.log_retention_check_interval_ms),
+            initial_task_delay: Duration::from_millis(config.log_initial_task_delay_ms),
             ..DirectoryOptions::new(&path)
         };
         let directory = LogDirectory::open(options, Arc::new(StdDisk), clock.clone())?;

@@ -233,8 +233,9 @@ impl Catalog {
     }
 }
 
+/// Nothing of it goes but what a snapshot has replaced.
 fn log_config(flush: FlushMode) -> LogConfig {
-    LogConfig { segment_bytes: SEGMENT_BYTES, flush, ..view::default_log_config() }
+    LogConfig { segment_bytes: SEGMENT_BYTES, delete: false, flush, ..view::default_log_config() }
 }
 
 /// Folds the log from its start. Also gives how many changes it holds.

@@ -78,6 +78,11 @@ impl Value {
         }
     }
 
+    /// The number of a double; 0 for the rest.
+    pub fn as_f64(&self) -> f64 {
+        if let Self::Double(number) = self { *number } else { 0.0 }
+    }
+
     /// Whether this is a list that has `item`.
     pub fn contains(&self, item: &str) -> bool {
         matches!(self, Self::List(items) if items.iter().any(|one| one == item))

@@ -16,7 +16,8 @@ use super::LogError;
 use super::checkpoint::{self, InvalidCheckpoint};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
-use super::partition::Partition;
+use super::partition::{Partition, Retired};
+use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
 use super::view::SyncWork;
@@ -37,7 +38,7 @@ pub const CLEAN_FILE: &str = ".kafka_cleanshutdown";
 pub const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 /// First offsets by partition, where they are not those of the first segments.
 pub const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
-const BOOT_FILE: &str = "ottla-boot-id";
+pub(super) const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -46,8 +47,14 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// than this, besides what was not synced.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
+/// Partitions whose log starts retention makes durable with one write, before it takes their old segments away.
+const RETAINED_AT_ONCE: usize = 256;
+
 /// From this many partitions on, one sync of the whole file system is taken instead of one for each file.
 const SYNC_EACH_MAX: usize = 16;
+
+/// Between two lines about a recovery that takes long.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// Longest name of a folder, in bytes.
 const FOLDER_NAME_BYTES_MAX: usize = 255;
@@ -71,6 +78,14 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers that a partition remembers at most.
     pub producers_max: usize,
+    /// Whether every byte is read again, however the last stop was: for a repair.
+    pub check_all: bool,
+    /// Whether an existing directory may belong to any node.
+    pub any_node: bool,
+    /// Between two looks for what retention lets go.
+    pub retention_check_interval: Duration,
+    /// From the start to the first of them.
+    pub initial_task_delay: Duration,
 }
 
 impl DirectoryOptions {
@@ -85,6 +100,10 @@ impl DirectoryOptions {
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
+            check_all: false,
+            any_node: false,
+            retention_check_interval: Duration::from_secs(300),
+            initial_task_delay: Duration::from_secs(30),
         }
     }
 }
@@ -162,7 +181,7 @@ pub enum OpenDirectoryError {
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// Logs of which something was cut off: their leader epochs must rise by one.
-    pub cuts: Vec<Cut>,
+    pub cuts: Vec<Arc<Cut>>,
     /// Partitions that could not be opened; they say why again at each use.
     pub failed: Vec<(Arc<Partition>, LogError)>,
 }
@@ -185,13 +204,15 @@ type Key = (String, i32);
 #[derive(Debug)]
 pub struct Shared {
     options: DirectoryOptions,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
     pub(super) counters: LogCounters,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
+    /// What could not be taken away yet, for the next look of retention.
+    retired: Mutex<Vec<Retired>>,
     unsynced_bytes: AtomicU64,
     /// Bytes synced since the checkpoints were written.
     synced_bytes: AtomicU64,
@@ -201,6 +222,10 @@ pub struct Shared {
     checkpoints: Mutex<Checkpoints>,
     chores: Mutex<Chores>,
     chores_changed: Condvar,
+    progress: Progress,
+    /// Whether everything counts as having been synced once.
+    all_synced: bool,
+    found: Mutex<Found>,
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
@@ -226,6 +251,15 @@ struct RootSynced {
     folders: Vec<PathBuf>,
 }
 
+/// What was wrong with partitions when they were opened.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Logs of which something was cut off.
+    pub cuts: Vec<Arc<Cut>>,
+    /// Topic and number of partitions that could not be opened, and why.
+    pub failed: Vec<(String, i32, String)>,
+}
+
 /// By topic and partition, as last written or loaded.
 #[derive(Debug, Default)]
 struct Checkpoints {
@@ -240,6 +274,8 @@ struct Checkpoints {
 struct Chores {
     removals: Vec<(Instant, Removal)>,
     checkpoints_due: bool,
+    /// Partitions to sync before the next tick, by their address: those whose `flush.ms` is short.
+    flushes: HashMap<usize, (Instant, Weak<Partition>)>,
 }
 
 #[derive(Debug)]
@@ -266,8 +302,13 @@ impl LogDirectory {
             .ok_or_else(|| OpenDirectoryError::Locked { path: path.clone() })?;
         refuse_foreign(&*disk, &path)?;
         let properties = read_properties(&*disk, &options)?;
+        // Who checks everything needs to know only that something was synced.
+        let (recovery_points, all_synced) = match read_checkpoint(&*disk, &path.join(RECOVERY_POINTS_FILE)) {
+            Err(OpenDirectoryError::Checkpoint { .. }) if options.check_all => (BTreeMap::new(), true),
+            recovery_points => (recovery_points?, false),
+        };
         let checkpoints = Checkpoints {
-            recovery_points: read_checkpoint(&*disk, &path.join(RECOVERY_POINTS_FILE))?,
+            recovery_points,
             log_starts: read_checkpoint(&*disk, &path.join(LOG_STARTS_FILE))?,
             ..Checkpoints::default()
         };
@@ -281,6 +322,7 @@ impl LogDirectory {
             .collect();
         // From here on the directory is ours, and changed.
         let trust = match read_file(&*disk, &path.join(BOOT_FILE), 4096) {
+            _ if options.check_all => Trust::Synced,
             _ if is_there(CLEAN_FILE) || folders.is_empty() => Trust::Everything,
             Ok(known) if known == boot_id.as_bytes() => Trust::PageCache,
             _ => Trust::Synced,
@@ -298,6 +340,7 @@ impl LogDirectory {
             queue: SyncQueue::default(),
             counters: LogCounters::default(),
             listed: Mutex::default(),
+            retired: Mutex::default(),
             unsynced_bytes: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
             has_room: Notify::new(),
@@ -306,6 +349,9 @@ impl LogDirectory {
             checkpoints: Mutex::new(checkpoints),
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
+            progress: Progress::default(),
+            all_synced,
+            found: Mutex::default(),
             whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
@@ -313,8 +359,9 @@ impl LogDirectory {
         });
         if is_there(CLEAN_FILE) {
             // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
+            // The first append waits until it is gone for good, so that the start need not.
             shared.disk.remove(&path.join(CLEAN_FILE)).map_err(failed)?;
-            shared.disk.sync_dir(&path).map_err(failed)?;
+            shared.root.changed();
         }
         if trust == Trust::Everything {
             // Otherwise it is written when recovery is over: until then the next start must do what this one should have.
@@ -357,6 +404,11 @@ impl LogDirectory {
     /// Whether the last stop was clean (or this is a new directory): then there is nothing to recover.
     pub fn was_clean(&self) -> bool {
         self.was_clean
+    }
+
+    /// What was wrong with the partitions that have been opened so far.
+    pub fn found(&self) -> Found {
+        self.shared.found.lock().clone()
     }
 
     /// Topic and partition of each folder that was there at the start.
@@ -412,21 +464,27 @@ impl LogDirectory {
     pub fn recover(&self, partitions: &[Arc<Partition>]) -> Recovered {
         let results = Mutex::new(Recovered::default());
         let next = AtomicUsize::new(0);
+        let progress = &self.shared.progress;
+        progress.begin(partitions.len());
         std::thread::scope(|scope| {
-            for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
-                scope.spawn(|| {
-                    while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        match partition.recover() {
-                            Ok(None) => {}
-                            Ok(Some(cut)) => {
-                                cut.warn();
-                                results.lock().cuts.push(cut);
+            let _over = progress.tell_every(PROGRESS_EVERY, scope);
+            std::thread::scope(|scope| {
+                for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
+                    scope.spawn(|| {
+                        while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            match partition.recover() {
+                                Ok(None) => {}
+                                Ok(Some(cut)) => {
+                                    cut.tell();
+                                    results.lock().cuts.push(cut);
+                                }
+                                Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
                             }
-                            Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
+                            progress.done(1);
                         }
-                    }
-                });
-            }
+                    });
+                }
+            });
         });
         let mut recovered = results.into_inner();
         let failed = |partition: &Arc<Partition>, recovered: &Recovered| {
@@ -457,6 +515,10 @@ impl LogDirectory {
             },
         };
         opened.iter().for_each(|partition| partition.recovered());
+        if !recovered.cuts.is_empty() {
+            // They say what lies behind the cuts: nothing now.
+            self.shared.checkpoint();
+        }
         if recovered.failed.is_empty() && all_synced {
             self.shared.whole.store(true, Ordering::SeqCst);
             if let Err(error) = self.shared.write_boot_id() {
@@ -464,6 +526,12 @@ impl LogDirectory {
             }
         }
         recovered
+    }
+
+    /// What the cleaning thread does every [`DirectoryOptions::retention_check_interval`].
+    #[cfg(test)]
+    pub(super) fn retain(&self) {
+        self.shared.retain();
     }
 
     /// Takes a partition away: who waits for it is told, its folder gets out of the way of a new topic of that name at once, and
@@ -579,19 +647,36 @@ impl Shared {
             topic: partition.topic(),
             topic_id: partition.topic_id(),
             index: partition.index(),
+            leader_epoch: partition.leader_epoch(),
             trust: self.trust,
-            recovery_point: checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
+            recovery_point: match self.all_synced {
+                true => i64::MAX,
+                false => checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
+            },
+            check_all: self.options.check_all,
             log_start: checkpoints.log_starts.get(&key).copied().unwrap_or(0),
             config,
             producers_max: self.options.producers_max,
             now_ms: self.clock.now_ms(),
+            checked_bytes: &self.progress.checked_bytes,
         })
     }
 
-    /// Returns once the directory's identity is durable, which a new one's is soon after its start: folders of partitions must
-    /// not outlive it.
-    pub(super) fn await_identity(&self) -> Result<(), LogError> {
-        if self.root.ever_synced.load(Ordering::SeqCst) {
+    /// Notes what came of opening a partition.
+    pub(super) fn opened(&self, partition: &Partition, cut: Result<Option<Arc<Cut>>, &LogError>) {
+        let mut found = self.found.lock();
+        match cut {
+            Ok(cut) => found.cuts.extend(cut),
+            Err(error) => {
+                found.failed.push((partition.topic().to_owned(), partition.index(), error.to_string()));
+            }
+        }
+    }
+
+    /// Returns once what the start has changed is durable, which it soon is: neither may the folder of a partition outlive the
+    /// identity of a new directory, nor a batch be torn under the marker of the last clean stop.
+    pub(super) fn await_start(&self) -> Result<(), LogError> {
+        if self.root.ever_synced.load(Ordering::Acquire) {
             return Ok(());
         }
         self.sync_root().map_err(|source| LogError::disk(&self.options.path, source))
@@ -638,10 +723,22 @@ impl Shared {
         self.queue.push(partition);
     }
 
-    pub(super) fn list(&self, partition: Arc<Partition>) {
+    /// Has a partition synced when it is time: after `flush_ms` at the latest.
+    pub(super) fn list(&self, partition: Arc<Partition>, flush_ms: i64) {
         if !self.stopped.load(Ordering::SeqCst) {
+            self.sync_within(&partition, flush_ms);
             self.listed.lock().push(partition);
             self.sync_if_many();
+        }
+    }
+
+    /// Has a partition that is on the list synced after `flush_ms`, if nothing has it synced before.
+    pub(super) fn sync_within(&self, partition: &Arc<Partition>, flush_ms: i64) {
+        let within = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
+        if within < CHECKPOINT_INTERVAL {
+            let (key, weak) = (Arc::as_ptr(partition) as usize, Arc::downgrade(partition));
+            self.chores.lock().flushes.insert(key, (Instant::now() + within, weak));
+            self.chores_changed.notify_one();
         }
     }
 
@@ -682,28 +779,63 @@ impl Shared {
         self.sync_root().map_err(|source| LogError::Disk { path: self.options.path.clone(), source })
     }
 
-    /// Writes the log start offset of a partition down, so that it lasts.
-    pub(super) fn save_log_start(&self, topic: &str, index: i32, log_start: i64) -> Result<(), LogError> {
+    /// Whether all logs are known to be whole: a partition that is not open needs no recovery then.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::SeqCst)
+    }
+
+    /// Makes log starts durable, all with one write, and takes away what lies below them. What cannot be taken away yet is tried
+    /// again with the next.
+    pub(super) fn retire(&self, retired: Vec<Retired>) -> Result<(), LogError> {
+        let mut all = std::mem::take(&mut *self.retired.lock());
+        all.extend(retired);
+        if all.is_empty() {
+            return Ok(());
+        }
+        // The checkpoint comes first: without it, a log whose files are gone would begin where they did.
+        let saved = self.save_log_starts(&all);
+        let (ready, later): (Vec<_>, Vec<_>) = match &saved {
+            Ok(()) => (all, Vec::new()),
+            // It need not be the disk's last word: who makes space must not need any, as far as that goes.
+            Err(LogError::NoSpace { .. }) => all.into_iter().partition(|retired| retired.start_is_evident),
+            Err(_) => (Vec::new(), all),
+        };
+        for Retired { partition, segments, .. } in ready {
+            partition.discard(&segments);
+        }
+        self.retired.lock().extend(later);
+        saved
+    }
+
+    fn save_log_starts(&self, retired: &[Retired]) -> Result<(), LogError> {
         let mut checkpoints = self.checkpoints.lock();
-        checkpoints.set_log_start((topic.to_owned(), index), log_start);
+        // A deletion takes the entry away, also one that happens just now.
+        for Retired { partition, log_start, .. } in retired.iter().filter(|one| !one.partition.is_deleted()) {
+            checkpoints.set_log_start((partition.topic().to_owned(), partition.index()), *log_start);
+        }
         checkpoints.write_log_starts(&*self.disk, &self.options.path)
     }
 
-    /// Takes the files of segments away that are no part of their log any more: out of sight now, off the disk after
-    /// `delay_ms`. What fails is left to the next start.
-    pub(super) fn discard(&self, segments: &[Arc<Segment>], delay_ms: i64) {
+    /// Renames the files of a segment so that no start takes them for a log's; where they are now. What fails is left to the
+    /// next start.
+    pub(super) fn set_deleted(&self, segment: &Segment) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        for segment in segments {
-            for suffix in ["log", "index", "timeindex", "txnindex"] {
-                let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
-                let deleted = path.with_extension(format!("{suffix}.deleted"));
-                match self.disk.rename(&path, &deleted) {
-                    Ok(()) => files.push(deleted),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
-                }
+        for suffix in ["log", "index", "timeindex", "txnindex"] {
+            let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
+            let deleted = path.with_extension(format!("{suffix}.deleted"));
+            match self.disk.rename(&path, &deleted) {
+                Ok(()) => files.push(deleted),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
             }
         }
+        self.counters.retired_segments.increment();
+        self.counters.retired_bytes.add(segment.size_bytes().unwrap_or(0));
+        files
+    }
+
+    /// Takes files off the disk after `delay_ms`.
+    pub(super) fn remove_files_later(&self, files: Vec<PathBuf>, delay_ms: i64) {
         let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
         self.remove_later(Removal::Files(files), delay);
     }
@@ -769,6 +901,8 @@ impl Shared {
         self.queue.stop();
         let listed = std::mem::take(&mut *self.listed.lock());
         drop(listed);
+        let retired = std::mem::take(&mut *self.retired.lock());
+        drop(retired);
         {
             let _chores = self.chores.lock();
             self.chores_changed.notify_all();
@@ -781,6 +915,41 @@ impl Shared {
     fn sync_listed(&self) {
         let listed = std::mem::take(&mut *self.listed.lock());
         for partition in listed {
+            if partition.view.lock().unlist() {
+                self.queue.push(partition);
+            }
+        }
+    }
+
+    /// One look at all partitions for what retention lets go.
+    fn retain(&self) {
+        for partitions in self.live_partitions().chunks(RETAINED_AT_ONCE) {
+            let mut retired = Vec::new();
+            for partition in partitions {
+                if self.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                match partition.retain() {
+                    Ok(gone) => retired.extend(gone),
+                    Err(LogError::Deleted | LogError::Shutdown | LogError::Poisoned) => {}
+                    Err(error) => {
+                        let (topic, partition) = (partition.topic(), partition.index());
+                        tracing::warn!(topic, partition, %error, "retention has to wait");
+                    }
+                }
+            }
+            if let Err(error) = self.retire(retired) {
+                tracing::warn!(%error, "log starts not written: old segments go later");
+            }
+        }
+    }
+
+    /// Has those synced whose `flush.ms` is over.
+    fn sync_due(&self) {
+        let now = Instant::now();
+        let due: Vec<_> =
+            self.chores.lock().flushes.extract_if(|_, (at, _)| *at <= now).map(|(_, (_, due))| due).collect();
+        for partition in due.iter().filter_map(Weak::upgrade) {
             if partition.view.lock().unlist() {
                 self.queue.push(partition);
             }
@@ -875,13 +1044,19 @@ impl Shared {
     /// What the cleaning thread does until the directory stops.
     fn work_at_chores(&self) {
         let mut next_tick = Instant::now() + CHECKPOINT_INTERVAL;
+        let mut next_retention = after(self.options.initial_task_delay);
         while !self.stopped.load(Ordering::SeqCst) {
             // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
             if let Err(error) = self.sync_root() {
                 tracing::warn!(%error, path = %self.options.path.display(), "names not synced");
             }
-            let (removals, checkpoints_due) = self.wait_for_chores(next_tick);
+            let (removals, checkpoints_due) = self.wait_for_chores(next_tick.min(next_retention));
             removals.into_iter().for_each(|removal| self.remove(removal));
+            self.sync_due();
+            if Instant::now() >= next_retention {
+                self.retain();
+                next_retention = after(self.options.retention_check_interval);
+            }
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + CHECKPOINT_INTERVAL;
@@ -891,8 +1066,8 @@ impl Shared {
         }
     }
 
-    /// Waits until there is something to do, or until `next_tick`: removals that are due, and whether checkpoints are.
-    fn wait_for_chores(&self, next_tick: Instant) -> (Vec<Removal>, bool) {
+    /// Waits until there is something to do, or until `latest`: removals that are due, and whether checkpoints are.
+    fn wait_for_chores(&self, latest: Instant) -> (Vec<Removal>, bool) {
         let mut chores = self.chores.lock();
         loop {
             let now = Instant::now();
@@ -900,10 +1075,11 @@ impl Shared {
                 chores.removals.extract_if(.., |(at, _)| *at <= now).map(|(_, removal)| removal).collect();
             let checkpoints_due = std::mem::take(&mut chores.checkpoints_due);
             let stopped = self.stopped.load(Ordering::SeqCst);
-            if stopped || checkpoints_due || !due.is_empty() || now >= next_tick {
+            let flushes = chores.flushes.values().map(|(at, _)| *at);
+            let wake_at = chores.removals.iter().map(|(at, _)| *at).chain(flushes).fold(latest, Instant::min);
+            if stopped || checkpoints_due || !due.is_empty() || now >= wake_at {
                 return (due, checkpoints_due);
             }
-            let wake_at = chores.removals.iter().map(|(at, _)| *at).fold(next_tick, Instant::min);
             self.chores_changed.wait_until(&mut chores, wake_at);
         }
     }
@@ -933,8 +1109,8 @@ impl Root {
             disk.sync_dir(path)?;
             synced.folders.iter().try_for_each(|folder| disk.sync_dir(folder))?;
             *synced = RootSynced { changes: covered, ..RootSynced::default() };
-            self.ever_synced.store(true, Ordering::SeqCst);
         }
+        self.ever_synced.store(true, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -943,7 +1119,9 @@ impl Checkpoints {
     /// An entry stays even if the first segment begins there: the removal of older ones may not be durable yet.
     fn set_log_start(&mut self, key: Key, log_start: i64) {
         if log_start > 0 {
-            self.log_starts.insert(key, log_start);
+            // Two who move it may come here in either order.
+            let known = self.log_starts.entry(key).or_default();
+            *known = log_start.max(*known);
         }
     }
 
@@ -992,6 +1170,12 @@ fn read_checkpoint(disk: &dyn Disk, path: &Path) -> Result<BTreeMap<Key, i64>, O
     }
 }
 
+/// The moment `delay` from now; a far one if there is no such moment.
+fn after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX)))
+}
+
 /// Makes the folder and what is missing above it; the folders that have a new name in them.
 fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     let missing = |folder: &&Path| {
@@ -1003,6 +1187,12 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     let or_here =
         |parent: &Path| if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_owned() };
     Ok(made.into_iter().map(or_here).collect())
+}
+
+/// Whether a file of a directory tells only who owns it and how it was stopped last.
+pub fn is_of_owner(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    [LOCK_FILE, PROPERTIES_FILE, CLEAN_FILE, BOOT_FILE].contains(&name)
 }
 
 /// A folder with files but without our properties is somebody else's; one with a part of an import is nobody's yet.
@@ -1030,7 +1220,7 @@ fn read_properties(
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
     let Some(found) = Identity::read(disk, &options.path)? else { return Ok(None) };
     let path = options.path.join(PROPERTIES_FILE);
-    if found.node_id != options.node_id {
+    if found.node_id != options.node_id && !options.any_node {
         return Err(OpenDirectoryError::OtherNode { path, found: found.node_id, expected: options.node_id });
     }
     match options.cluster_id {

@@ -32,11 +32,17 @@ mod log;
 mod model;
 pub mod partition;
 pub mod producers;
+mod progress;
 mod recovery;
 mod replay;
+#[cfg(test)]
+mod retained;
+mod retention;
 mod roll;
+pub mod salvage;
 pub mod scan;
 mod segment;
+pub mod verify;
 mod view;
 mod waiter;
 

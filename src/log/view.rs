@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::LogError;
+use super::config::{FlushMode, LogConfig};
+use super::epochs::LeaderEpochs;
 use super::log::Unsynced;
 use super::segment::Segment;
 
@@ -95,6 +97,8 @@ pub struct View {
     pub unsynced_bytes: u64,
     /// Idempotent producers that are known.
     pub producers: usize,
+    /// Those of all that is written; at the start of the log they may reach further back than it does.
+    pub epochs: Arc<LeaderEpochs>,
     pub(super) sync: SyncState,
     beside: Unsynced,
     recent: VecDeque<Recent>,
@@ -119,9 +123,23 @@ impl View {
         self.log_end = Place { segment, position: 0, ..self.log_end };
     }
 
+    /// Takes in the epochs of the log, after something was appended.
+    pub fn show_epochs(&mut self, epochs: &LeaderEpochs) {
+        if self.epochs.latest() != epochs.latest() {
+            self.epochs = Arc::new(epochs.clone());
+        }
+    }
+
     /// Adds to what a sync must cover.
     pub fn wrote_beside(&mut self, beside: Unsynced) {
         self.beside.absorb(beside);
+    }
+
+    /// Whether what is written counts only once it is synced: always in commit mode; in os mode when as much waits for a sync as
+    /// `flush.messages` says, or more.
+    pub fn counts_when_synced(&self, config: &LogConfig) -> bool {
+        let unsynced = self.log_end.offset - self.synced.offset;
+        config.flush == FlushMode::Commit || unsynced >= config.flush_messages
     }
 
     /// Notes that there is something to sync: now (`commit`), or when it is time.

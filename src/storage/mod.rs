@@ -8,9 +8,13 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::overlay::{Change, Overlay};
+pub use self::read_only::ReadOnlyDisk;
 pub use self::std_disk::StdDisk;
 use crate::record::range::RangeFile;
 
+mod overlay;
+mod read_only;
 pub mod simulated;
 mod std_disk;
 
@@ -21,6 +25,15 @@ pub struct Entry {
     pub name: String,
     /// Whether it is a folder.
     pub is_dir: bool,
+}
+
+/// What is known of a file without opening it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStatus {
+    /// Bytes in it.
+    pub length: u64,
+    /// When it was last written, ms since the epoch.
+    pub modified_ms: i64,
 }
 
 /// Held for as long as nobody else may use the file it was taken on; dropping it (or the end of the process) frees it.
@@ -38,6 +51,9 @@ pub trait Disk: Send + Sync + Debug {
 
     /// Makes an empty file, replacing what is there, open for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Size and age of an existing file.
+    fn status(&self, path: &Path) -> io::Result<FileStatus>;
 
     /// Takes the exclusive lock of `path`, making the file if need be; `None` if somebody else has it.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
@@ -78,6 +94,9 @@ pub trait DiskFile: RangeFile {
 
     /// Cuts the file to `length` bytes, or extends it with zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
+
+    /// Extends the file to `length` bytes of zeros that have their place on the disk: writing them needs no more space.
+    fn allocate(&self, length: u64) -> io::Result<()>;
 
     /// Bytes in the file.
     fn length(&self) -> io::Result<u64>;

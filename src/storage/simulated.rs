@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, Lock};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock};
 use crate::record::range::RangeFile;
 
 /// Cheap to clone; clones are the same disk.
@@ -51,6 +51,7 @@ struct Faults {
     /// Bytes that can still be written before writes fail with the error.
     write_limit: Option<(u64, Errno)>,
     sync_error: Option<Errno>,
+    write_bytes_max: Option<usize>,
     syncs_held: bool,
     syncs_waiting: usize,
     file_syncs: u64,
@@ -74,6 +75,16 @@ impl SimulatedDisk {
     /// left, the last of them torn at a random byte; of the names changed since a folder's last sync, random ones are
     /// back as they were. Files that are open go on existing for who has them, but no longer reach the disk.
     pub fn power_cut(&self, seed: u64) {
+        self.lose_power(seed, SimulatedFile::after_power_cut);
+    }
+
+    /// The same, but what was written since a file's last sync reached the disk in any order: a random choice of the writes is
+    /// left, each whole or torn.
+    pub fn power_cut_out_of_order(&self, seed: u64) {
+        self.lose_power(seed, SimulatedFile::after_reordered_power_cut);
+    }
+
+    fn lose_power(&self, seed: u64, left: fn(&SimulatedFile, &mut fastrand::Rng) -> SimulatedFile) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut tree = self.0.tree.lock();
         tree.boots += 1;
@@ -81,7 +92,7 @@ impl SimulatedDisk {
         for node in &mut tree.nodes {
             match node {
                 Node::Folder(folder) => folder.lose_unsynced(&mut random),
-                Node::File(file) => *file = Arc::new(file.after_power_cut(&mut random)),
+                Node::File(file) => *file = Arc::new(left(file, &mut random)),
             }
         }
         drop(tree);
@@ -146,6 +157,25 @@ impl SimulatedDisk {
         self.0.faults.lock().sync_error = Some(error);
     }
 
+    /// A write takes at most `bytes` from now on: who writes has to go on with the rest.
+    pub fn shorten_writes(&self, bytes: usize) {
+        self.0.faults.lock().write_bytes_max = Some(bytes.max(1));
+    }
+
+    /// Nothing goes wrong any more, and held syncs go on.
+    pub fn mend(&self) {
+        let mut faults = self.0.faults.lock();
+        (faults.write_limit, faults.sync_error, faults.write_bytes_max) = (None, None, None);
+        drop(faults);
+        self.release_syncs();
+    }
+
+    /// Makes it the time at which a file was last written.
+    pub fn set_modified(&self, path: &Path, modified_ms: i64) -> io::Result<()> {
+        self.0.tree.lock().file(path)?.content.lock().modified_ms = modified_ms;
+        Ok(())
+    }
+
     /// Flips the bits of `mask` in the byte at `position`, at rest: in what is seen and in what is durable.
     pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
         let file = self.0.tree.lock().file(path)?;
@@ -175,8 +205,13 @@ impl SimulatedDisk {
                     Node::Folder(Folder { names: folder.names.clone(), durable_names: folder.names.clone() })
                 }
                 Node::File(file) => {
-                    let seen = file.content.lock().seen.clone();
-                    let content = Content { durable: seen.clone(), seen, ..Content::default() };
+                    let Content { seen, modified_ms, .. } = &*file.content.lock();
+                    let content = Content {
+                        durable: seen.clone(),
+                        seen: seen.clone(),
+                        modified_ms: *modified_ms,
+                        ..Content::default()
+                    };
                     Node::File(Arc::new(SimulatedFile {
                         content: Mutex::new(content),
                         machine: Arc::clone(&copy.0),
@@ -204,6 +239,12 @@ impl Disk for SimulatedDisk {
         let file = Arc::new(SimulatedFile { content: Mutex::default(), machine: Arc::clone(&self.0) });
         tree.add(path, Node::File(Arc::clone(&file)))?;
         Ok(file)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        let file = self.0.tree.lock().file(path)?;
+        let content = file.content.lock();
+        Ok(FileStatus { length: content.seen.len() as u64, modified_ms: content.modified_ms })
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -376,6 +417,8 @@ struct Content {
     unsynced: Vec<Change>,
     /// Changes that have become durable so far.
     synced: usize,
+    /// The disk has no clock: see [`SimulatedDisk::set_modified`].
+    modified_ms: i64,
 }
 
 #[derive(Debug)]
@@ -417,6 +460,24 @@ impl SimulatedFile {
         if let Some(torn @ Change::Write { bytes, .. }) = content.unsynced.get(whole) {
             torn.apply(&mut left, random.usize(..=bytes.len()));
         }
+        let modified_ms = content.modified_ms;
+        let content = Content { seen: left.clone(), durable: left, modified_ms, ..Content::default() };
+        Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
+    }
+}
+
+impl SimulatedFile {
+    fn after_reordered_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+        let content = self.content.lock();
+        let mut left = content.durable.clone();
+        for change in &content.unsynced {
+            let limit = match (random.u8(..4), change) {
+                (0, _) => continue,
+                (1, Change::Write { bytes, .. }) => random.usize(..=bytes.len()),
+                _ => usize::MAX,
+            };
+            change.apply(&mut left, limit);
+        }
         let content = Content { seen: left.clone(), durable: left, ..Content::default() };
         Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
     }
@@ -449,6 +510,9 @@ impl DiskFile for SimulatedFile {
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut faults = self.machine.faults.lock();
         faults.writes += 1;
+        if let Some(max) = faults.write_bytes_max {
+            bytes.truncate(max);
+        }
         if let Some((left, error)) = &mut faults.write_limit {
             if *left == 0 && !bytes.is_empty() {
                 return Err((*error).into());
@@ -493,6 +557,15 @@ impl DiskFile for SimulatedFile {
         Ok(())
     }
 
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        if let Some((left, error)) = self.machine.faults.lock().write_limit
+            && left < length
+        {
+            return Err(error.into());
+        }
+        self.set_len(length)
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.content.lock().seen.len() as u64)
     }
@@ -535,6 +608,25 @@ mod tests {
             lengths.insert(left.len());
         }
         assert!(lengths.len() > 8, "tears at many places: {lengths:?}");
+    }
+
+    #[test]
+    fn writes_may_reach_the_disk_out_of_order_and_short_ones_are_gone_on_with() {
+        let mut left = BTreeSet::new();
+        for seed in 0..200 {
+            let disk = with_folder();
+            let path = Path::new("/data/a/log");
+            let file = disk.create(path).unwrap();
+            disk.sync_dir(Path::new("/data/a")).unwrap();
+            disk.shorten_writes(2);
+            write(&*file, b"abcdef", 0);
+            assert_eq!(disk.content(path).unwrap(), b"abcdef");
+            disk.power_cut_out_of_order(seed);
+            left.insert(disk.content(path).unwrap());
+        }
+        for expected in [&b"abcdef"[..], b"\0\0\0\0ef", b"ab\0\0ef", b""] {
+            assert!(left.contains(expected), "{expected:?}");
+        }
     }
 
     #[test]

@@ -5,11 +5,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Disk, DiskFile, Entry, Lock};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock};
 use crate::record::range::RangeFile;
 
 /// Bytes between the places that [`RangeFile::is_cached`] probes. The kernel reads ahead and evicts in runs of pages, so a
@@ -52,6 +53,16 @@ impl Disk for StdDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(StdFile(file)))
+    }
+
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        let metadata = fs::metadata(path)?;
+        // A file of before 1970 is as old as any.
+        let age = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(FileStatus {
+            length: metadata.len(),
+            modified_ms: i64::try_from(age.as_millis()).unwrap_or(i64::MAX),
+        })
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -173,6 +184,17 @@ impl DiskFile for StdFile {
         self.0.set_len(length)
     }
 
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        loop {
+            match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+                Err(Errno::INTR) => {}
+                // A file system that cannot reserve space has at least the length.
+                Err(Errno::OPNOTSUPP) => return self.set_len(length),
+                allocated => return Ok(allocated?),
+            }
+        }
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -197,6 +219,21 @@ mod tests {
         assert!(file.is_cached(0, 0));
         file.set_len(4).unwrap();
         assert_eq!(file.length().unwrap(), 4);
+    }
+
+    #[test]
+    fn allocated_space_is_there_and_its_file_has_an_age() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = StdDisk.create(&path).unwrap();
+        file.allocate(1 << 20).unwrap();
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
+        let status = StdDisk.status(&path).unwrap();
+        assert_eq!(status.length, 1 << 20);
+        let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+        assert!((now - 60_000..=now + 60_000).contains(&status.modified_ms));
+        assert!(StdDisk.status(&folder.path().join("none")).is_err());
     }
 
     #[test]

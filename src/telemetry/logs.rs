@@ -13,4 +13,8 @@ pub struct LogCounters {
     pub syncs: Histogram,
     /// Of these, how many failed.
     pub failed_syncs: Counter,
+    /// Segments that retention or DeleteRecords has taken out of their logs.
+    pub retired_segments: Counter,
+    /// Bytes of these.
+    pub retired_bytes: Counter,
 }
