@@ -122,7 +122,7 @@ public final class LogFormat {
     private void write() throws Exception {
         createTopics();
         for (String codec : CODECS) {
-            try (Producer<byte[], byte[]> producer = producer(Map.of("compression.type", codec))) {
+            try (Producer<byte[], byte[]> producer = producer(Map.of("compression.type", codec, "linger.ms", "1000"))) {
                 for (int number = 0; number < 60; number++) {
                     byte[] key = number % 7 == 0 ? null : bytes("key-" + number);
                     byte[] value = number % 11 == 0 ? null : bytes((codec + "-" + number + " ").repeat(20));
@@ -350,9 +350,8 @@ public final class LogFormat {
     }
 
     private Producer<byte[], byte[]> producer(Map<String, Object> configs) {
-        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", bootstrap, "linger.ms", "1000", "acks", "all"));
+        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", bootstrap, "linger.ms", "0", "acks", "all"));
         all.putAll(configs);
-        if (!configs.containsKey("compression.type")) all.put("linger.ms", "0");
         return new KafkaProducer<>(all, new ByteArraySerializer(), new ByteArraySerializer());
     }
 
