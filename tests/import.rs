@@ -119,6 +119,8 @@ fn assert_serves_letters(server: &Server) {
     assert_eq!((topic.topic_id, topic.partitions.len()), (ID, 2));
     assert_eq!(topic.partitions[0].leader_epoch, 3);
     assert_eq!(values_of(&client.read_all("letters", 0)), ["a", "b", "c"]);
+    // Neither program gives a producer id that the other has given.
+    assert!(client.new_producer().producer_id >= 1 << 60);
     let (code, described, _) =
         run(server.home(), &["topic", "describe", "letters", "--bootstrap", server.address()]);
     assert_eq!(code, Some(0));
