@@ -58,6 +58,8 @@ type Answer = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
 
 /// The handle that all share.
 pub struct Catalog {
+    /// Held for as long as the broker is, so that a stop completes it.
+    _log: Arc<Partition>,
     view: Arc<ArcSwap<View>>,
     steps: mpsc::Sender<Step>,
     producer_ids: Mutex<std::ops::Range<i64>>,
@@ -137,10 +139,10 @@ impl Catalog {
             writer.append(&batch).await?;
             state = batch.state;
         }
-        let view = Arc::new(ArcSwap::from_pointee(view));
+        let (view, log) = (Arc::new(ArcSwap::from_pointee(view)), Arc::clone(&writer.log));
         let (steps, waiting) = mpsc::channel(CHANGES_A_BATCH);
         tokio::spawn(writer.run(state, waiting, Arc::clone(&view), stop));
-        Ok(Self { view, steps, producer_ids: Mutex::new(0..0) })
+        Ok(Self { _log: log, view, steps, producer_ids: Mutex::new(0..0) })
     }
 
     /// What there is now.

@@ -21,6 +21,9 @@ use crate::storage::simulated::SimulatedDisk;
 /// Steps of a run, before the end.
 const STEPS_MAX: usize = 60;
 
+/// Where the leader epoch stands in a batch.
+const EPOCH_BYTES: std::ops::Range<usize> = 12..16;
+
 /// First byte of a header that the reader's checksum, or the checksum itself, covers.
 const READER_CHECKS_FROM: usize = 17;
 
@@ -401,6 +404,13 @@ impl World {
         let whole = disk.content(file).unwrap();
         let at = self.random.usize(..batches_end(&whole));
         let (position, flipped) = batch_at(&whole, at);
+        let epochs = disk.content(Path::new("/data/t-3/leader-epoch-checkpoint"));
+        if EPOCH_BYTES.contains(&(at - position as usize))
+            && !epochs.is_ok_and(|epochs| epochs.ends_with(b"\n"))
+        {
+            // No checksum covers it, and what else tells of it got lost.
+            return;
+        }
         disk.flip(file, at, 1 << self.random.u8(..8)).unwrap();
         let what = format!("seed {}: byte {at} of {}, in {flipped:?}", self.seed, file.display());
 

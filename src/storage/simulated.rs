@@ -235,6 +235,14 @@ impl SimulatedDisk {
         if let Some(byte) = content.durable.get_mut(position) {
             *byte ^= mask;
         }
+        // What is synced later is what is seen now.
+        for change in &mut content.unsynced {
+            if let Change::Write { position: from, bytes } = change
+                && let Some(byte) = position.checked_sub(*from).and_then(|at| bytes.get_mut(at))
+            {
+                *byte ^= mask;
+            }
+        }
         Ok(())
     }
 
