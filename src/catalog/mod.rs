@@ -128,6 +128,7 @@ impl Catalog {
             writer.append(&batch).await?;
             state = batch.state;
         }
+        view.clean(directory, config);
         let view = Arc::new(ArcSwap::from_pointee(view));
         let (steps, waiting) = mpsc::channel(CHANGES_A_BATCH);
         tokio::spawn(writer.run(state, waiting, Arc::clone(&view), stop));

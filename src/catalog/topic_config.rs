@@ -242,13 +242,17 @@ impl fmt::Display for OpKind {
 /// Topic configs that the log acts on.
 pub const ACTED_ON: &[&str] = &[
     "cleanup.policy",
+    "delete.retention.ms",
     "file.delete.delay.ms",
     "index.interval.bytes",
+    "max.compaction.lag.ms",
     "max.decompressed.message.bytes",
     "max.message.bytes",
     "message.timestamp.after.max.ms",
     "message.timestamp.before.max.ms",
     "message.timestamp.type",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
     "min.insync.replicas",
     "ottla.flush",
     "segment.bytes",
@@ -263,7 +267,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "compression.lz4.level",
     "compression.type",
     "compression.zstd.level",
-    "delete.retention.ms",
     "errors.deadletterqueue.group.enable",
     "flush.messages",
     "flush.ms",
@@ -271,9 +274,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "leader.replication.throttled.replicas",
     "local.retention.bytes",
     "local.retention.ms",
-    "max.compaction.lag.ms",
-    "min.cleanable.dirty.ratio",
-    "min.compaction.lag.ms",
     "preallocate",
     "remote.copy.lag.bytes",
     "remote.copy.lag.ms",
@@ -515,6 +515,10 @@ pub fn effective(overrides: &ConfigMap, inherited: &Inherited<'_>) -> LogConfig 
         segment_index_bytes: topic.size("segment.index.bytes"),
         index_interval_bytes: topic.size("index.interval.bytes"),
         file_delete_delay_ms: topic.number("file.delete.delay.ms"),
+        delete_retention_ms: topic.number("delete.retention.ms"),
+        min_compaction_lag_ms: topic.number("min.compaction.lag.ms"),
+        max_compaction_lag_ms: topic.number("max.compaction.lag.ms"),
+        min_cleanable_dirty_ratio: topic.value("min.cleanable.dirty.ratio").as_f64(),
         flush: if topic.is("ottla.flush", "os") { FlushMode::Os } else { FlushMode::Commit },
     }
 }
@@ -835,6 +839,10 @@ mod tests {
             segment_index_bytes: 10_485_760,
             index_interval_bytes: 4096,
             file_delete_delay_ms: 60_000,
+            delete_retention_ms: 86_400_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            min_cleanable_dirty_ratio: 0.5,
             flush: FlushMode::Commit,
         };
         assert_eq!(log, expected);

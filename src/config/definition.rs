@@ -78,6 +78,14 @@ impl Value {
         }
     }
 
+    /// The number of a double, int or long; 0 for the rest.
+    pub fn as_f64(&self) -> f64 {
+        match self {
+            Self::Double(number) => *number,
+            other => other.as_i64() as f64,
+        }
+    }
+
     /// Whether this is a list that has `item`.
     pub fn contains(&self, item: &str) -> bool {
         matches!(self, Self::List(items) if items.iter().any(|one| one == item))

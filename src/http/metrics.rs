@@ -181,6 +181,13 @@ impl Exposition {
         text.histogram(&names::SYNC_SECONDS, &[], &counters.syncs);
         text.single(&names::FAILED_SYNCS, counters.failed_syncs.value());
         text.single(&names::SYNC_QUEUE, directory.sync_queue_len());
+        text.describe(&names::COMPACTION_SECONDS);
+        text.histogram(&names::COMPACTION_SECONDS, &[], &counters.compactions);
+        text.single(&names::COMPACTION_READ_BYTES, counters.compaction_read_bytes.value());
+        text.single(&names::COMPACTION_WRITTEN_BYTES, counters.compaction_written_bytes.value());
+        text.single(&names::COMPACTION_REMOVED_RECORDS, counters.compaction_removed_records.value());
+        text.single(&names::MAX_DIRTY_RATIO, directory.max_dirty_ratio());
+        text.single(&names::UNCLEANABLE_PARTITIONS, directory.uncleanable_partitions());
     }
 
     /// Writes a metric of the partitions from `first` on until the piece is large enough; gives the first one not written.

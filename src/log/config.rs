@@ -43,6 +43,14 @@ pub struct LogConfig {
     pub index_interval_bytes: usize,
     /// Wait before removed files are unlinked, ms.
     pub file_delete_delay_ms: i64,
+    /// How long tombstones survive compaction, ms.
+    pub delete_retention_ms: i64,
+    /// Shortest time that a record stays uncompacted, ms.
+    pub min_compaction_lag_ms: i64,
+    /// Longest time that a record may stay uncompacted, ms.
+    pub max_compaction_lag_ms: i64,
+    /// Share of uncompacted bytes above which compaction runs.
+    pub min_cleanable_dirty_ratio: f64,
     /// `ottla.flush`.
     pub flush: FlushMode,
 }
@@ -68,6 +76,10 @@ pub(super) mod tests {
             segment_index_bytes: 10 << 20,
             index_interval_bytes: 4096,
             file_delete_delay_ms: 60_000,
+            delete_retention_ms: 86_400_000,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            min_cleanable_dirty_ratio: 0.5,
             flush: FlushMode::Os,
         }
     }

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::LogError;
 use super::checkpoint::{self, InvalidCheckpoint};
+use super::cleaner::{Cleaner, CleanerConfig};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
 use super::partition::Partition;
@@ -32,6 +33,7 @@ pub(super) const PROPERTIES_FILE: &str = "meta.properties";
 const CLEAN_FILE: &str = ".kafka_cleanshutdown";
 const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
+const CLEANED_FILE: &str = "cleaner-offset-checkpoint";
 const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
@@ -162,19 +164,22 @@ pub struct Recovered {
 pub struct LogDirectory {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// How many of them compact.
+    cleaners: Mutex<usize>,
     cluster_id: Uuid,
     directory_id: Uuid,
     was_clean: bool,
     folders: Vec<(String, i32)>,
 }
 
-type Key = (String, i32);
+/// Topic and partition.
+pub(super) type Key = (String, i32);
 
 /// What the directory, its threads and its partitions share.
 #[derive(Debug)]
 pub struct Shared {
     options: DirectoryOptions,
-    disk: Arc<dyn Disk>,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
@@ -190,6 +195,7 @@ pub struct Shared {
     checkpoints: Mutex<Checkpoints>,
     chores: Mutex<Chores>,
     chores_changed: Condvar,
+    pub(super) cleaner: Cleaner,
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
@@ -222,6 +228,9 @@ struct Checkpoints {
     log_starts: BTreeMap<Key, i64>,
     written_recovery_points: String,
     written_log_starts: String,
+    /// Where the last compaction of a log ended.
+    cleaned_to: BTreeMap<Key, i64>,
+    written_cleaned_to: String,
 }
 
 /// What the cleaning thread has to do.
@@ -258,6 +267,7 @@ impl LogDirectory {
         let checkpoints = Checkpoints {
             recovery_points: read_checkpoint(&*disk, &path.join(RECOVERY_POINTS_FILE))?,
             log_starts: read_checkpoint(&*disk, &path.join(LOG_STARTS_FILE))?,
+            cleaned_to: read_checkpoint(&*disk, &path.join(CLEANED_FILE))?,
             ..Checkpoints::default()
         };
         let boot_id = disk.boot_id().map_err(failed)?;
@@ -295,6 +305,7 @@ impl LogDirectory {
             checkpoints: Mutex::new(checkpoints),
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
+            cleaner: Cleaner::default(),
             whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
@@ -315,7 +326,15 @@ impl LogDirectory {
         let threads = start_threads(&shared).inspect_err(|_| shared.stop()).map_err(failed)?;
         let threads = Mutex::new(threads);
         let was_clean = trust == Trust::Everything;
-        Ok(Arc::new(Self { shared, threads, cluster_id, directory_id, was_clean, folders }))
+        Ok(Arc::new(Self {
+            shared,
+            threads,
+            cleaners: Mutex::new(0),
+            cluster_id,
+            directory_id,
+            was_clean,
+            folders,
+        }))
     }
 
     /// The cluster that it belongs to.
@@ -361,6 +380,36 @@ impl LogDirectory {
     /// Partitions that wait for a syncing thread.
     pub fn sync_queue_len(&self) -> usize {
         self.shared.queue.len()
+    }
+
+    /// From now on compacts the logs of topics that want it, as configured. Not to be called before [`Self::recover`] where that is
+    /// due.
+    pub fn clean(&self, config: CleanerConfig) {
+        self.shared.cleaner.configure(config);
+        let mut threads = self.threads.lock();
+        let mut cleaners = self.cleaners.lock();
+        while *cleaners < config.threads && !self.shared.is_stopped() {
+            let (shared, number) = (Arc::clone(&self.shared), *cleaners);
+            let thread = std::thread::Builder::new().name(format!("clean-{number}"));
+            match thread.spawn(move || shared.work_at_cleaning(number)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    tracing::warn!(%error, "fewer threads compact than are configured");
+                    return;
+                }
+            }
+            *cleaners += 1;
+        }
+    }
+
+    /// Logs that cannot be compacted, and were reported.
+    pub fn uncleanable_partitions(&self) -> usize {
+        self.shared.cleaner.uncleanable()
+    }
+
+    /// Of the log that has the largest one, the share of bytes that were not compacted yet.
+    pub fn max_dirty_ratio(&self) -> f64 {
+        self.shared.cleaner.max_dirty_ratio()
     }
 
     /// What is counted of all partitions.
@@ -466,7 +515,9 @@ impl LogDirectory {
             let mut checkpoints = shared.checkpoints.lock();
             checkpoints.recovery_points.remove(&key);
             checkpoints.log_starts.remove(&key);
+            checkpoints.cleaned_to.remove(&key);
             drop(checkpoints);
+            shared.cleaner.forget(&key);
             if let Some(aside) = shared.set_aside(&partition.folder(), &key, "delete")? {
                 shared.remove_later(Removal::Folder(aside), Duration::ZERO);
             }
@@ -517,7 +568,8 @@ impl LogDirectory {
     /// is given back. Blocks for what is being written or synced just now.
     pub fn abandon(&self) {
         self.shared.stop();
-        for thread in self.threads.lock().drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log directory has panicked");
             }
@@ -555,6 +607,7 @@ impl Shared {
             let mut checkpoints = self.checkpoints.lock();
             checkpoints.recovery_points.remove(&key);
             checkpoints.log_starts.remove(&key);
+            checkpoints.cleaned_to.remove(&key);
         }
         let checkpoints = self.checkpoints.lock();
         Ok(OpenRequest {
@@ -673,6 +726,52 @@ impl Shared {
         checkpoints.write_log_starts(&*self.disk, &self.options.path)
     }
 
+    /// Where the last compaction of a log ended.
+    pub(super) fn cleaned_to(&self, key: &Key) -> Option<i64> {
+        self.checkpoints.lock().cleaned_to.get(key).copied()
+    }
+
+    /// A log that ends there now has nothing beyond that was compacted.
+    pub(super) fn cleaned_at_most(&self, partition: &Partition, log_end_offset: i64) {
+        let key = (partition.topic().to_owned(), partition.index());
+        if let Some(offset) = self.checkpoints.lock().cleaned_to.get_mut(&key) {
+            *offset = (*offset).min(log_end_offset);
+        }
+    }
+
+    /// Writes down where a compaction of a log has ended.
+    pub(super) fn save_cleaned_to(&self, partition: &Partition, offset: i64) -> Result<(), LogError> {
+        let mut checkpoints = self.checkpoints.lock();
+        // Deleting takes its entry away after it has said so.
+        if !partition.is_deleted() {
+            checkpoints.cleaned_to.insert((partition.topic().to_owned(), partition.index()), offset);
+        }
+        let checkpoints = &mut *checkpoints;
+        let path = self.options.path.join(CLEANED_FILE);
+        write_checkpoint(&*self.disk, &path, &checkpoints.cleaned_to, &mut checkpoints.written_cleaned_to)
+    }
+
+    /// Writes down where the recovery of a log would begin now, so that it lasts.
+    pub(super) fn save_recovery_point(&self, partition: &Partition) -> Result<(), LogError> {
+        let mut checkpoints = self.checkpoints.lock();
+        if let Some((recovery_point, _)) = partition.checkpoint() {
+            let key = (partition.topic().to_owned(), partition.index());
+            checkpoints.recovery_points.insert(key, recovery_point);
+        }
+        checkpoints.write_recovery_points(&*self.disk, &self.options.path)
+    }
+
+    /// Removes files after `delay_ms`.
+    pub(super) fn remove_files_later(&self, files: Vec<PathBuf>, delay_ms: i64) {
+        let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
+        self.remove_later(Removal::Files(files), delay);
+    }
+
+    /// Whether nothing more is to be done in the directory.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
     /// Takes the files of segments away that are no part of their log any more: out of sight now, off the disk after
     /// `delay_ms`. What fails is left to the next start.
     pub(super) fn discard(&self, segments: &[Arc<Segment>], delay_ms: i64) {
@@ -688,8 +787,7 @@ impl Shared {
                 }
             }
         }
-        let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
-        self.remove_later(Removal::Files(files), delay);
+        self.remove_files_later(files, delay_ms);
     }
 }
 
@@ -758,6 +856,8 @@ impl Shared {
             self.chores_changed.notify_all();
         }
         self.has_room.notify_waiters();
+        self.cleaner.wake();
+        self.cleaner.await_swaps();
         let partitions = self.live_partitions();
         partitions.iter().for_each(|partition| partition.close());
     }
@@ -788,7 +888,7 @@ impl Shared {
         }
     }
 
-    fn live_partitions(&self) -> Vec<Arc<Partition>> {
+    pub(super) fn live_partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.lock().values().filter_map(Weak::upgrade).collect()
     }
 

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use self::cleaner::CleanerConfig;
 pub use self::config::{FlushMode, LogConfig};
 pub use self::directory::{DirectoryOptions, LogDirectory, OpenDirectoryError, Recovered};
 pub use self::partition::{Appended, Known, Offsets, Partition, ReadSet};
@@ -16,6 +17,8 @@ pub use self::segment::TimestampOffset;
 pub use self::waiter::{Subscription, Waiter};
 
 pub mod checkpoint;
+pub mod cleaner;
+pub mod compaction;
 pub mod config;
 pub mod directory;
 pub mod ephemeral;

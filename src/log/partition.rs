@@ -3,6 +3,7 @@
 //! Invariants: the high watermark never runs ahead of the log, nor, in commit mode, of what has been synced; it never goes back
 //! while the partition lives; who waits for it is woken after it has moved, and after the partition has gone.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
@@ -19,7 +20,7 @@ use super::log::{Log, Placed};
 use super::producers::{ProducerView, Verdict};
 use super::recovery::{self, Cut};
 use super::segment::{Segment, TimestampOffset};
-use super::view::{Place, SyncStep, View};
+use super::view::{Following, Place, SyncStep, View};
 use super::waiter::{Subscription, Waiter, Waiters};
 use crate::record::range::FileRange;
 use crate::record::{TimestampType, ValidBatch};
@@ -125,6 +126,17 @@ pub struct ReadSet {
     pub last_stable_offset: i64,
     /// See [`Offsets::log_start_offset`].
     pub log_start_offset: i64,
+}
+
+/// What there is to compact.
+#[derive(Debug)]
+pub(super) struct Compactable {
+    /// The segments of which all is stable, ascending from the first of the log on.
+    pub segments: Vec<Arc<Segment>>,
+    pub log_start_offset: i64,
+    /// Where what comes after them begins.
+    pub end_offset: i64,
+    pub log_end_offset: i64,
 }
 
 /// A segment, and where what consumers may see of it ends.
@@ -496,6 +508,7 @@ impl Partition {
             if view.synced == view.log_end { SyncStep::None } else { view.wants_sync(false) }
         };
         self.take_step(step);
+        self.directory.cleaned_at_most(self, log.end_offset);
         *writer = Some(Box::new(log));
         Ok(opened.cut)
     }
@@ -596,6 +609,91 @@ impl Partition {
         if let Some(Some(log)) = self.writer.try_lock().as_deref_mut() {
             log.producers.expire(self.directory.clock.now_ms(), expiration_ms);
             self.view.lock().producers = log.producers.count();
+        }
+    }
+
+    /// What the cleaner plans by; an error of a partition that takes no writes, for which it does nothing.
+    pub(super) fn compactable(&self) -> Result<Compactable, LogError> {
+        let mut writer = self.writer.lock();
+        let log = self.open_locked(&mut writer)?;
+        self.check_writable()?;
+        let view = self.view.lock();
+        // Readers and syncs know the segment that they are at by its first offset: it stays.
+        let mut end = view.high_watermark.segment;
+        if let Some(open) = log.producers.first_open_transaction() {
+            end = end.min(
+                log.segments
+                    .iter()
+                    .rev()
+                    .map(|segment| segment.base_offset())
+                    .find(|base| *base <= open)
+                    .unwrap_or(0),
+            );
+        }
+        let segments = log.segments.iter().filter(|segment| segment.base_offset() < end).cloned().collect();
+        let end_offset = end.max(log.start_offset);
+        Ok(Compactable {
+            segments,
+            log_start_offset: log.start_offset,
+            end_offset,
+            log_end_offset: log.end_offset,
+        })
+    }
+
+    /// Whether everything below the segment that begins at `base_offset` is durable; syncs once to make it so.
+    pub(super) fn is_durable_below(&self, base_offset: i64) -> bool {
+        let is_durable = || self.view.lock().synced.segment >= base_offset;
+        is_durable() || {
+            self.sync();
+            is_durable()
+        }
+    }
+
+    /// Of each idempotent producer the last offset of its last batch of data, if that is known, and its epoch.
+    pub(super) fn last_of_producers(&self) -> Result<HashMap<i64, (Option<i64>, i16)>, LogError> {
+        let last = |producer: ProducerView| {
+            let last_offset = (producer.last_offset >= 0).then_some(producer.last_offset);
+            (producer.producer_id, (last_offset, producer.producer_epoch))
+        };
+        Ok(self.producers()?.into_iter().map(last).collect())
+    }
+
+    /// Puts one segment, with the name of the first, in the place of `old`, which are neighbours; `rename` gives the files their
+    /// names, while nothing is appended. `None` if these are not in the log any more: then nothing was done.
+    pub(super) fn replace_segments<T>(
+        &self,
+        old: &[Arc<Segment>],
+        rename: impl FnOnce() -> Result<T, LogError>,
+    ) -> Result<Option<T>, LogError> {
+        let mut writer = self.writer.lock();
+        self.check_writable()?;
+        let Some(log) = writer.as_mut() else { return Ok(None) };
+        let is_here =
+            |there: &[Arc<Segment>]| there.iter().zip(old).all(|(left, right)| Arc::ptr_eq(left, right));
+        let Some(first) = log.segments.windows(old.len()).position(is_here) else { return Ok(None) };
+        old.iter().try_for_each(|segment| segment.retire())?;
+        // Of several renames that fail some may have been done: only a start knows what to make of that.
+        let renamed = rename().inspect_err(|error| self.poison(error))?;
+        let new = Segment::existing(&log.disk, &log.folder, old[0].base_offset());
+        log.segments.splice(first..first + old.len(), [Arc::new(new)]);
+        self.view.lock().segments.clone_from(&log.segments);
+        Ok(Some(renamed))
+    }
+
+    /// Whether it was used since the start.
+    pub(super) fn is_open(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
+    }
+
+    /// Whether it has been deleted.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.status() == Status::Deleted
+    }
+
+    /// A disk error that leaves it in doubt what is on the disk: nothing more is written.
+    pub(super) fn fail(&self, error: &LogError) {
+        if self.check_writable().is_ok() {
+            self.poison(error);
         }
     }
 
@@ -804,9 +902,14 @@ impl Partition {
             if left == 0 || segment.base_offset() >= end.segment {
                 break;
             }
-            match self.view.lock().segment_after(segment.base_offset()) {
-                Some(next) => segment = next,
-                None => break,
+            let view = self.view.lock();
+            match view.after(&segment) {
+                Following::Segment(next) => segment = next,
+                Following::Replaced if ranges.is_empty() => match view.start_of(offset)? {
+                    Some(start) => segment = start.segment,
+                    None => break,
+                },
+                Following::Nothing | Following::Replaced => break,
             }
         }
         Ok(ranges)

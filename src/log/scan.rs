@@ -77,6 +77,7 @@ pub struct Scanner<'f> {
     segment_base_offset: i64,
     /// A run of the file, read at once.
     buffer: Vec<u8>,
+    buffer_bytes: usize,
     buffer_position: u64,
 }
 
@@ -92,7 +93,16 @@ impl<'f> Scanner<'f> {
     ) -> Self {
         assert!(buffer_bytes >= HEADER_BYTES, "a buffer holds at least one header");
         let buffer = Vec::with_capacity(buffer_bytes);
-        Self { file, position, end, expected_min, segment_base_offset, buffer, buffer_position: position }
+        Self {
+            file,
+            position,
+            end,
+            expected_min,
+            segment_base_offset,
+            buffer,
+            buffer_bytes,
+            buffer_position: position,
+        }
     }
 
     /// The next batch and its position. Its header is checked for plausibility; its checksum is compared if it holds
@@ -106,6 +116,19 @@ impl<'f> Scanner<'f> {
         self.position += header.size_bytes() as u64;
         self.expected_min = header.last_offset() + 1;
         Ok(Some((position, header)))
+    }
+
+    /// The next batch with all its bytes, which are what was written: header and checksum are compared.
+    pub fn next_whole(&mut self) -> Result<Option<(u64, BatchHeader, &[u8])>, ScanError> {
+        let Some(header) = self.peek()? else { return Ok(None) };
+        let (position, size_bytes) = (self.position, header.size_bytes());
+        let computed = crc32c::crc32c(&self.buffered(position, size_bytes)?[CHECKSUMMED_FROM..size_bytes]);
+        if computed != header.crc {
+            return Err(self.damaged(Damage::Checksum { stated: header.crc, computed }));
+        }
+        self.position += size_bytes as u64;
+        self.expected_min = header.last_offset() + 1;
+        Ok(Some((position, header, &self.buffered(position, size_bytes)?[..size_bytes])))
     }
 
     fn compare_checksum(&mut self, header: &BatchHeader) -> Result<(), ScanError> {
@@ -162,7 +185,12 @@ impl<'f> Scanner<'f> {
         let offset = position.wrapping_sub(self.buffer_position);
         let have = (self.buffer.len() as u64).saturating_sub(offset);
         if have < bytes_min as u64 {
-            let length = (self.end - position).min(self.buffer.capacity() as u64) as usize;
+            // More than one run is read only of a batch that was asked for whole, and that the file has.
+            let run = self.buffer_bytes.max(bytes_min);
+            let length = (self.end - position).min(run as u64) as usize;
+            if self.buffer.capacity() > 2 * run {
+                self.buffer = Vec::new();
+            }
             self.buffer.resize(length, 0);
             self.buffer_position = position;
             if let Err(error) = read_exact_at(self.file, &mut self.buffer, position) {

@@ -43,6 +43,9 @@ pub trait Disk: Send + Sync + Debug {
     /// Moves a file or folder, replacing a file that is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives the file `existing` a second name, which nothing has yet. Not every file system can.
+    fn link(&self, existing: &Path, name: &Path) -> io::Result<()>;
+
     /// Removes a file. Who has it open goes on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 

@@ -51,6 +51,8 @@ struct Faults {
     /// Bytes that can still be written before writes fail with the error.
     write_limit: Option<(u64, Errno)>,
     sync_error: Option<Errno>,
+    /// Changes that can still be made before all of them fail.
+    changes_left: Option<usize>,
     syncs_held: bool,
     syncs_waiting: usize,
     file_syncs: u64,
@@ -146,6 +148,17 @@ impl SimulatedDisk {
         self.0.faults.lock().sync_error = Some(error);
     }
 
+    /// After `count` more, all changes of files and names, and all syncs, fail until [`Self::mend_changes`]: for dying at each of
+    /// them.
+    pub fn fail_changes_after(&self, count: usize) {
+        self.0.faults.lock().changes_left = Some(count);
+    }
+
+    /// Changes work again; whether any has failed.
+    pub fn mend_changes(&self) -> bool {
+        self.0.faults.lock().changes_left.take() == Some(0)
+    }
+
     /// Flips the bits of `mask` in the byte at `position`, at rest: in what is seen and in what is durable.
     pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
         let file = self.0.tree.lock().file(path)?;
@@ -189,6 +202,19 @@ impl SimulatedDisk {
     }
 }
 
+impl Machine {
+    fn change(&self) -> io::Result<()> {
+        match &mut self.faults.lock().changes_left {
+            Some(0) => Err(Errno::IO.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 impl Disk for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.0.faults.lock().opens += 1;
@@ -196,6 +222,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.change()?;
         let mut tree = self.0.tree.lock();
         if let Ok(existing) = tree.file(path) {
             existing.set_len(0)?;
@@ -229,6 +256,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.change()?;
         let mut tree = self.0.tree.lock();
         let node = tree.resolve(from)?;
         tree.parent(to)?;
@@ -238,7 +266,20 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn link(&self, existing: &Path, name: &Path) -> io::Result<()> {
+        self.0.change()?;
+        let mut tree = self.0.tree.lock();
+        let node = tree.resolve(existing)?;
+        if tree.resolve(name).is_ok() {
+            return Err(Errno::EXIST.into());
+        }
+        let (folder, name) = tree.parent(name)?;
+        folder.names.insert(name, node);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.change()?;
         let mut tree = self.0.tree.lock();
         tree.file(path)?;
         tree.forget(path)
@@ -259,6 +300,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.change()?;
         let mut tree = self.0.tree.lock();
         let folder = tree.folder(path)?;
         folder.durable_names = folder.names.clone();
@@ -446,6 +488,7 @@ impl RangeFile for SimulatedFile {
 
 impl DiskFile for SimulatedFile {
     fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        self.machine.change()?;
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut faults = self.machine.faults.lock();
         faults.writes += 1;
@@ -463,6 +506,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.machine.change()?;
         // As with a real disk, what counts is what was written before the sync began.
         let begun_at = {
             let content = self.content.lock();
@@ -489,6 +533,7 @@ impl DiskFile for SimulatedFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        self.machine.change()?;
         self.change(Change::SetLength(length as usize));
         Ok(())
     }
