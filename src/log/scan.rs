@@ -68,6 +68,9 @@ pub enum ScanError {
     },
 }
 
+/// A batch: its position, its header, and all its bytes.
+pub type Whole<'s> = (u64, BatchHeader, &'s [u8]);
+
 /// Walks from batch to batch.
 pub struct Scanner<'f> {
     file: &'f dyn RangeFile,
@@ -119,7 +122,7 @@ impl<'f> Scanner<'f> {
     }
 
     /// The next batch with all its bytes, which are what was written: header and checksum are compared.
-    pub fn next_whole(&mut self) -> Result<Option<(u64, BatchHeader, &[u8])>, ScanError> {
+    pub fn next_whole(&mut self) -> Result<Option<Whole<'_>>, ScanError> {
         let Some(header) = self.peek()? else { return Ok(None) };
         let (position, size_bytes) = (self.position, header.size_bytes());
         let computed = crc32c::crc32c(&self.buffered(position, size_bytes)?[CHECKSUMMED_FROM..size_bytes]);

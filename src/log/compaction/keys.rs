@@ -57,16 +57,6 @@ impl KeyMap {
         self.words[at + 2].checked_sub(1).map(|offset| offset as i64)
     }
 
-    /// How many keys it has.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// How many keys it can have.
-    pub fn len_max(&self) -> usize {
-        self.len_max
-    }
-
     fn hash(&self, key: &[u8]) -> (u64, u64) {
         SipHasher13::new_with_keys(self.secret.0, self.secret.1).hash(key).as_u64()
     }
@@ -99,13 +89,13 @@ mod tests {
             let mut map = KeyMap::new(room * ENTRY_BYTES, 0.9, 1 << 40);
             let mut model = HashMap::new();
             for (offset, key) in keys.iter().enumerate() {
-                let known = model.contains_key(key) || model.len() < map.len_max();
+                let known = model.contains_key(key) || model.len() < map.len_max;
                 prop_assert_eq!(map.put(&key.to_be_bytes(), offset as i64), known);
                 if known {
                     model.insert(*key, offset as i64);
                 }
             }
-            prop_assert_eq!(map.len(), model.len());
+            prop_assert_eq!(map.len, model.len());
             for key in 0u16..300 {
                 prop_assert_eq!(map.offset_of(&key.to_be_bytes()), model.get(&key).copied());
             }
@@ -116,10 +106,10 @@ mod tests {
     fn it_takes_no_more_than_its_buffer_and_no_more_than_the_keys_need() {
         let large = KeyMap::new(1 << 20, 0.9, u64::MAX);
         assert!(large.words.len() as u64 * 8 <= 1 << 20);
-        assert_eq!(large.len_max(), ((1u64 << 20) / ENTRY_BYTES * 9 / 10) as usize);
+        assert_eq!(large.len_max, ((1u64 << 20) / ENTRY_BYTES * 9 / 10) as usize);
         let small = KeyMap::new(1 << 20, 0.9, 100);
-        assert!(small.len_max() >= 100 && small.words.len() < 120 * ENTRY_WORDS);
+        assert!(small.len_max >= 100 && small.words.len() < 120 * ENTRY_WORDS);
         let least = KeyMap::new(0, 0.0, 0);
-        assert_eq!((least.len_max(), least.places), (1, 2));
+        assert_eq!((least.len_max, least.places), (1, 2));
     }
 }

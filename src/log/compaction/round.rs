@@ -89,6 +89,9 @@ pub struct Outcome {
     pub removed_records: u64,
 }
 
+/// Puts what was written of these segments in their place.
+type Swap<'a> = dyn Fn(&[Arc<Segment>]) -> Result<(), RoundError> + 'a;
+
 /// A round in the making.
 pub struct Round<'a> {
     /// The partition.
@@ -112,7 +115,7 @@ pub struct Round<'a> {
     /// Told of bytes read and written, for pacing; an error ends the round.
     pub spend: &'a dyn Fn(u64) -> Result<(), RoundError>,
     /// Swaps a written segment in.
-    pub swap: &'a dyn Fn(&[Arc<Segment>]) -> Result<(), RoundError>,
+    pub swap: &'a Swap<'a>,
 }
 
 impl Round<'_> {
