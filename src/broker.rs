@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::catalog::state::NewTopic;
+use crate::catalog::takeover::{self, TakeoverError};
 use crate::catalog::{CONSUMER_OFFSETS, Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
@@ -55,6 +56,9 @@ pub enum StartError {
     /// A log directory that cannot be used.
     #[error("log directory {0}")]
     Directory(#[from] OpenDirectoryError),
+    /// A directory of another program that cannot be taken over.
+    #[error("log directory {0}")]
+    Takeover(#[from] TakeoverError),
     /// No place for temporary data.
     #[error("cannot make a temporary log directory: {0}")]
     Ephemeral(io::Error),
@@ -130,11 +134,14 @@ impl Broker {
         };
         let path = ephemeral.as_ref().map_or(config.log_dir.as_path(), EphemeralDirectory::path).to_owned();
         let clock = Clock::system();
+        takeover::check(&StdDisk, &path, config.node_id)?;
         let options = DirectoryOptions {
             node_id: config.node_id,
             os_unsynced_max_bytes: OS_UNSYNCED_MAX_BYTES,
             flush_threads: config.num_flush_threads,
             producer_id_expiration_ms: config.producer_id_expiration_ms,
+            retention_check_interval: Duration::from_millis(config.log_retention_check_interval_ms),
+            initial_task_delay: Duration::from_millis(config.log_initial_task_delay_ms),
             ..DirectoryOptions::new(&path)
         };
         let directory = LogDirectory::open(options, Arc::new(StdDisk), clock.clone())?;

@@ -4,7 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
+
+/// Of the last character two bits count. Kafka looks at no others, and ids that people have made up have some.
+const LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
 /// Sixteen bytes, written as unpadded url-safe base64 (22 characters). All zero means "none".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -59,7 +64,7 @@ impl FromStr for Uuid {
     type Err = ParseUuidError;
 
     fn from_str(text: &str) -> Result<Self, ParseUuidError> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ParseUuidError)?;
+        let bytes = LENIENT.decode(text).map_err(|_| ParseUuidError)?;
         bytes.try_into().map(Self).map_err(|_| ParseUuidError)
     }
 }
@@ -76,5 +81,8 @@ mod tests {
         assert_eq!(Uuid::ZERO.to_string(), "AAAAAAAAAAAAAAAAAAAAAA");
         assert_eq!(Uuid([1; 16]).hyphenated(), "01010101-0101-0101-0101-010101010101");
         assert!("short".parse::<Uuid>().is_err());
+        // As in an example that half the world has copied.
+        let made_up: Uuid = "MkU3OEVBNTcwNTJENDM2Qk".parse().unwrap();
+        assert_eq!(made_up.to_string(), "MkU3OEVBNTcwNTJENDM2Qg");
     }
 }

@@ -71,6 +71,7 @@ fn a_bomb_is_refused_in_bounded_memory() {
             compacted: false,
             max_decompressed_message_bytes: i32::MAX as usize,
             max_decompressed_batch_bytes: LIMIT_BYTES,
+            compression: None,
             zstd_allowed: true,
         };
         let refused = validate(sent.clone(), &rules).unwrap_err();

@@ -7,6 +7,7 @@
 pub mod broker_config;
 pub mod records;
 pub mod state;
+pub mod takeover;
 pub mod topic_config;
 pub mod view;
 
@@ -16,7 +17,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 pub use state::{AssignmentFault, CONSUMER_OFFSETS, CatalogError, CatalogState, Change};
 pub use view::{Topic, View};
@@ -27,7 +28,8 @@ use crate::log::config::{FlushMode, LogConfig};
 use crate::log::{self, LogDirectory, LogError, Partition};
 use crate::record::BatchBuilder;
 use crate::uuid::Uuid;
-use state::NewTopic;
+use state::{CLUSTER_METADATA, NewTopic};
+use takeover::Takeover;
 
 /// Name of the catalog's own log. Not a topic: clients do not see it and cannot make one of that name.
 pub const CATALOG_LOG: &str = "__ottla_catalog";
@@ -93,13 +95,18 @@ impl Catalog {
         let flush = view::inherited_flush(config);
         let log = directory.partition(CATALOG_LOG, CATALOG_ID, 0, 0, Arc::new(log_config(flush)));
         let (mut state, replayed) = replay(&log)?;
-        let view = View::of(&state, directory, config);
+        let mut batch = Batch { state: state.clone(), changes: Vec::new() };
+        if replayed == 0 {
+            take_over(directory, clock, &mut batch)?;
+        }
+        let view = View::of(&batch.state, directory, config);
         let is_known = |topic: &str, index| {
-            topic == CATALOG_LOG || view.topic(topic).is_some_and(|topic| topic.partition(index).is_some())
+            // What a takeover has read once is kept for the way back.
+            [CATALOG_LOG, CLUSTER_METADATA].contains(&topic)
+                || view.topic(topic).is_some_and(|topic| topic.partition(index).is_some())
         };
         directory.sweep(is_known, |id| state.was_deleted(id));
 
-        let mut batch = Batch { state: state.clone(), changes: Vec::new() };
         if !directory.was_clean() {
             let mut all = view.partitions();
             all.push(Arc::clone(&log));
@@ -227,8 +234,9 @@ impl Catalog {
     }
 }
 
+/// Nothing of it goes but what a snapshot has replaced.
 fn log_config(flush: FlushMode) -> LogConfig {
-    LogConfig { segment_bytes: SEGMENT_BYTES, flush, ..view::default_log_config() }
+    LogConfig { segment_bytes: SEGMENT_BYTES, delete: false, flush, ..view::default_log_config() }
 }
 
 /// Folds the log from its start. Also gives how many changes it holds.
@@ -241,6 +249,22 @@ fn replay(log: &Partition) -> Result<(CatalogState, usize), CatalogError> {
         Ok::<_, CatalogError>(())
     })?;
     Ok((state, changes))
+}
+
+/// A directory that holds partitions but no catalog is Kafka's, or has lost its catalog: its topics are put into `batch`, and
+/// what is not taken is said.
+fn take_over(directory: &LogDirectory, clock: &Clock, batch: &mut Batch) -> Result<(), CatalogError> {
+    if directory.partition_folders().iter().all(|(topic, _)| topic == CATALOG_LOG) {
+        return Ok(());
+    }
+    let path = directory.path().to_owned();
+    let takeover = Takeover::read(directory.disk(), &[path], directory.node_id())?;
+    let (topics, partitions) = (takeover.topics.len(), takeover.partitions());
+    let path = directory.path().display();
+    info!(target: "ottla::start", topics, partitions, %path, "takes over a directory of Apache Kafka");
+    takeover.not_taken.iter().for_each(|what| warn!("not taken over: {what}"));
+    takeover.changes(clock.now_ms()).into_iter().for_each(|change| batch.push(change));
+    Ok(())
 }
 
 /// The task that owns the state.

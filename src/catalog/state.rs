@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::CATALOG_LOG;
 use super::records;
+use super::takeover::TakeoverError;
 use super::topic_config::InvalidConfig;
 use crate::config::{ConfigMap, MAX_PARTITIONS};
 use crate::log::{LogError, ReplayError};
@@ -19,7 +20,7 @@ use crate::uuid::Uuid;
 const NAME_BYTES_MAX: usize = 249;
 
 /// Kafka's metadata log, which nobody may make as a topic.
-const CLUSTER_METADATA: &str = "__cluster_metadata";
+pub const CLUSTER_METADATA: &str = "__cluster_metadata";
 
 /// The topic of committed offsets and group memberships.
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
@@ -119,6 +120,9 @@ pub enum CatalogError {
     /// The catalog's log cannot be read from its start.
     #[error("catalog log: {0}")]
     Replay(#[from] ReplayError),
+    /// A directory that another program has written cannot be taken over.
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
     /// The catalog's log has a record that cannot be read.
     #[error("catalog log: {0}")]
     Record(#[from] DecodeError),

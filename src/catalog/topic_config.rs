@@ -12,7 +12,7 @@ use crate::config::definition::{ConfigType, Definition, Fault, MAX_VALUE_BYTES, 
 use crate::config::{BrokerKey, ConfigMap};
 use crate::config::{CODECS, FLUSH_MODES, MAX_DECOMPRESSED, POLICIES, TIMESTAMP_TYPES};
 use crate::log::config::{FlushMode, LogConfig};
-use crate::record::TimestampType;
+use crate::record::{Codec, Compression, TimestampType};
 
 /// A topic config and the broker keys that it inherits from.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -239,11 +239,17 @@ impl fmt::Display for OpKind {
     }
 }
 
-/// Topic configs that the log acts on.
+/// Topic configs that the broker acts on.
 pub const ACTED_ON: &[&str] = &[
     "cleanup.policy",
+    "compression.gzip.level",
+    "compression.lz4.level",
+    "compression.type",
+    "compression.zstd.level",
     "delete.retention.ms",
     "file.delete.delay.ms",
+    "flush.messages",
+    "flush.ms",
     "index.interval.bytes",
     "max.compaction.lag.ms",
     "max.decompressed.message.bytes",
@@ -255,33 +261,28 @@ pub const ACTED_ON: &[&str] = &[
     "min.compaction.lag.ms",
     "min.insync.replicas",
     "ottla.flush",
+    "preallocate",
+    "retention.bytes",
+    "retention.ms",
     "segment.bytes",
     "segment.index.bytes",
     "segment.jitter.ms",
     "segment.ms",
 ];
 
-/// Topic configs that are checked, stored and described, and not acted on.
+/// Topic configs that are checked, stored and described, and have nothing to act on: not in a Kafka cluster of one broker
+/// without tiered storage either. Dead letters need share groups.
 pub const NOT_ACTED_ON: &[&str] = &[
-    "compression.gzip.level",
-    "compression.lz4.level",
-    "compression.type",
-    "compression.zstd.level",
     "errors.deadletterqueue.group.enable",
-    "flush.messages",
-    "flush.ms",
     "follower.replication.throttled.replicas",
     "leader.replication.throttled.replicas",
     "local.retention.bytes",
     "local.retention.ms",
-    "preallocate",
     "remote.copy.lag.bytes",
     "remote.copy.lag.ms",
     "remote.log.copy.disable",
     "remote.log.delete.on.disable",
     "remote.storage.enable",
-    "retention.bytes",
-    "retention.ms",
     "unclean.leader.election.enable",
 ];
 
@@ -491,6 +492,24 @@ impl Effective<'_> {
     fn is(&self, name: &str, text: &str) -> bool {
         matches!(self.value(name), Value::String(value) if value == text)
     }
+
+    /// `compression.type` and the level that goes with it; `None` for `producer`.
+    fn compression(&self) -> Option<Compression> {
+        let Value::String(name) = self.value("compression.type") else { return None };
+        let level = |name| i32::try_from(self.number(name)).ok();
+        Some(match &*name {
+            "uncompressed" => Compression { codec: Codec::None, level: None },
+            // -1 is the library's own default.
+            "gzip" => Compression {
+                codec: Codec::Gzip,
+                level: level("compression.gzip.level").filter(|level| *level >= 0),
+            },
+            "snappy" => Compression { codec: Codec::Snappy, level: None },
+            "lz4" => Compression { codec: Codec::Lz4, level: level("compression.lz4.level") },
+            "zstd" => Compression { codec: Codec::Zstd, level: level("compression.zstd.level") },
+            _ => return None,
+        })
+    }
 }
 
 /// The values that a log acts on.
@@ -515,10 +534,16 @@ pub fn effective(overrides: &ConfigMap, inherited: &Inherited<'_>) -> LogConfig 
         segment_index_bytes: topic.size("segment.index.bytes"),
         index_interval_bytes: topic.size("index.interval.bytes"),
         file_delete_delay_ms: topic.number("file.delete.delay.ms"),
-        delete_retention_ms: topic.number("delete.retention.ms"),
+        retention_ms: topic.number("retention.ms"),
+        retention_bytes: topic.number("retention.bytes"),
+        flush_messages: topic.number("flush.messages"),
+        flush_ms: topic.number("flush.ms"),
+        compression: topic.compression(),
+        preallocate: topic.value("preallocate") == Value::Boolean(true),
+        min_cleanable_dirty_ratio: topic.value("min.cleanable.dirty.ratio").as_f64(),
         min_compaction_lag_ms: topic.number("min.compaction.lag.ms"),
         max_compaction_lag_ms: topic.number("max.compaction.lag.ms"),
-        min_cleanable_dirty_ratio: topic.value("min.cleanable.dirty.ratio").as_f64(),
+        delete_retention_ms: topic.number("delete.retention.ms"),
         flush: if topic.is("ottla.flush", "os") { FlushMode::Os } else { FlushMode::Commit },
     }
 }
@@ -839,13 +864,37 @@ mod tests {
             segment_index_bytes: 10_485_760,
             index_interval_bytes: 4096,
             file_delete_delay_ms: 60_000,
-            delete_retention_ms: 86_400_000,
+            retention_ms: 604_800_000,
+            retention_bytes: -1,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
+            compression: None,
+            preallocate: false,
+            min_cleanable_dirty_ratio: 0.5,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
-            min_cleanable_dirty_ratio: 0.5,
+            delete_retention_ms: 86_400_000,
             flush: FlushMode::Commit,
         };
         assert_eq!(log, expected);
+    }
+
+    #[test]
+    fn a_codec_goes_with_its_own_level() {
+        let compression = |overrides: &[(&str, &str)]| {
+            inheriting(&[], &[], &[("compression.lz4.level", "12")], |inherited| {
+                effective(&map(overrides), inherited).compression.map(|it| (it.codec, it.level))
+            })
+        };
+        let of = |codec| compression(&[("compression.type", codec), ("compression.zstd.level", "-7")]);
+        assert_eq!(of("producer"), None);
+        assert_eq!(of("uncompressed"), Some((Codec::None, None)));
+        assert_eq!(of("snappy"), Some((Codec::Snappy, None)));
+        assert_eq!(of("gzip"), Some((Codec::Gzip, None)));
+        assert_eq!(of("lz4"), Some((Codec::Lz4, Some(12))));
+        assert_eq!(of("zstd"), Some((Codec::Zstd, Some(-7))));
+        let gzip = [("compression.type", "gzip"), ("compression.gzip.level", "9")];
+        assert_eq!(compression(&gzip), Some((Codec::Gzip, Some(9))));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod client;
 mod completions;
 mod consume;
 mod group;
+mod import;
 mod interrupt;
 mod log;
 pub mod logging;
@@ -63,6 +64,8 @@ enum Command {
     Group(group::Flags),
     /// Look into the files of a log directory
     Log(log::Flags),
+    /// Copy what a Kafka broker has stored into a directory for ottla
+    Import(import::Flags),
     /// Measure a broker: throughput, latency, start
     Bench(bench::Flags),
     /// Print a script that completes ottla's command lines in a shell
@@ -90,6 +93,8 @@ enum CommandError {
     Group(#[from] group::GroupError),
     #[error(transparent)]
     Log(#[from] log::DumpError),
+    #[error(transparent)]
+    Import(#[from] import::ImportError),
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
     #[error("the system gives no threads or signals: {0}")]
@@ -113,6 +118,7 @@ impl CommandError {
             Self::Consume(error) => error.exit_code(),
             Self::Group(error) => error.exit_code(),
             Self::Log(error) => error.exit_code(),
+            Self::Import(error) => error.exit_code(),
             _ => USER_ERROR,
         }
     }
@@ -144,6 +150,7 @@ pub fn main() -> ExitCode {
         Some(Command::Consume(flags)) => consume::run(flags),
         Some(Command::Group(flags)) => group::run(flags),
         Some(Command::Log(flags)) => log::run(flags),
+        Some(Command::Import(flags)) => import::run(&flags),
         Some(Command::Bench(flags)) => bench::run(flags).map_err(CommandError::from),
         Some(Command::Completions(flags)) => completions::run(flags),
         None => serve::run(command_line.serve),

@@ -133,8 +133,12 @@ fields! {
     offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes" Int Some("104857600"), AtLeast(1_048_576);
     /// Longest remark that may be committed with an offset, UTF-16 units; at most what a stored text holds in any script.
     offset_metadata_max_bytes: usize = "offset.metadata.max.bytes" Int Some("4096"), Between(0, 10_922);
-    /// Threads that sync files.
-    num_flush_threads: usize = "ottla.num.flush.threads" Int Some("2"), Between(1, 64);
+    /// How often what retention lets go is looked for, milliseconds.
+    log_retention_check_interval_ms: u64 = "log.retention.check.interval.ms" Long Some("300000"), AtLeast(1);
+    /// Milliseconds from the start to the first look.
+    log_initial_task_delay_ms: u64 = "log.initial.task.delay.ms" Long Some("30000"), AtLeast(0);
+    /// Threads that sync files, each one at a time.
+    num_flush_threads: usize = "ottla.num.flush.threads" Int Some("8"), Between(1, 64);
     /// Which log lines to write: levels by module, as in RUST_LOG.
     log_filter: String = "ottla.log.filter" String Some("warn,ottla::start=info"), Any;
     /// Form of log lines: text or json.

@@ -1,15 +1,17 @@
 //! One partition of an internal topic and the machine that is a fold over it.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
 use super::{CoordinatorError, Effects, Machine, Record, Ticket};
-use crate::clock::Clock;
+use crate::clock::{Clock, TimestampMs};
 use crate::log::{self, LogError, Partition, ReplayError};
 use crate::record::BatchBuilder;
 
@@ -94,12 +96,15 @@ impl<M: Machine> Shard<M> {
         // Whoever looks at this later than now finds the channel closed or the shard loaded.
         let _ = loading.send(true);
         let mut asked = Vec::new();
+        let mut stopped = pin!(stop.cancelled());
+        let mut alarm = Alarm::default();
+        let log = Arc::clone(&self.log);
         loop {
             let settling = self.unsettled.front().map(|unsettled| unsettled.offset_end_exclusive);
-            let log = Arc::clone(&self.log);
+            alarm.ring_by(&self.clock, self.machine.deadline());
             let stored = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stopped.as_mut() => break,
                 settled = log.durable(settling.unwrap_or_default()), if settling.is_some() => self.settle(settled),
                 taken = mailbox.recv_many(&mut asked, EVENTS_A_STEP), if self.unsettled.len() < UNSETTLED_MAX => {
                     if taken == 0 {
@@ -107,7 +112,7 @@ impl<M: Machine> Shard<M> {
                     }
                     self.step(&mut asked)
                 }
-                () = until(&self.clock, self.machine.deadline()) => self.tick(),
+                () = alarm.rung() => self.tick(),
             };
             let kept = match stored {
                 Ok(()) => self.snapshot_if_due(SPARE_WHILE_RUNNING).await,
@@ -152,6 +157,10 @@ impl<M: Machine> Shard<M> {
         let addressed = effects.replies.into_iter();
         let replies: Vec<_> =
             addressed.filter_map(|(to, reply)| Some((self.waiting.remove(&to)?, reply))).collect();
+        if effects.records.is_empty() && self.unsettled.is_empty() {
+            replies.into_iter().for_each(|(to, reply)| drop(to.send(Ok(reply))));
+            return Ok(());
+        }
         let appended = self.append(&effects.records);
         if let Err(failure) = appended {
             replies.into_iter().for_each(|(to, _)| drop(to.send(Err(CoordinatorError::NotStored))));
@@ -273,14 +282,38 @@ impl<M: Machine> Shard<M> {
     }
 }
 
-/// Returns when `deadline` has come; never if there is none.
-async fn until(clock: &Clock, deadline: Option<i64>) {
-    match deadline {
-        Some(deadline) => {
-            let left_ms = deadline.saturating_sub(clock.now_ms()).max(0);
-            tokio::time::sleep(Duration::from_millis(left_ms as u64)).await;
+/// One timer for all that a machine waits for. Deadlines that only move on, as with each heartbeat, leave it as it is: it then
+/// rings once for nothing, instead of being set anew for every event.
+#[derive(Default)]
+struct Alarm {
+    /// When it rings next, by the broker's clock.
+    due: Option<TimestampMs>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    /// Sees to it that it rings at `deadline` or earlier.
+    fn ring_by(&mut self, clock: &Clock, deadline: Option<TimestampMs>) {
+        let Some(deadline) = deadline else { return };
+        if self.due.is_some_and(|due| due <= deadline) {
+            return;
         }
-        None => std::future::pending().await,
+        let left_ms = deadline.saturating_sub(clock.now_ms()).max(0);
+        let at = Instant::now() + Duration::from_millis(left_ms as u64);
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(at),
+            None => self.sleep = Some(Box::pin(sleep_until(at))),
+        }
+        self.due = Some(deadline);
+    }
+
+    /// Returns when it rings; never if it was not set.
+    async fn rung(&mut self) {
+        match (&mut self.sleep, self.due) {
+            (Some(sleep), Some(_)) => sleep.await,
+            _ => std::future::pending().await,
+        }
+        self.due = None;
     }
 }
 

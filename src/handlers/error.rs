@@ -95,6 +95,8 @@ impl From<&CatalogError> for ErrorCode {
                 ReplayError::Read(_) => Self::KafkaStorageError,
                 ReplayError::Batch(_) | ReplayError::Stuck { .. } => Self::UnknownServerError,
             },
+            // Only a start can meet it.
+            CatalogError::Takeover(_) => Self::KafkaStorageError,
             CatalogError::Record(_) | CatalogError::LaterVersion { .. } => Self::UnknownServerError,
         }
     }

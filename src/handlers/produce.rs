@@ -152,6 +152,7 @@ async fn append(
         compacted: config.compact,
         max_decompressed_message_bytes: config.max_decompressed_message_bytes,
         max_decompressed_batch_bytes: cx.config.max_decompressed_batch_bytes,
+        compression: config.compression,
         zstd_allowed: cx.version >= ZSTD_FROM_VERSION,
     };
     let batch = check(cx, batch, rules).await?;
@@ -174,9 +175,9 @@ async fn append(
     Ok((Arc::clone(partition), answer, appended.last_offset + 1))
 }
 
-/// Validates a batch, on another thread if that means to decompress a lot.
+/// Validates a batch, on another thread if that means to decompress or compress a lot.
 async fn check(cx: &RequestContext, batch: Bytes, rules: Rules) -> Result<ValidBatch, Refused> {
-    if !is_costly(&batch) {
+    if !is_costly(&batch, rules.compression) {
         return Ok(validate(batch, &rules)?);
     }
     let _place = cx.decompressions.acquire().await;

@@ -177,6 +177,8 @@ impl Exposition {
         let counters = directory.counters();
         text.single(&names::APPENDED_RECORDS, counters.appended_records.value());
         text.single(&names::APPENDED_BYTES, counters.appended_bytes.value());
+        text.single(&names::RETIRED_SEGMENTS, counters.retired_segments.value());
+        text.single(&names::RETIRED_BYTES, counters.retired_bytes.value());
         text.describe(&names::SYNC_SECONDS);
         text.histogram(&names::SYNC_SECONDS, &[], &counters.syncs);
         text.single(&names::FAILED_SYNCS, counters.failed_syncs.value());

@@ -1,6 +1,6 @@
 //! The settings a partition's log acts on: the typed form of a topic's configs.
 
-use crate::record::TimestampType;
+use crate::record::{Compression, TimestampType};
 
 /// When an append counts (see the README on durability).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,14 +43,26 @@ pub struct LogConfig {
     pub index_interval_bytes: usize,
     /// Wait before removed files are unlinked, ms.
     pub file_delete_delay_ms: i64,
-    /// How long tombstones survive compaction, ms.
-    pub delete_retention_ms: i64,
+    /// Time that records are kept, ms; -1 for ever.
+    pub retention_ms: i64,
+    /// Bytes that are kept; -1 for all.
+    pub retention_bytes: i64,
+    /// Records in os mode after which the log is synced before the last of them counts.
+    pub flush_messages: i64,
+    /// Longest that anything stays unsynced in os mode, ms.
+    pub flush_ms: i64,
+    /// `compression.type` with its level: what batches are compressed with; `None` leaves them as the producer has.
+    pub compression: Option<Compression>,
+    /// Whether the space of a segment is reserved when it is made.
+    pub preallocate: bool,
+    /// Share of uncompacted bytes above which compaction runs, 0 to 1.
+    pub min_cleanable_dirty_ratio: f64,
     /// Shortest time that a record stays uncompacted, ms.
     pub min_compaction_lag_ms: i64,
     /// Longest time that a record may stay uncompacted, ms.
     pub max_compaction_lag_ms: i64,
-    /// Share of uncompacted bytes above which compaction runs.
-    pub min_cleanable_dirty_ratio: f64,
+    /// How long tombstones survive compaction, ms.
+    pub delete_retention_ms: i64,
     /// `ottla.flush`.
     pub flush: FlushMode,
 }
@@ -76,10 +88,16 @@ pub(super) mod tests {
             segment_index_bytes: 10 << 20,
             index_interval_bytes: 4096,
             file_delete_delay_ms: 60_000,
-            delete_retention_ms: 86_400_000,
+            retention_ms: 604_800_000,
+            retention_bytes: -1,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
+            compression: None,
+            preallocate: false,
+            min_cleanable_dirty_ratio: 0.5,
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
-            min_cleanable_dirty_ratio: 0.5,
+            delete_retention_ms: 86_400_000,
             flush: FlushMode::Os,
         }
     }

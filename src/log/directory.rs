@@ -17,7 +17,8 @@ use super::checkpoint::{self, InvalidCheckpoint};
 use super::cleaner::{Cleaner, CleanerConfig};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
-use super::partition::Partition;
+use super::partition::{Partition, Retired};
+use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
 use super::view::SyncWork;
@@ -27,12 +28,18 @@ use crate::telemetry::LogCounters;
 use crate::uuid::Uuid;
 
 /// The file whose lock says that a log directory is in use; the lock goes with the process, however it ended.
-pub(super) const LOCK_FILE: &str = ".lock";
+pub const LOCK_FILE: &str = ".lock";
 /// The first file that an owner writes once it has the lock.
-pub(super) const PROPERTIES_FILE: &str = "meta.properties";
-const CLEAN_FILE: &str = ".kafka_cleanshutdown";
-const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
-const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
+pub const PROPERTIES_FILE: &str = "meta.properties";
+/// Is there while an import goes on, and after one that was interrupted.
+pub const IMPORT_FILE: &str = "ottla-import";
+/// Says that the last stop was a clean one; Kafka's name.
+pub const CLEAN_FILE: &str = ".kafka_cleanshutdown";
+/// Offsets below which everything is synced, by partition.
+pub const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
+/// First offsets by partition, where they are not those of the first segments.
+pub const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
+/// Offsets below which logs were compacted, by partition.
 const CLEANED_FILE: &str = "cleaner-offset-checkpoint";
 const BOOT_FILE: &str = "ottla-boot-id";
 
@@ -43,8 +50,14 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
 /// than this, besides what was not synced.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 
+/// Partitions whose log starts retention makes durable with one write, before it takes their old segments away.
+const RETAINED_AT_ONCE: usize = 256;
+
 /// From this many partitions on, one sync of the whole file system is taken instead of one for each file.
 const SYNC_EACH_MAX: usize = 16;
+
+/// Between two lines about a recovery that takes long.
+const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 
 /// Longest name of a folder, in bytes.
 const FOLDER_NAME_BYTES_MAX: usize = 255;
@@ -68,6 +81,10 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers that a partition remembers at most.
     pub producers_max: usize,
+    /// Between two looks for what retention lets go.
+    pub retention_check_interval: Duration,
+    /// From the start to the first of them.
+    pub initial_task_delay: Duration,
 }
 
 impl DirectoryOptions {
@@ -82,6 +99,8 @@ impl DirectoryOptions {
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
+            retention_check_interval: Duration::from_secs(300),
+            initial_task_delay: Duration::from_secs(30),
         }
     }
 }
@@ -102,6 +121,12 @@ pub enum OpenDirectoryError {
         path: PathBuf,
         /// One of the files.
         example: String,
+    },
+    /// An import into it has not come to its end.
+    #[error("{}: an import was interrupted; run it again", path.display())]
+    UnfinishedImport {
+        /// The file that says so.
+        path: PathBuf,
     },
     /// It belongs to another cluster.
     #[error("{}: belongs to cluster {found}, not {expected}", path.display())]
@@ -186,6 +211,8 @@ pub struct Shared {
     pub(super) counters: LogCounters,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
+    /// What could not be taken away yet, for the next look of retention.
+    retired: Mutex<Vec<Retired>>,
     unsynced_bytes: AtomicU64,
     /// Bytes synced since the checkpoints were written.
     synced_bytes: AtomicU64,
@@ -196,6 +223,7 @@ pub struct Shared {
     chores: Mutex<Chores>,
     chores_changed: Condvar,
     pub(super) cleaner: Cleaner,
+    progress: Progress,
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
@@ -238,6 +266,8 @@ struct Checkpoints {
 struct Chores {
     removals: Vec<(Instant, Removal)>,
     checkpoints_due: bool,
+    /// Partitions to sync before the next tick, by their address: those whose `flush.ms` is short.
+    flushes: HashMap<usize, (Instant, Weak<Partition>)>,
 }
 
 #[derive(Debug)]
@@ -297,6 +327,7 @@ impl LogDirectory {
             queue: SyncQueue::default(),
             counters: LogCounters::default(),
             listed: Mutex::default(),
+            retired: Mutex::default(),
             unsynced_bytes: AtomicU64::new(0),
             synced_bytes: AtomicU64::new(0),
             has_room: Notify::new(),
@@ -306,6 +337,7 @@ impl LogDirectory {
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
             cleaner: Cleaner::default(),
+            progress: Progress::default(),
             whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
@@ -313,8 +345,9 @@ impl LogDirectory {
         });
         if is_there(CLEAN_FILE) {
             // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
+            // The first append waits until it is gone for good, so that the start need not.
             shared.disk.remove(&path.join(CLEAN_FILE)).map_err(failed)?;
-            shared.disk.sync_dir(&path).map_err(failed)?;
+            shared.root.changed();
         }
         if trust == Trust::Everything {
             // Otherwise it is written when recovery is over: until then the next start must do what this one should have.
@@ -355,6 +388,11 @@ impl LogDirectory {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.shared.options.path
+    }
+
+    /// What its files are read with.
+    pub fn disk(&self) -> &dyn Disk {
+        &*self.shared.disk
     }
 
     /// Whether the last stop was clean (or this is a new directory): then there is nothing to recover.
@@ -445,21 +483,27 @@ impl LogDirectory {
     pub fn recover(&self, partitions: &[Arc<Partition>]) -> Recovered {
         let results = Mutex::new(Recovered::default());
         let next = AtomicUsize::new(0);
+        let progress = &self.shared.progress;
+        progress.begin(partitions.len());
         std::thread::scope(|scope| {
-            for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
-                scope.spawn(|| {
-                    while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        match partition.recover() {
-                            Ok(None) => {}
-                            Ok(Some(cut)) => {
-                                cut.warn();
-                                results.lock().cuts.push(cut);
+            let _over = progress.tell_every(PROGRESS_EVERY, scope);
+            std::thread::scope(|scope| {
+                for _ in 0..self.shared.options.recovery_threads.clamp(1, partitions.len().max(1)) {
+                    scope.spawn(|| {
+                        while let Some(partition) = partitions.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            match partition.recover() {
+                                Ok(None) => {}
+                                Ok(Some(cut)) => {
+                                    cut.tell();
+                                    results.lock().cuts.push(cut);
+                                }
+                                Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
                             }
-                            Err(error) => results.lock().failed.push((Arc::clone(partition), error)),
+                            progress.done(1);
                         }
-                    }
-                });
-            }
+                    });
+                }
+            });
         });
         let mut recovered = results.into_inner();
         let failed = |partition: &Arc<Partition>, recovered: &Recovered| {
@@ -497,6 +541,12 @@ impl LogDirectory {
             }
         }
         recovered
+    }
+
+    /// What the cleaning thread does every [`DirectoryOptions::retention_check_interval`].
+    #[cfg(test)]
+    pub(super) fn retain(&self) {
+        self.shared.retain();
     }
 
     /// Takes a partition away: who waits for it is told, its folder gets out of the way of a new topic of that name at once, and
@@ -616,19 +666,21 @@ impl Shared {
             topic: partition.topic(),
             topic_id: partition.topic_id(),
             index: partition.index(),
+            leader_epoch: partition.leader_epoch(),
             trust: self.trust,
             recovery_point: checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
             log_start: checkpoints.log_starts.get(&key).copied().unwrap_or(0),
             config,
             producers_max: self.options.producers_max,
             now_ms: self.clock.now_ms(),
+            checked_bytes: &self.progress.checked_bytes,
         })
     }
 
-    /// Returns once the directory's identity is durable, which a new one's is soon after its start: folders of partitions must
-    /// not outlive it.
-    pub(super) fn await_identity(&self) -> Result<(), LogError> {
-        if self.root.ever_synced.load(Ordering::SeqCst) {
+    /// Returns once what the start has changed is durable, which it soon is: neither may the folder of a partition outlive the
+    /// identity of a new directory, nor a batch be torn under the marker of the last clean stop.
+    pub(super) fn await_start(&self) -> Result<(), LogError> {
+        if self.root.ever_synced.load(Ordering::Acquire) {
             return Ok(());
         }
         self.sync_root().map_err(|source| LogError::disk(&self.options.path, source))
@@ -675,10 +727,22 @@ impl Shared {
         self.queue.push(partition);
     }
 
-    pub(super) fn list(&self, partition: Arc<Partition>) {
+    /// Has a partition synced when it is time: after `flush_ms` at the latest.
+    pub(super) fn list(&self, partition: Arc<Partition>, flush_ms: i64) {
         if !self.stopped.load(Ordering::SeqCst) {
+            self.sync_within(&partition, flush_ms);
             self.listed.lock().push(partition);
             self.sync_if_many();
+        }
+    }
+
+    /// Has a partition that is on the list synced after `flush_ms`, if nothing has it synced before.
+    pub(super) fn sync_within(&self, partition: &Arc<Partition>, flush_ms: i64) {
+        let within = Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0));
+        if within < CHECKPOINT_INTERVAL {
+            let (key, weak) = (Arc::as_ptr(partition) as usize, Arc::downgrade(partition));
+            self.chores.lock().flushes.insert(key, (Instant::now() + within, weak));
+            self.chores_changed.notify_one();
         }
     }
 
@@ -719,10 +783,40 @@ impl Shared {
         self.sync_root().map_err(|source| LogError::Disk { path: self.options.path.clone(), source })
     }
 
-    /// Writes the log start offset of a partition down, so that it lasts.
-    pub(super) fn save_log_start(&self, topic: &str, index: i32, log_start: i64) -> Result<(), LogError> {
+    /// Whether all logs are known to be whole: a partition that is not open needs no recovery then.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::SeqCst)
+    }
+
+    /// Makes log starts durable, all with one write, and takes away what lies below them. What cannot be taken away yet is tried
+    /// again with the next.
+    pub(super) fn retire(&self, retired: Vec<Retired>) -> Result<(), LogError> {
+        let mut all = std::mem::take(&mut *self.retired.lock());
+        all.extend(retired);
+        if all.is_empty() {
+            return Ok(());
+        }
+        // The checkpoint comes first: without it, a log whose files are gone would begin where they did.
+        let saved = self.save_log_starts(&all);
+        let (ready, later): (Vec<_>, Vec<_>) = match &saved {
+            Ok(()) => (all, Vec::new()),
+            // It need not be the disk's last word: who makes space must not need any, as far as that goes.
+            Err(LogError::NoSpace { .. }) => all.into_iter().partition(|retired| retired.start_is_evident),
+            Err(_) => (Vec::new(), all),
+        };
+        for Retired { partition, segments, .. } in ready {
+            partition.discard(&segments);
+        }
+        self.retired.lock().extend(later);
+        saved
+    }
+
+    fn save_log_starts(&self, retired: &[Retired]) -> Result<(), LogError> {
         let mut checkpoints = self.checkpoints.lock();
-        checkpoints.set_log_start((topic.to_owned(), index), log_start);
+        // A deletion takes the entry away, also one that happens just now.
+        for Retired { partition, log_start, .. } in retired.iter().filter(|one| !one.partition.is_deleted()) {
+            checkpoints.set_log_start((partition.topic().to_owned(), partition.index()), *log_start);
+        }
         checkpoints.write_log_starts(&*self.disk, &self.options.path)
     }
 
@@ -761,33 +855,33 @@ impl Shared {
         checkpoints.write_recovery_points(&*self.disk, &self.options.path)
     }
 
-    /// Removes files after `delay_ms`.
-    pub(super) fn remove_files_later(&self, files: Vec<PathBuf>, delay_ms: i64) {
-        let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
-        self.remove_later(Removal::Files(files), delay);
-    }
-
     /// Whether nothing more is to be done in the directory.
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    /// Takes the files of segments away that are no part of their log any more: out of sight now, off the disk after
-    /// `delay_ms`. What fails is left to the next start.
-    pub(super) fn discard(&self, segments: &[Arc<Segment>], delay_ms: i64) {
+    /// Renames the files of a segment so that no start takes them for a log's; where they are now. What fails is left to the
+    /// next start.
+    pub(super) fn set_deleted(&self, segment: &Segment) -> Vec<PathBuf> {
         let mut files = Vec::new();
-        for segment in segments {
-            for suffix in ["log", "index", "timeindex", "txnindex"] {
-                let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
-                let deleted = path.with_extension(format!("{suffix}.deleted"));
-                match self.disk.rename(&path, &deleted) {
-                    Ok(()) => files.push(deleted),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
-                }
+        for suffix in ["log", "index", "timeindex", "txnindex"] {
+            let path = segment.path().with_file_name(file_name(segment.base_offset(), suffix));
+            let deleted = path.with_extension(format!("{suffix}.deleted"));
+            match self.disk.rename(&path, &deleted) {
+                Ok(()) => files.push(deleted),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
             }
         }
-        self.remove_files_later(files, delay_ms);
+        self.counters.retired_segments.increment();
+        self.counters.retired_bytes.add(segment.size_bytes().unwrap_or(0));
+        files
+    }
+
+    /// Takes files off the disk after `delay_ms`.
+    pub(super) fn remove_files_later(&self, files: Vec<PathBuf>, delay_ms: i64) {
+        let delay = Duration::from_millis(u64::try_from(delay_ms).unwrap_or(0));
+        self.remove_later(Removal::Files(files), delay);
     }
 }
 
@@ -851,6 +945,8 @@ impl Shared {
         self.queue.stop();
         let listed = std::mem::take(&mut *self.listed.lock());
         drop(listed);
+        let retired = std::mem::take(&mut *self.retired.lock());
+        drop(retired);
         {
             let _chores = self.chores.lock();
             self.chores_changed.notify_all();
@@ -865,6 +961,41 @@ impl Shared {
     fn sync_listed(&self) {
         let listed = std::mem::take(&mut *self.listed.lock());
         for partition in listed {
+            if partition.view.lock().unlist() {
+                self.queue.push(partition);
+            }
+        }
+    }
+
+    /// One look at all partitions for what retention lets go.
+    fn retain(&self) {
+        for partitions in self.live_partitions().chunks(RETAINED_AT_ONCE) {
+            let mut retired = Vec::new();
+            for partition in partitions {
+                if self.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                match partition.retain() {
+                    Ok(gone) => retired.extend(gone),
+                    Err(LogError::Deleted | LogError::Shutdown | LogError::Poisoned) => {}
+                    Err(error) => {
+                        let (topic, partition) = (partition.topic(), partition.index());
+                        tracing::warn!(topic, partition, %error, "retention has to wait");
+                    }
+                }
+            }
+            if let Err(error) = self.retire(retired) {
+                tracing::warn!(%error, "log starts not written: old segments go later");
+            }
+        }
+    }
+
+    /// Has those synced whose `flush.ms` is over.
+    fn sync_due(&self) {
+        let now = Instant::now();
+        let due: Vec<_> =
+            self.chores.lock().flushes.extract_if(|_, (at, _)| *at <= now).map(|(_, (_, due))| due).collect();
+        for partition in due.iter().filter_map(Weak::upgrade) {
             if partition.view.lock().unlist() {
                 self.queue.push(partition);
             }
@@ -959,13 +1090,19 @@ impl Shared {
     /// What the cleaning thread does until the directory stops.
     fn work_at_chores(&self) {
         let mut next_tick = Instant::now() + CHECKPOINT_INTERVAL;
+        let mut next_retention = after(self.options.initial_task_delay);
         while !self.stopped.load(Ordering::SeqCst) {
             // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
             if let Err(error) = self.sync_root() {
                 tracing::warn!(%error, path = %self.options.path.display(), "names not synced");
             }
-            let (removals, checkpoints_due) = self.wait_for_chores(next_tick);
+            let (removals, checkpoints_due) = self.wait_for_chores(next_tick.min(next_retention));
             removals.into_iter().for_each(|removal| self.remove(removal));
+            self.sync_due();
+            if Instant::now() >= next_retention {
+                self.retain();
+                next_retention = after(self.options.retention_check_interval);
+            }
             if Instant::now() >= next_tick {
                 self.tick();
                 next_tick = Instant::now() + CHECKPOINT_INTERVAL;
@@ -975,8 +1112,8 @@ impl Shared {
         }
     }
 
-    /// Waits until there is something to do, or until `next_tick`: removals that are due, and whether checkpoints are.
-    fn wait_for_chores(&self, next_tick: Instant) -> (Vec<Removal>, bool) {
+    /// Waits until there is something to do, or until `latest`: removals that are due, and whether checkpoints are.
+    fn wait_for_chores(&self, latest: Instant) -> (Vec<Removal>, bool) {
         let mut chores = self.chores.lock();
         loop {
             let now = Instant::now();
@@ -984,10 +1121,11 @@ impl Shared {
                 chores.removals.extract_if(.., |(at, _)| *at <= now).map(|(_, removal)| removal).collect();
             let checkpoints_due = std::mem::take(&mut chores.checkpoints_due);
             let stopped = self.stopped.load(Ordering::SeqCst);
-            if stopped || checkpoints_due || !due.is_empty() || now >= next_tick {
+            let flushes = chores.flushes.values().map(|(at, _)| *at);
+            let wake_at = chores.removals.iter().map(|(at, _)| *at).chain(flushes).fold(latest, Instant::min);
+            if stopped || checkpoints_due || !due.is_empty() || now >= wake_at {
                 return (due, checkpoints_due);
             }
-            let wake_at = chores.removals.iter().map(|(at, _)| *at).fold(next_tick, Instant::min);
             self.chores_changed.wait_until(&mut chores, wake_at);
         }
     }
@@ -1017,8 +1155,8 @@ impl Root {
             disk.sync_dir(path)?;
             synced.folders.iter().try_for_each(|folder| disk.sync_dir(folder))?;
             *synced = RootSynced { changes: covered, ..RootSynced::default() };
-            self.ever_synced.store(true, Ordering::SeqCst);
         }
+        self.ever_synced.store(true, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -1027,7 +1165,9 @@ impl Checkpoints {
     /// An entry stays even if the first segment begins there: the removal of older ones may not be durable yet.
     fn set_log_start(&mut self, key: Key, log_start: i64) {
         if log_start > 0 {
-            self.log_starts.insert(key, log_start);
+            // Two who move it may come here in either order.
+            let known = self.log_starts.entry(key).or_default();
+            *known = log_start.max(*known);
         }
     }
 
@@ -1076,6 +1216,12 @@ fn read_checkpoint(disk: &dyn Disk, path: &Path) -> Result<BTreeMap<Key, i64>, O
     }
 }
 
+/// The moment `delay` from now; a far one if there is no such moment.
+fn after(delay: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(delay).unwrap_or(now + Duration::from_secs(u64::from(u32::MAX)))
+}
+
 /// Makes the folder and what is missing above it; the folders that have a new name in them.
 fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     let missing = |folder: &&Path| {
@@ -1089,10 +1235,13 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(made.into_iter().map(or_here).collect())
 }
 
-/// A folder with files but without our properties is somebody else's.
+/// A folder with files but without our properties is somebody else's; one with a part of an import is nobody's yet.
 fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError> {
     let entries =
         disk.list(path).map_err(|source| OpenDirectoryError::Disk { path: path.to_owned(), source })?;
+    if entries.iter().any(|entry| entry.name == IMPORT_FILE) {
+        return Err(OpenDirectoryError::UnfinishedImport { path: path.join(IMPORT_FILE) });
+    }
     if entries.iter().any(|entry| entry.name == PROPERTIES_FILE) {
         return Ok(());
     }
@@ -1109,36 +1258,68 @@ fn read_properties(
     disk: &dyn Disk,
     options: &DirectoryOptions,
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
+    let Some(found) = Identity::read(disk, &options.path)? else { return Ok(None) };
     let path = options.path.join(PROPERTIES_FILE);
-    let bytes = match read_file(disk, &path, 64 << 10) {
-        // The machine died just after it was made.
-        Ok(bytes) if bytes.is_empty() => return Ok(None),
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(OpenDirectoryError::Disk { path, source }),
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let property = |key: &'static str| {
-        let mut pairs =
-            text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
-        let value = pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim());
-        value.ok_or(OpenDirectoryError::Properties { path: path.clone(), key })
-    };
-    let invalid = |key| OpenDirectoryError::Properties { path: path.clone(), key };
-    if property("version")? != "1" {
-        return Err(invalid("version"));
+    if found.node_id != options.node_id {
+        return Err(OpenDirectoryError::OtherNode { path, found: found.node_id, expected: options.node_id });
     }
-    let found: i32 = property("node.id")?.parse().map_err(|_| invalid("node.id"))?;
-    if found != options.node_id {
-        return Err(OpenDirectoryError::OtherNode { path, found, expected: options.node_id });
-    }
-    let cluster_id: Uuid = property("cluster.id")?.parse().map_err(|_| invalid("cluster.id"))?;
-    let directory_id = property("directory.id")?.parse().map_err(|_| invalid("directory.id"))?;
     match options.cluster_id {
-        Some(expected) if expected != cluster_id => {
-            Err(OpenDirectoryError::OtherCluster { path, found: cluster_id, expected })
+        Some(expected) if expected != found.cluster_id => {
+            Err(OpenDirectoryError::OtherCluster { path, found: found.cluster_id, expected })
         }
-        _ => Ok(Some((cluster_id, directory_id))),
+        _ => Ok(Some((found.cluster_id, found.directory_id))),
+    }
+}
+
+/// Whose a directory is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster_id: Uuid,
+    /// The node of the cluster.
+    pub node_id: i32,
+    /// The directory itself.
+    pub directory_id: Uuid,
+}
+
+impl Identity {
+    /// What the properties of a directory say; `None` if it has none.
+    ///
+    /// # Errors
+    /// Properties that cannot be read, are damaged or of a newer format.
+    pub fn read(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, OpenDirectoryError> {
+        let path = directory.join(PROPERTIES_FILE);
+        let bytes = match read_file(disk, &path, 64 << 10) {
+            // The machine died just after it was made.
+            Ok(bytes) if bytes.is_empty() => return Ok(None),
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(OpenDirectoryError::Disk { path, source }),
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let property = |key: &'static str| {
+            let mut pairs =
+                text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once('='));
+            let value = pairs.find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim());
+            value.ok_or(OpenDirectoryError::Properties { path: path.clone(), key })
+        };
+        let invalid = |key| OpenDirectoryError::Properties { path: path.clone(), key };
+        if property("version")? != "1" {
+            return Err(invalid("version"));
+        }
+        Ok(Some(Self {
+            node_id: property("node.id")?.parse().map_err(|_| invalid("node.id"))?,
+            cluster_id: property("cluster.id")?.parse().map_err(|_| invalid("cluster.id"))?,
+            directory_id: property("directory.id")?.parse().map_err(|_| invalid("directory.id"))?,
+        }))
+    }
+
+    /// The text of the properties.
+    pub fn render(&self) -> String {
+        format!(
+            "version=1\ncluster.id={}\nnode.id={}\ndirectory.id={}\n",
+            self.cluster_id, self.node_id, self.directory_id
+        )
     }
 }
 
@@ -1149,10 +1330,7 @@ fn write_properties(
 ) -> Result<(Uuid, Uuid), OpenDirectoryError> {
     let path = options.path.join(PROPERTIES_FILE);
     let (cluster_id, directory_id) = (options.cluster_id.unwrap_or_else(Uuid::random), Uuid::random());
-    let text = format!(
-        "version=1\ncluster.id={cluster_id}\nnode.id={}\ndirectory.id={directory_id}\n",
-        options.node_id
-    );
+    let text = Identity { cluster_id, directory_id, node_id: options.node_id }.render();
     // Synced before the first commit, but the start need not wait for it.
     let file = replace_file(disk, &path, text.as_bytes(), Durability::Later)
         .map_err(|source| OpenDirectoryError::Disk { path, source })?;
@@ -1161,7 +1339,7 @@ fn write_properties(
 }
 
 /// `my-topic-7` → `my-topic` and 7; `None` for what is no live partition's folder.
-fn parse_folder(name: &str) -> Option<Key> {
+pub fn parse_folder(name: &str) -> Option<Key> {
     let (topic, index) = name.rsplit_once('-')?;
     let index_digits = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

@@ -10,7 +10,7 @@ use super::config::LogConfig;
 use super::epochs::LeaderEpochs;
 use super::producers::Producers;
 use super::roll::{Incoming, RollView, should_roll};
-use super::segment::{Segment, file_name};
+use super::segment::{SEGMENT_BYTES_MAX, Segment, file_name};
 use crate::clock::TimestampMs;
 use crate::record::ValidBatch;
 use crate::storage::{Disk, DiskFile, Durability, replace_file, write_all_at};
@@ -95,7 +95,7 @@ pub struct Active {
 impl Active {
     /// A segment that begins (or is opened) now.
     pub fn begin(now_ms: TimestampMs, config: &LogConfig) -> Self {
-        let jitter_ms = match config.segment_jitter_ms {
+        let jitter_ms = match config.segment_jitter_ms.min(config.segment_ms) {
             jitter_ms @ 1.. => fastrand::i64(0..jitter_ms),
             _ => 0,
         };
@@ -163,14 +163,21 @@ impl Log {
         Ok(())
     }
 
-    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end.
+    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, and the file
+    /// ends with its last batch.
     pub fn is_settled(&self) -> bool {
-        self.segments.is_empty() || self.snapshots.last() == Some(&self.end_offset)
+        self.segments
+            .last()
+            .is_none_or(|active| self.snapshots.last() == Some(&self.end_offset) && !active.is_longer())
     }
 
     /// Completes all files, for a clean stop or a new segment. Nothing is synced.
     pub fn settle(&mut self) -> Result<(), LogError> {
         let Some(active) = self.segments.last() else { return Ok(()) };
+        if active.is_longer() {
+            active.trim()?;
+            self.unsynced.files.push(Arc::clone(active.file()?));
+        }
         let sealed = active.seal()?;
         self.unsynced.files.extend(sealed);
         self.unsynced.names = true;
@@ -180,13 +187,25 @@ impl Log {
     /// Makes `offset` the first one, and returns the segments that are wholly below it, which are no part of the log from now
     /// on. The active segment always stays.
     pub fn advance_start(&mut self, offset: i64) -> Result<Vec<Arc<Segment>>, LogError> {
-        self.start_offset = self.start_offset.max(offset);
-        let gone =
-            self.segments.windows(2).take_while(|pair| pair[1].base_offset() <= self.start_offset).count();
-        if self.epochs.truncate_start(self.start_offset) {
-            self.write_epochs()?;
+        let offset = self.start_offset.max(offset);
+        if self.epochs.truncate_start(offset) {
+            match self.write_epochs() {
+                // The file is cut as it is read; and who makes space must not need any.
+                Err(error @ LogError::NoSpace { .. }) => {
+                    tracing::warn!(folder = %self.folder.display(), %error, "old leader epochs stay in their file");
+                }
+                written => written?,
+            }
         }
+        self.start_offset = offset;
+        let gone = self.segments.windows(2).take_while(|pair| pair[1].base_offset() <= offset).count();
         Ok(self.segments.drain(..gone).collect())
+    }
+
+    /// Closes the active segment, which has batches, and begins a new one.
+    pub fn roll(&mut self, config: &LogConfig, now_ms: TimestampMs) -> Result<(), LogError> {
+        self.settle()?;
+        self.begin_segment(config, now_ms)
     }
 
     /// Sees to it that there is a segment that can take `batch`; returns whether it is a new one.
@@ -220,13 +239,15 @@ impl Log {
         };
         let Some(reason) = should_roll(&view, &incoming, config, now_ms) else { return Ok(false) };
         tracing::debug!(folder = %self.folder.display(), offset = self.end_offset, ?reason, "new segment");
-        self.settle()?;
-        self.begin_segment(config, now_ms)?;
+        self.roll(config, now_ms)?;
         Ok(true)
     }
 
     fn begin_segment(&mut self, config: &LogConfig, now_ms: TimestampMs) -> Result<(), LogError> {
         let segment = Segment::create(&self.disk, &self.folder, self.end_offset)?;
+        if config.preallocate {
+            segment.preallocate(config.segment_bytes.min(SEGMENT_BYTES_MAX))?;
+        }
         self.segments.push(Arc::new(segment));
         self.active = Active::begin(now_ms, config);
         self.unsynced.names = true;

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 pub use self::cleaner::CleanerConfig;
 pub use self::config::{FlushMode, LogConfig};
-pub use self::directory::{DirectoryOptions, LogDirectory, OpenDirectoryError, Recovered};
+pub use self::directory::{
+    DirectoryOptions, Identity, LogDirectory, OpenDirectoryError, Recovered, parse_folder,
+};
 pub use self::partition::{Appended, Known, Offsets, Partition, ReadSet};
 pub use self::producers::ProducerView;
-pub use self::recovery::Cut;
+pub use self::recovery::{Cut, topic_id_of};
 pub use self::replay::{ReplayError, replay};
 pub use self::scan::Damage;
 pub use self::segment::TimestampOffset;
@@ -33,9 +35,14 @@ mod log;
 mod model;
 pub mod partition;
 pub mod producers;
+mod progress;
 mod recovery;
 mod replay;
+#[cfg(test)]
+mod retained;
+mod retention;
 mod roll;
+pub mod salvage;
 pub mod scan;
 mod segment;
 mod view;

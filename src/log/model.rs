@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::fixture::{Fixture, builder, headers, high_watermark, run};
+use super::fixture::{Fixture, NOW_MS, builder, headers, high_watermark, run};
 use super::{FlushMode, LogConfig, Partition};
 use crate::log::config::tests::config;
 
@@ -20,6 +20,10 @@ enum Step {
     DeleteRecords {
         share: u8,
     },
+    /// Down to so many bytes, or all that is visible.
+    Retain {
+        bytes: Option<u16>,
+    },
     Kill,
     CutPower {
         seed: u64,
@@ -32,6 +36,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => (1..4usize, 0..120usize).prop_map(|(records, value_bytes)| Step::Append { records, value_bytes }),
         4 => Just(Step::Settle),
         1 => any::<u8>().prop_map(|share| Step::DeleteRecords { share }),
+        1 => any::<Option<u16>>().prop_map(|bytes| Step::Retain { bytes }),
         1 => Just(Step::Kill),
         1 => any::<u64>().prop_map(|seed| Step::CutPower { seed }),
         1 => Just(Step::Stop),
@@ -87,9 +92,10 @@ fn read(partition: &Partition, offset: i64) -> Vec<(i64, u32)> {
     headers(partition, offset).iter().map(|header| (header.last_offset() + 1, header.crc)).collect()
 }
 
-fn live(steps: Vec<Step>, flush: FlushMode) {
+fn live(steps: Vec<Step>, flush: FlushMode, preallocate: bool) {
     let config = Arc::new(LogConfig {
         flush,
+        preallocate,
         segment_bytes: 700,
         index_interval_bytes: 150,
         file_delete_delay_ms: 0,
@@ -122,6 +128,26 @@ fn live(steps: Vec<Step>, flush: FlushMode) {
                 assert_eq!(partition.delete_records(before).unwrap(), before);
                 model.log_start = before;
             }
+            Step::Retain { bytes } => {
+                let limited = match bytes {
+                    Some(bytes) => {
+                        LogConfig { retention_bytes: i64::from(bytes % 2000), ..(*config).clone() }
+                    }
+                    None => LogConfig { retention_ms: 0, ..(*config).clone() },
+                };
+                fixture.clock.set(NOW_MS + 1);
+                partition.reconfigure(Arc::new(limited));
+                let visible = high_watermark(&partition);
+                fixture.directory.retain();
+                partition.reconfigure(Arc::clone(&config));
+                let log_start = partition.offsets().unwrap().log_start_offset;
+                // Which may have moved on meanwhile.
+                let visible_now = high_watermark(&partition).max(model.log_start);
+                assert!((model.log_start..=visible_now).contains(&log_start));
+                let all_goes = bytes.is_none() && visible == model.end;
+                assert!(!all_goes || log_start == model.end, "{log_start} of {}", model.end);
+                model.log_start = log_start;
+            }
             Step::Kill | Step::CutPower { .. } | Step::Stop => {
                 drop(partition);
                 let machine_died = matches!(step, Step::CutPower { .. });
@@ -153,12 +179,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn nothing_promised_is_lost_in_commit_mode(steps in steps()) {
-        live(steps, FlushMode::Commit);
+    fn nothing_promised_is_lost_in_commit_mode(steps in steps(), preallocate: bool) {
+        live(steps, FlushMode::Commit, preallocate);
     }
 
     #[test]
-    fn nothing_is_lost_in_os_mode_while_the_machine_lives(steps in steps()) {
-        live(steps, FlushMode::Os);
+    fn nothing_is_lost_in_os_mode_while_the_machine_lives(steps in steps(), preallocate: bool) {
+        live(steps, FlushMode::Os, preallocate);
     }
 }

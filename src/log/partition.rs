@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use arc_swap::ArcSwap;
@@ -19,8 +19,9 @@ use super::directory::Shared;
 use super::log::{Log, Placed};
 use super::producers::{ProducerView, Verdict};
 use super::recovery::{self, Cut};
-use super::segment::{Segment, TimestampOffset};
-use super::view::{Following, Place, SyncStep, View};
+use super::retention::{self, Bounds, Plan};
+use super::segment::{Segment, Served, TimestampOffset, Visible};
+use super::view::{Following, Place, SyncState, SyncStep, View};
 use super::waiter::{Subscription, Waiter, Waiters};
 use crate::record::range::FileRange;
 use crate::record::{TimestampType, ValidBatch};
@@ -42,6 +43,8 @@ pub struct Partition {
     pub(super) view: Mutex<View>,
     /// Log start and recovery point as of the start, once somebody has asked [`Self::known`] before it was opened.
     checkpointed: OnceLock<(i64, i64)>,
+    /// When retention must look at it again although it is not open: what nobody writes to changes only with time.
+    retention_due_ms: AtomicI64,
     /// Held while syncing: what is durable when one sync ends includes what an earlier one began.
     syncing: Mutex<()>,
     /// Wakes [`Self::durable`].
@@ -139,6 +142,17 @@ pub(super) struct Compactable {
     pub log_end_offset: i64,
 }
 
+/// Segments that are no part of their log any more, and still lie in its folder.
+#[derive(Debug)]
+pub(super) struct Retired {
+    pub(super) partition: Arc<Partition>,
+    /// The log start that they are below of.
+    pub(super) log_start: i64,
+    pub(super) segments: Vec<Arc<Segment>>,
+    /// Whether what is left of the log would tell its start by itself: there are records, and they are on the disk.
+    pub(super) start_is_evident: bool,
+}
+
 /// A segment, and where what consumers may see of it ends.
 struct VisibleSegment {
     segment: Arc<Segment>,
@@ -168,6 +182,7 @@ impl Partition {
             writer: Mutex::new(None),
             view: Mutex::default(),
             checkpointed: OnceLock::new(),
+            retention_due_ms: AtomicI64::new(i64::MIN),
             syncing: Mutex::default(),
             moved: Notify::new(),
             waiters: Arc::default(),
@@ -206,15 +221,24 @@ impl Partition {
 
     /// Acts on `config` from the next append on. What a change from commit to os mode makes visible is so at once.
     pub fn reconfigure(&self, config: Arc<LogConfig>) {
-        self.config.store(config);
-        if self.opened.load(Ordering::Acquire) && self.status() == Status::Live && !self.commits() {
-            {
-                let mut view = self.view.lock();
+        self.config.store(Arc::clone(&config));
+        self.retention_due_ms.store(i64::MIN, Ordering::Release);
+        if !self.opened.load(Ordering::Acquire) || self.status() != Status::Live {
+            return;
+        }
+        let is_listed = {
+            let mut view = self.view.lock();
+            if !view.counts_when_synced(&config) {
                 let end = view.log_end;
                 view.raise_high_watermark(end);
             }
-            self.wake();
+            view.sync == SyncState::Listed
+        };
+        if let (true, Some(partition)) = (is_listed, self.this.upgrade()) {
+            // Perhaps sooner than it was to be.
+            self.directory.sync_within(&partition, config.flush_ms);
         }
+        self.wake();
     }
 
     /// Appends a batch and says where. Blocks for one write, and rarely (a new segment, a snapshot) a few more; durability is
@@ -246,13 +270,10 @@ impl Partition {
             }
             TimestampType::CreateTime => -1,
         };
-        let commit = config.flush == FlushMode::Commit;
-        if !log.has_folder {
-            self.directory.await_identity()?;
-        }
+        self.directory.await_start()?;
         let placed = match log.append(&mut batch, self.leader_epoch(), &config, now_ms) {
             Ok(placed) => placed,
-            Err(error) => return Err(self.append_failed(log, commit, error)),
+            Err(error) => return Err(self.append_failed(log, error)),
         };
         if log.snapshot_is_due()
             && let Err(error) = log.take_snapshot()
@@ -260,7 +281,7 @@ impl Partition {
             // The batch is in the log; without the snapshot a restart reads more headers.
             tracing::warn!(topic = %self.topic, partition = self.index, %error, "no producer snapshot");
         }
-        self.publish(log, &batch, placed, commit);
+        self.publish(log, &batch, placed, &config);
         drop(writer);
         let (base_offset, last_offset) = (placed.base_offset, batch.header().last_offset());
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate: false })
@@ -293,21 +314,25 @@ impl Partition {
     pub fn read(&self, offset: i64, max_bytes: usize, minimum_one_batch: bool) -> Result<ReadSet, LogError> {
         self.open()?;
         self.check_readable()?;
-        let (start, mut read) = {
-            let view = self.view.lock();
-            let read = ReadSet {
-                ranges: Vec::new(),
-                high_watermark: view.high_watermark.offset,
-                last_stable_offset: view.high_watermark.offset,
-                log_start_offset: view.log_start,
+        loop {
+            let (start, mut read) = {
+                let view = self.view.lock();
+                let read = ReadSet {
+                    ranges: Vec::new(),
+                    high_watermark: view.high_watermark.offset,
+                    last_stable_offset: view.high_watermark.offset,
+                    log_start_offset: view.log_start,
+                };
+                (view.start_of(offset)?.map(|start| (start, view.high_watermark)), read)
             };
-            (view.start_of(offset)?.map(|start| (start, view.high_watermark)), read)
-        };
-        if let Some((start, end)) = start {
+            let Some((start, end)) = start else { return Ok(read) };
             let ranges = self.collect(offset, start, end, max_bytes as u64, minimum_one_batch);
-            read.ranges = ranges.map_err(|error| self.explain(offset, error))?;
+            // If compaction has just taken what was begun with, then once more.
+            if let Some(ranges) = ranges.map_err(|error| self.explain(offset, error))? {
+                read.ranges = ranges;
+                return Ok(read);
+            }
         }
-        Ok(read)
     }
 
     /// About how many bytes a read at `offset` would find, without I/O once the partition is open; what cannot be read counts
@@ -372,6 +397,10 @@ impl Partition {
 
     /// The first visible record at or after `timestamp` (ms since the epoch).
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<TimestampOffset>, LogError> {
+        self.unless_start_moves(|| self.find_from(timestamp))
+    }
+
+    fn find_from(&self, timestamp: i64) -> Result<Option<TimestampOffset>, LogError> {
         let (offset_min, segments) = self.visible_segments()?;
         for visible in segments {
             if visible.segment.newest()?.is_some_and(|newest| newest.timestamp >= timestamp) {
@@ -386,6 +415,10 @@ impl Partition {
 
     /// The first visible record that has the largest timestamp of the log.
     pub fn max_timestamp(&self) -> Result<Option<TimestampOffset>, LogError> {
+        self.unless_start_moves(|| self.find_newest())
+    }
+
+    fn find_newest(&self) -> Result<Option<TimestampOffset>, LogError> {
         let (offset_min, segments) = self.visible_segments()?;
         let mut newest: Option<(i64, VisibleSegment)> = None;
         for visible in segments {
@@ -431,20 +464,10 @@ impl Partition {
         if before <= log.start_offset {
             return Ok(log.start_offset);
         }
-        let gone = log.advance_start(before)?;
-        let step = {
-            let mut view = self.view.lock();
-            view.log_start = before;
-            view.segments.clone_from(&log.segments);
-            view.wrote_beside(std::mem::take(&mut log.unsynced));
-            view.wants_sync(self.commits())
-        };
-        self.take_step(step);
+        let retired = self.advance_start(log, before)?;
         drop(writer);
         self.wake();
-        // The checkpoint comes first: without it, a log whose files are gone would begin where they did.
-        self.directory.save_log_start(&self.topic, self.index, before)?;
-        self.directory.discard(&gone, self.config.load().file_delete_delay_ms);
+        self.directory.retire(retired.into_iter().collect())?;
         Ok(before)
     }
 
@@ -475,7 +498,9 @@ impl Partition {
         if writer.is_none() {
             self.check_readable()?;
             if let Some(cut) = self.load(writer)? {
-                cut.warn();
+                cut.tell();
+                // The catalog learns of it at the next start, from the log.
+                self.bump_leader_epoch(self.leader_epoch() + 1);
             }
             if self.commits() && self.awaits_sync() {
                 self.sync();
@@ -491,6 +516,8 @@ impl Partition {
         let config = self.config.load();
         let opened = recovery::open(&self.directory.open_request(self, &config)?)?;
         let mut log = opened.log;
+        // What is in the log was written under an epoch that counts, whatever the catalog remembers.
+        self.bump_leader_epoch(log.epochs.latest().map_or(0, |latest| latest.epoch));
         let commit = self.commits();
         let step = {
             let mut view = self.view.lock();
@@ -504,6 +531,7 @@ impl Partition {
             view.synced = opened.synced.unwrap_or(view.log_end);
             view.high_watermark = if commit { view.synced } else { view.log_end };
             view.producers = log.producers.count();
+            view.show_epochs(&log.epochs);
             view.wrote_beside(std::mem::take(&mut log.unsynced));
             if view.synced == view.log_end { SyncStep::None } else { view.wants_sync(false) }
         };
@@ -553,7 +581,17 @@ impl Partition {
         self.directory.synced(work.bytes);
         match synced {
             Ok(()) => {
-                let step = self.view.lock().end_sync(work.end, self.commits());
+                let step = {
+                    let mut view = self.view.lock();
+                    view.raise_synced(work.end);
+                    let when_synced = view.counts_when_synced(&self.config.load());
+                    if !when_synced {
+                        // What came meanwhile waited only with what is synced now.
+                        let end = view.log_end;
+                        view.raise_high_watermark(end);
+                    }
+                    view.end_sync(work.end, when_synced)
+                };
                 self.take_step(step);
             }
             Err(LogError::Deleted | LogError::Shutdown | LogError::Poisoned) => {}
@@ -602,6 +640,65 @@ impl Partition {
         self.directory.synced(unsynced_bytes);
         self.wake();
         removed
+    }
+
+    /// Takes the segments out of the log whose time or the space for them is over, as retention decides. A log that is not open
+    /// is opened only if there are such.
+    pub(super) fn retain(&self) -> Result<Option<Retired>, LogError> {
+        let now_ms = self.directory.clock.now_ms();
+        if self.status() != Status::Live || !self.has_expired(now_ms)? {
+            return Ok(None);
+        }
+        let mut writer = self.writer.lock();
+        let log = self.open_locked(&mut writer)?;
+        if self.check_writable().is_err() {
+            return Ok(None);
+        }
+        let config = self.config.load();
+        let bounds = self.retention_bounds();
+        let plan = retention::plan(&log.segments, bounds, &config, now_ms)?;
+        if plan.segments() == 0 {
+            return Ok(None);
+        }
+        let mut log_start = plan.log_start;
+        if plan.roll {
+            match log.roll(&config, now_ms) {
+                Ok(()) => self.publish_roll(log),
+                Err(error) => match self.append_failed(log, error) {
+                    // Without space for a new segment the last one stays, and the others make some.
+                    LogError::NoSpace { .. } => {
+                        log_start = log.segments.last().map_or(log_start, |active| active.base_offset());
+                    }
+                    error => return Err(error),
+                },
+            }
+        }
+        let Plan { by_log_start, by_size, by_time, .. } = plan;
+        tracing::info!(
+            topic = %self.topic, partition = self.index, log_start, by_log_start, by_size, by_time, "segments go"
+        );
+        let retired = self.advance_start(log, log_start)?;
+        drop(writer);
+        self.wake();
+        Ok(retired)
+    }
+
+    /// Takes files of segments away that are no part of the log any more, unless they are not the partition's to take.
+    pub(super) fn discard(&self, segments: &[Arc<Segment>]) {
+        let mut files = Vec::new();
+        for segment in segments {
+            // The folder's name may be a new topic's once this one is deleted, and the folder another process's once closed.
+            let _writer = self.writer.lock();
+            if self.check_readable().is_ok() {
+                files.extend(self.directory.set_deleted(segment));
+            }
+        }
+        self.directory.remove_files_later(files, self.config.load().file_delete_delay_ms);
+    }
+
+    /// Whether the partition is gone for good.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.status() == Status::Deleted
     }
 
     /// Forgets producers that have been silent for too long. Skipped while the partition is busy: there will be a next time.
@@ -685,11 +782,6 @@ impl Partition {
         self.opened.load(Ordering::Acquire)
     }
 
-    /// Whether it has been deleted.
-    pub(super) fn is_deleted(&self) -> bool {
-        self.status() == Status::Deleted
-    }
-
     /// A disk error that leaves it in doubt what is on the disk: nothing more is written.
     pub(super) fn fail(&self, error: &LogError) {
         if self.check_writable().is_ok() {
@@ -710,13 +802,82 @@ impl Partition {
         self.directory.folder(&self.topic, self.index)
     }
 
-    fn publish(&self, log: &mut Log, batch: &ValidBatch, placed: Placed, commit: bool) {
+    /// Whether retention lets anything go now, going by what is published; the append lock is not taken. Of a log that is not open
+    /// a look at its folder tells, which is spared as long as it can bring nothing new.
+    fn has_expired(&self, now_ms: i64) -> Result<bool, LogError> {
+        let config = self.config.load();
+        if self.opened.load(Ordering::Acquire) {
+            let segments = self.view.lock().segments.clone();
+            let plan = retention::plan(&segments, self.retention_bounds(), &config, now_ms)?;
+            return Ok(plan.segments() > 0);
+        }
+        if now_ms < self.retention_due_ms.load(Ordering::Acquire) || !self.directory.is_whole() {
+            return Ok(false);
+        }
+        let (log_start, end) = self.directory.checkpointed(&self.topic, self.index);
+        let segments = recovery::peek(&self.directory.disk, &self.folder())?;
+        let bounds = Bounds { log_start, high_watermark: end, log_end: end };
+        let plan = retention::plan(&segments, bounds, &config, now_ms)?;
+        self.retention_due_ms.store(plan.next_ms, Ordering::Release);
+        if !Arc::ptr_eq(&config, &self.config.load()) {
+            // What was just written is of configs that hold no more.
+            self.retention_due_ms.store(i64::MIN, Ordering::Release);
+        }
+        Ok(plan.segments() > 0)
+    }
+
+    fn retention_bounds(&self) -> Bounds {
+        let view = self.view.lock();
+        Bounds {
+            log_start: view.log_start,
+            high_watermark: view.high_watermark.offset,
+            log_end: view.log_end.offset,
+        }
+    }
+
+    /// Makes `offset` the log start for all who read; what is wholly below it must be given to [`Shared::retire`].
+    fn advance_start(&self, log: &mut Log, offset: i64) -> Result<Option<Retired>, LogError> {
+        let segments = match log.advance_start(offset) {
+            Ok(segments) => segments,
+            Err(error) => return Err(self.append_failed(log, error)),
+        };
+        let (step, start_is_evident) = {
+            let mut view = self.view.lock();
+            view.log_start = log.start_offset;
+            view.segments.clone_from(&log.segments);
+            view.wrote_beside(std::mem::take(&mut log.unsynced));
+            let first_base = log.segments.first().map_or(0, |first| first.base_offset());
+            (
+                view.wants_sync(self.commits()),
+                first_base == log.start_offset && view.synced.offset > first_base,
+            )
+        };
+        self.take_step(step);
+        // Somebody is calling a method of it, so it cannot be gone.
+        let partition = self.this.upgrade();
+        let log_start = log.start_offset;
+        Ok(partition.map(|partition| Retired { partition, log_start, segments, start_is_evident }))
+    }
+
+    /// A segment was begun without a batch for it.
+    fn publish_roll(&self, log: &mut Log) {
+        let step = {
+            let mut view = self.view.lock();
+            view.rolled(&log.segments);
+            view.wrote_beside(std::mem::take(&mut log.unsynced));
+            view.wants_sync(self.commits())
+        };
+        self.take_step(step);
+    }
+
+    fn publish(&self, log: &mut Log, batch: &ValidBatch, placed: Placed, config: &LogConfig) {
         let end_position = placed.position + batch.size_bytes() as u64;
         // Counted before a sync can see and discount it.
         self.directory.wrote(batch.size_bytes() as u64);
         let counters = &self.directory.counters;
         counters.appended_bytes.add(batch.size_bytes() as u64);
         counters.appended_records.add(u64::try_from(batch.header().record_count).unwrap_or(0));
+        let when_synced;
         let step = {
             let mut view = self.view.lock();
             if placed.new_segment {
@@ -724,29 +885,31 @@ impl Partition {
             }
             view.appended(placed.base_offset, placed.position, log.end_offset, end_position);
             view.producers = log.producers.count();
+            view.show_epochs(&log.epochs);
             view.wrote_beside(std::mem::take(&mut log.unsynced));
-            if !commit {
+            when_synced = view.counts_when_synced(config);
+            if !when_synced {
                 let end = view.log_end;
                 view.raise_high_watermark(end);
             }
-            view.wants_sync(commit)
+            view.wants_sync(when_synced)
         };
         self.take_step(step);
         self.directory.sync_if_many();
-        if !commit {
+        if !when_synced {
             self.wake();
         }
     }
 
     /// A failed append may still have begun a segment; and any error but a full disk leaves the file in doubt.
-    fn append_failed(&self, log: &mut Log, commit: bool, error: LogError) -> LogError {
+    fn append_failed(&self, log: &mut Log, error: LogError) -> LogError {
         let step = {
             let mut view = self.view.lock();
             if view.segments.len() != log.segments.len() {
                 view.rolled(&log.segments);
             }
             view.wrote_beside(std::mem::take(&mut log.unsynced));
-            view.wants_sync(commit)
+            view.wants_sync(self.commits())
         };
         self.take_step(step);
         if let LogError::Disk { .. } = error {
@@ -770,7 +933,7 @@ impl Partition {
         let Some(partition) = partition else { return };
         match step {
             SyncStep::Enqueue => self.directory.enqueue(partition),
-            _ => self.directory.list(partition),
+            _ => self.directory.list(partition, self.config.load().flush_ms),
         }
     }
 
@@ -781,6 +944,17 @@ impl Partition {
 
     fn commits(&self) -> bool {
         self.config.load().flush == FlushMode::Commit
+    }
+
+    /// Looks once more if a look has failed while the log start moved: a file that was not open yet may have gone.
+    fn unless_start_moves<T>(&self, look: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        loop {
+            let log_start = self.view.lock().log_start;
+            let found = look();
+            if found.is_ok() || self.view.lock().log_start == log_start {
+                return found;
+            }
+        }
     }
 
     fn find_timestamp(
@@ -859,6 +1033,7 @@ impl Partition {
 
 /// Reading.
 impl Partition {
+    /// `None` if there was nothing in what the read began with, and what comes next is not what it was then.
     fn collect(
         &self,
         offset: i64,
@@ -866,53 +1041,66 @@ impl Partition {
         end: Place,
         max_bytes: u64,
         minimum_one_batch: bool,
-    ) -> Result<Vec<FileRange>, LogError> {
+    ) -> Result<Option<Vec<FileRange>>, LogError> {
         let mut segment = start.segment;
         let mut known = start.known;
         let mut ranges = Vec::new();
         let mut left = max_bytes;
         loop {
-            let visible = match segment.base_offset() == end.segment {
-                true => end.position,
-                false => segment.size_bytes()?,
-            };
-            let position = match (known.take(), ranges.is_empty()) {
-                (Some((position, size_bytes)), _) => Some((position, size_bytes)),
-                (None, true) => {
-                    segment.locate(offset, visible)?.map(|located| (located.position, located.size_bytes))
+            let next = self.view.lock().after(&segment, end);
+            let visible = self.visible(&segment, &next, end)?;
+            let served = match known.take() {
+                // What this process has appended moments ago needs no second look.
+                Some((position, size_bytes)) => {
+                    let first_batch_bytes = size_bytes as u64;
+                    Some(Served { position, first_batch_bytes, end: visible.end, stopped: false })
                 }
                 // Later segments are read from their beginning.
-                (None, false) => Some((0, 0)),
+                None => match segment.serve(offset.max(segment.base_offset()), &visible, left) {
+                    Err(LogError::Damaged { .. }) if !ranges.is_empty() => break,
+                    served => served?,
+                },
             };
-            if let Some((position, first_batch_bytes)) = position {
-                let first_batch_bytes = first_batch_bytes as u64;
+            if let Some(Served { position, first_batch_bytes, end, stopped }) = served {
                 if ranges.is_empty() && first_batch_bytes > left {
                     if !minimum_one_batch {
                         break;
                     }
                     left = first_batch_bytes;
                 }
-                let length = (visible - position).min(left);
+                let length = (end - position).min(left);
                 if length > 0 {
                     let file = Arc::clone(segment.file()?);
                     ranges.push(FileRange { file, position, length: length as usize });
                     left -= length;
                 }
+                if stopped {
+                    break;
+                }
             }
             if left == 0 || segment.base_offset() >= end.segment {
                 break;
             }
-            let view = self.view.lock();
-            match view.after(&segment) {
+            match next {
                 Following::Segment(next) => segment = next,
-                Following::Replaced if ranges.is_empty() => match view.start_of(offset)? {
-                    Some(start) => segment = start.segment,
-                    None => break,
-                },
+                Following::Replaced if ranges.is_empty() => return Ok(None),
                 Following::Nothing | Following::Replaced => break,
             }
         }
-        Ok(ranges)
+        Ok(Some(ranges))
+    }
+
+    /// What consumers may see of a segment, if `end` is where what they may see ends.
+    fn visible(&self, segment: &Segment, next: &Following, end: Place) -> Result<Visible, LogError> {
+        let epochs = Arc::clone(&self.view.lock().epochs);
+        if segment.base_offset() == end.segment {
+            return Ok(Visible { end: end.position, offset_end: end.offset, is_full: true, epochs });
+        }
+        let offset_end = match next {
+            Following::Segment(next) => next.base_offset(),
+            Following::Nothing | Following::Replaced => i64::MAX,
+        };
+        Ok(Visible { end: segment.size_bytes()?, offset_end, is_full: false, epochs })
     }
 
     /// A read that failed because its segment went away meanwhile says so.
@@ -1165,6 +1353,30 @@ mod tests {
     }
 
     #[test]
+    fn a_file_whose_batches_are_synced_one_by_one_is_longer_than_they_are_while_it_is_written() {
+        let length = |fixture: &Fixture| fixture.disk.content(&log_file(0)).unwrap().len();
+        let synced = commit();
+        let fixture = Fixture::new();
+        let partition = fixture.partition(synced.clone());
+        append(&partition, batch(1)).unwrap();
+        let size = batch(1).size_bytes();
+        assert!(length(&fixture) > 2 * size, "the next sync finds the length as it was");
+        assert_eq!(headers(&partition, 0).len(), 1);
+
+        let fixture = fixture.kill();
+        let partition = fixture.partition(synced.clone());
+        assert!(fixture.recover(&partition).is_empty(), "nothing of value was cut");
+        assert_eq!((end_offset(&partition), length(&fixture)), (1, size));
+        append(&partition, batch(1)).unwrap();
+
+        let fixture = fixture.stop();
+        assert_eq!(length(&fixture), 2 * size);
+        let partition = fixture.partition(config());
+        append(&partition, batch(1)).unwrap();
+        assert_eq!(length(&fixture), 3 * size, "in os mode there is nothing to gain");
+    }
+
+    #[test]
     fn a_failed_write_or_sync_ends_writing_and_not_reading() {
         for fail in [
             (|disk| disk.fail_writes_after(3, Errno::IO)) as fn(&crate::storage::simulated::SimulatedDisk),
@@ -1372,6 +1584,74 @@ mod tests {
             writer.join().unwrap();
         });
         assert_eq!(end_offset(&partition), 6001);
+    }
+
+    /// Offsets and epochs of what is served from `offset` on, until nothing more is; how it ended.
+    fn served(
+        partition: &Partition,
+        mut offset: i64,
+        max_bytes: usize,
+    ) -> (Vec<(i64, i32)>, Option<LogError>) {
+        let mut found = Vec::new();
+        loop {
+            let read = match partition.read(offset, max_bytes, true) {
+                Ok(read) => bytes(&read.ranges),
+                Err(error) => return (found, Some(error)),
+            };
+            let mut rest = &read[..];
+            let before = found.len();
+            while let Ok(header) = BatchHeader::parse(rest)
+                && let Some(behind) = rest.get(header.size_bytes()..)
+            {
+                found.push((header.base_offset, header.partition_leader_epoch));
+                offset = header.last_offset() + 1;
+                rest = behind;
+            }
+            if found.len() == before {
+                return (found, None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_header_is_never_served_and_all_before_it_is() {
+        let narrow = LogConfig { segment_bytes: 700, index_interval_bytes: 150, ..config() };
+        let fixture = Fixture::new();
+        let partition = fixture.partition(narrow.clone());
+        (0..20).for_each(|_| assert!(append(&partition, batch(3)).is_ok()));
+        let all: Vec<_> = (0..20).map(|number| (number * 3, 0)).collect();
+        let size = batch(3).size_bytes();
+        drop(partition);
+        let fixture = fixture.stop();
+        drop(fixture.directory);
+        let segment_batches = 700 / size;
+        // All bytes that the checksum does not cover, but for itself, which the reader compares.
+        for (batch, at, mask) in
+            (0..20).flat_map(|batch| (0..17).flat_map(move |at| [1, 2, 0x80].map(|mask| (batch, at, mask))))
+        {
+            let disk = fixture.disk.copy();
+            let (segment, number) = (batch / segment_batches, batch % segment_batches);
+            let path = log_file((segment * segment_batches * 3) as i64);
+            disk.flip(&path, number * size + at, mask).unwrap();
+            let fixture = Fixture::on(disk);
+            let partition = fixture.partition(narrow.clone());
+            for max_bytes in [1, 250, 100_000] {
+                let (found, ended) = served(&partition, 0, max_bytes);
+                let what = format!("batch {batch}, byte {at} ^ {mask:#x}: {found:?}, {ended:?}");
+                assert_eq!(found, all[..batch], "{what}");
+                // The end of the log is looked at when it is opened: there it is cut off.
+                let is_cut = end_offset(&partition) == batch as i64 * 3;
+                assert!(is_cut || matches!(ended, Some(LogError::Damaged { .. })), "{what}");
+            }
+            for offset in 0..end_offset(&partition) {
+                let (found, _) = served(&partition, offset, 100_000);
+                assert!(
+                    found.iter().all(|found| all.contains(found)),
+                    "batch {batch}, byte {at} ^ {mask:#x}"
+                );
+                assert!(!found.contains(&all[batch]));
+            }
+        }
     }
 
     #[test]

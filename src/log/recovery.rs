@@ -2,11 +2,13 @@
 //!
 //! After a clean stop everything is trusted. After the death of the process alone the page cache has survived, and only what
 //! lies behind the last index entry can be torn. After the death of the machine everything from the recovery point on is read
-//! and compared with its checksums. The first batch that is damaged ends the log.
+//! and compared with its checksums. The first batch that is damaged ends the log; what lies behind it is told, and kept beside
+//! the log where it is more than a torn tail ([`super::salvage`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::LogError;
 use super::checkpoint;
@@ -15,7 +17,8 @@ use super::config::LogConfig;
 use super::epochs::LeaderEpochs;
 use super::log::{Active, EPOCHS_FILE, Log, METADATA_FILE, SNAPSHOT_INTERVAL_BYTES, Unsynced};
 use super::producers::{Producers, SNAPSHOT_LIMIT_BYTES};
-use super::scan::{Damage, UNCHECKED};
+use super::salvage::{self, Behind};
+use super::scan::{Damage, Ending, UNCHECKED};
 use super::segment::{RescanStart, Rescanned, Segment, file_name};
 use super::view::Place;
 use crate::clock::TimestampMs;
@@ -41,6 +44,8 @@ pub struct OpenRequest<'a> {
     pub topic: &'a str,
     pub topic_id: Uuid,
     pub index: i32,
+    /// The newest leader epoch that anything can have been appended in, unless the log's own checkpoint knows of a newer one.
+    pub leader_epoch: i32,
     pub trust: Trust,
     /// Everything below it was synced.
     pub recovery_point: i64,
@@ -49,6 +54,8 @@ pub struct OpenRequest<'a> {
     pub config: &'a LogConfig,
     pub producers_max: usize,
     pub now_ms: TimestampMs,
+    /// Grows by the bytes that are read again.
+    pub checked_bytes: &'a AtomicU64,
 }
 
 /// An open log.
@@ -75,26 +82,45 @@ pub struct Cut {
     pub position: u64,
     /// Bytes that were cut off it.
     pub bytes: u64,
-    /// Later segments, which were removed.
+    /// Later segments, which were taken out of the log too.
     pub segments_removed: usize,
     /// What was found there.
     pub reason: Damage,
+    /// Whole batches that lay behind it.
+    pub batches_behind: u64,
+    /// One beyond the last offset that was in the log, as far as that can be told: all from [`Self::offset`] on are lost.
+    pub lost_end: i64,
+    /// Whether what was cut off is kept beside the log, as `<segment>.log.cut-<position>`.
+    pub kept: bool,
 }
 
 impl Cut {
-    /// Logs what was cut.
-    pub(super) fn warn(&self) {
-        tracing::warn!(
-            topic = %self.topic,
-            partition = self.partition,
-            offset = self.offset,
-            path = %self.path.display(),
-            position = self.position,
-            bytes = self.bytes,
-            segments_removed = self.segments_removed,
-            reason = %self.reason,
-            "the log was cut at a damaged batch"
-        );
+    /// Logs what was cut: a torn tail is what a crash leaves, all else is not.
+    pub fn tell(&self) {
+        macro_rules! tell {
+            ($level:ident, $message:literal) => {
+                tracing::$level!(
+                    topic = %self.topic,
+                    partition = self.partition,
+                    offset = self.offset,
+                    path = %self.path.display(),
+                    position = self.position,
+                    bytes = self.bytes,
+                    segments_removed = self.segments_removed,
+                    batches_behind = self.batches_behind,
+                    lost_end = self.lost_end,
+                    reason = %self.reason,
+                    $message
+                )
+            };
+        }
+        match self.kept {
+            true => tell!(
+                error,
+                "damaged in the middle: the log was cut there, what came after is kept beside it"
+            ),
+            false => tell!(warn, "the log was cut at a damaged batch"),
+        }
     }
 }
 
@@ -231,6 +257,23 @@ pub fn open(request: &OpenRequest<'_>) -> Result<Opened, LogError> {
     request.open(listing)
 }
 
+/// The segments of a log that is not opened for it, ascending; none of their files is opened here either. What is left of
+/// deleted ones is removed.
+pub fn peek(disk: &Arc<dyn Disk>, folder: &Arc<Path>) -> Result<Vec<Arc<Segment>>, LogError> {
+    let entries = match disk.list(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(LogError::disk(folder, error)),
+    };
+    let listing = Listing::of(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name));
+    for name in listing.leftovers.iter().filter(|name| name.ends_with(".deleted")) {
+        let path = folder.join(name);
+        disk.remove(&path).map_err(|source| LogError::disk(&path, source))?;
+    }
+    let segment = |base: &i64| Arc::new(Segment::existing(disk, folder, *base));
+    Ok(listing.segments.iter().map(segment).collect())
+}
+
 impl OpenRequest<'_> {
     fn empty(&self, has_folder: bool) -> Opened {
         let log = Log {
@@ -254,7 +297,10 @@ impl OpenRequest<'_> {
     fn open(&self, listing: Listing) -> Result<Opened, LogError> {
         let Opened { mut log, .. } = self.empty(true);
         let (mut epochs, epochs_known) = self.read_epochs()?;
-        let cut = self.open_segments(&mut log, &listing, &mut epochs)?;
+        // No checksum covers a batch's epoch: one that nobody has led in is none.
+        let newest = epochs.latest().map_or(0, |latest| latest.epoch).max(self.leader_epoch);
+        let epoch_max = if epochs_known { newest } else { i32::MAX };
+        let cut = self.open_segments(&mut log, &listing, &mut epochs, epoch_max)?;
         if log.end_offset < self.log_start {
             // The checkpoint is ahead of what is left: all of it was deleted once, and none may come back.
             return self.begin_anew(log, &listing);
@@ -296,6 +342,7 @@ impl OpenRequest<'_> {
         log: &mut Log,
         listing: &Listing,
         epochs: &mut LeaderEpochs,
+        epoch_max: i32,
     ) -> Result<Option<Cut>, LogError> {
         let bases = &listing.segments;
         let first = first_to_rescan(bases, self.trust, self.recovery_point);
@@ -312,27 +359,33 @@ impl OpenRequest<'_> {
             if number > first
                 && let Some(reason) = self.break_before(*base, log.end_offset)
             {
-                let cut = self.cut(log, &segment, 0, reason, bases.len() - number)?;
-                self.remove_segments(&bases[number..])?;
-                self.sync_cut(&segment)?;
+                let cut = self.cut(log, &segment, (0, 0), reason, &bases[number..])?;
                 return Ok(Some(cut));
             }
-            let rescanned = segment.rescan(start, check_from_offset, self.config, |batch| {
-                epochs.assign(batch.partition_leader_epoch, batch.base_offset);
+            // The last segment was never compacted.
+            let is_dense = number + 1 == bases.len() && !self.config.compact;
+            let ending = if is_dense { Ending::Dense } else { Ending::Open };
+            let rescanned = segment.rescan(start, check_from_offset, ending, self.config, |batch| {
+                if batch.partition_leader_epoch <= epoch_max {
+                    epochs.assign(batch.partition_leader_epoch, batch.base_offset);
+                }
+                self.checked_bytes.fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
             })?;
             let Rescanned { end_offset, size_bytes, length_bytes, damage } = rescanned;
             log.end_offset = end_offset;
+            if damage.is_none() && size_bytes < length_bytes {
+                segment.cut_rest()?;
+                log.unsynced.files.push(Arc::clone(segment.file()?));
+            }
             if number + 1 < bases.len() {
                 log.unsynced.files.extend(segment.seal()?);
             }
             let segment = Arc::new(segment);
             log.segments.push(Arc::clone(&segment));
             if let Some(reason) = damage {
-                segment.cut_rest()?;
-                self.remove_segments(&bases[number + 1..])?;
-                self.sync_cut(&segment)?;
-                let removed = bases.len() - number - 1;
-                return Ok(Some(self.cut(log, &segment, length_bytes - size_bytes, reason, removed)?));
+                let cut =
+                    self.cut(log, &segment, (size_bytes, length_bytes), reason, &bases[number + 1..])?;
+                return Ok(Some(cut));
             }
         }
         Ok(None)
@@ -350,36 +403,61 @@ impl OpenRequest<'_> {
         lost.then_some(Damage::Missing { from: end_offset, to: base })
     }
 
-    /// In every mode at once: what was cut off must not come back behind what is appended next.
-    fn sync_cut(&self, segment: &Segment) -> Result<(), LogError> {
-        segment.file()?.sync_data().map_err(|source| LogError::disk(&segment.path(), source))?;
-        self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))
-    }
-
+    /// Ends the log at `position` of `segment`, which has `length` bytes, and takes the segments `later` out of it. The log is
+    /// cut last: should anything fail before that, the next start finds the same damage and goes on from there.
     fn cut(
         &self,
         log: &Log,
         segment: &Segment,
-        bytes: u64,
+        (position, length): (u64, u64),
         reason: Damage,
-        segments_removed: usize,
+        later: &[i64],
     ) -> Result<Cut, LogError> {
+        let mut behind = Behind::default();
+        behind.count(segment, Some(position), log.end_offset, length)?;
+        for base in later {
+            let segment = Segment::existing(self.disk, &self.folder, *base);
+            behind.count(&segment, None, log.end_offset, segment.size_bytes()?)?;
+        }
+        // Segments behind some that never reached the disk were not promised either.
+        let never_promised = matches!(reason, Damage::Missing { .. }) && length == 0;
+        let was_synced = log.end_offset < self.recovery_point;
+        let kept = was_synced || behind.batches > 0 && !never_promised;
+        for base in later.iter().rev() {
+            match kept {
+                true => salvage::keep_segment(&**self.disk, &self.folder, *base)?,
+                false => self.remove_segments(&[*base])?,
+            }
+        }
+        if kept && position < length {
+            salvage::keep_rest(&**self.disk, &self.folder, segment, (position, length))?;
+        }
+        // In every mode at once: what was cut off must not come back behind what is appended next.
+        self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))?;
+        if position < length {
+            segment.cut_rest()?;
+            segment.file()?.sync_data().map_err(|source| LogError::disk(&segment.path(), source))?;
+        }
         Ok(Cut {
             topic: self.topic.to_owned(),
             partition: self.index,
             offset: log.end_offset,
             path: segment.path(),
-            position: segment.size_bytes()?,
-            bytes,
-            segments_removed,
+            position,
+            bytes: length - position,
+            segments_removed: later.len(),
             reason,
+            batches_behind: behind.batches,
+            lost_end: behind.offset_end.max(log.end_offset),
+            kept,
         })
     }
 
     /// A closed segment without its indexes: they are made again; damage that shows only warns, since it is below what is
     /// known to be whole.
     fn rebuild_indexes(&self, segment: &Segment, log: &mut Log) -> Result<(), LogError> {
-        let rescanned = segment.rescan(RescanStart::Beginning, UNCHECKED, self.config, |_| {})?;
+        let rescanned =
+            segment.rescan(RescanStart::Beginning, UNCHECKED, Ending::Open, self.config, |_| {})?;
         if let Some(damage) = rescanned.damage {
             let (path, position) = (segment.path(), rescanned.size_bytes);
             tracing::warn!(path = %path.display(), position, %damage, "damaged where it was synced");
@@ -522,6 +600,7 @@ mod tests {
         log_file, path, sequenced,
     };
     use super::*;
+    use crate::storage::simulated::SimulatedDisk;
 
     /// A log of `batches` batches of one record.
     fn written(config: LogConfig, batches: i32) -> Fixture {
@@ -662,6 +741,76 @@ mod tests {
             assert_eq!(headers(&partition, 0).len(), 4);
             assert!(fixture.disk.content(&log_file(6)).is_err());
             assert_eq!(append(&partition, sequenced(0, 4)).unwrap(), 4);
+        }
+    }
+
+    #[test]
+    fn what_lies_behind_damage_in_the_middle_is_kept_and_a_torn_tail_is_not() {
+        let narrow = LogConfig { segment_bytes: 300, ..config() };
+        let fixture = reboot(killed(narrow.clone(), 12));
+        let whole = fixture.disk.content(&log_file(3)).unwrap();
+        let size = whole.len() / 3;
+        drop(fixture.directory);
+        let kept = |disk: &SimulatedDisk| -> Vec<String> {
+            let names = disk.list("/data/events-0".as_ref()).unwrap().into_iter().map(|entry| entry.name);
+            let mut kept: Vec<_> = names.filter(|name| salvage::is_kept(name)).collect();
+            kept.sort_unstable();
+            kept
+        };
+        let (third, fourth) = (file_name(6, "log"), file_name(9, "log"));
+        for (flipped, cut_to, names, lost_end) in [
+            (
+                Some(size + 70),
+                None,
+                vec![
+                    format!("{}.cut-{size}", file_name(3, "log")),
+                    format!("{third}.cut-0"),
+                    format!("{fourth}.cut-0"),
+                ],
+                12,
+            ),
+            (None, Some(size - 1), vec![], 11),
+        ] {
+            let disk = fixture.disk.copy();
+            if let Some(at) = flipped {
+                disk.flip(&log_file(3), at, 1).unwrap();
+            }
+            if let Some(length) = cut_to {
+                disk.cut(&log_file(9), 2 * size + length).unwrap();
+            }
+            let fixture = Fixture::on(disk);
+            let partition = fixture.partition(narrow.clone());
+            let cuts = fixture.recover(&partition);
+            assert_eq!((cuts[0].kept, cuts[0].lost_end), (flipped.is_some(), lost_end));
+            assert_eq!(kept(&fixture.disk), names);
+            if flipped.is_some() {
+                assert_eq!(cuts[0].batches_behind, 1 + 6);
+                let mut expected = whole[size..].to_vec();
+                expected[70] ^= 1;
+                assert_eq!(fixture.disk.content(&path(&names[0])).unwrap(), expected);
+                // The same damage once more finds the name taken.
+                append(&partition, sequenced(0, 4)).unwrap();
+                append(&partition, sequenced(0, 5)).unwrap();
+                drop(partition);
+                let fixture = reboot(fixture);
+                fixture.disk.flip(&log_file(3), size + 70, 1).unwrap();
+                let partition = fixture.partition(narrow.clone());
+                assert!(fixture.recover(&partition)[0].kept);
+                assert!(kept(&fixture.disk).contains(&format!("{}.2", names[0])));
+                assert_eq!(headers(&partition, 0).len(), 4);
+            }
+        }
+    }
+
+    #[test]
+    fn a_last_batch_with_another_offset_is_cut_off() {
+        for at in 0..8 {
+            let fixture = killed(config(), 5);
+            let size = fixture.disk.content(&log_file(0)).unwrap().len() / 5;
+            fixture.disk.flip(&log_file(0), 4 * size + at, 4).unwrap();
+            let partition = fixture.partition(config());
+            assert_eq!(fixture.recover(&partition)[0].position, 4 * size as u64, "{at}");
+            assert_eq!((end_offset(&partition), headers(&partition, 0).len()), (4, 4));
         }
     }
 

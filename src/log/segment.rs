@@ -10,11 +10,13 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::LogError;
-use super::config::LogConfig;
+use super::config::{FlushMode, LogConfig};
+use super::epochs::LeaderEpochs;
 use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
-use super::scan::{Damage, ScanError, Scanner, UNCHECKED};
+use super::retention::Expiring;
+use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED};
 use crate::clock::TimestampMs;
-use crate::record::batch::NO_TIMESTAMP;
+use crate::record::batch::{NO_TIMESTAMP, UNCOUNTED_BYTES};
 use crate::record::range::RangeFile;
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
@@ -32,7 +34,16 @@ const RESCAN_BUFFER_BYTES: usize = 256 << 10;
 /// Largest `.log` file: index entries hold positions in 32 bits, of which Kafka's readers take 31.
 pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
+/// How far a file is made longer than its batches.
+const GROWTH_BYTES: u64 = 64 << 10;
+
+/// Largest batch that it is done for: a larger one takes new blocks of the disk each time, and their places have to be written
+/// with it anyway.
+const GROWN_FOR_BYTES: usize = 8 << 10;
+
 const SIZE_UNKNOWN: u64 = u64::MAX;
+
+const UNDAMAGED: u64 = u64::MAX;
 
 /// The name of a segment's file.
 pub fn file_name(base_offset: i64, suffix: &str) -> String {
@@ -48,6 +59,10 @@ pub struct Segment {
     /// Opened at the first use. The one place where a limit on open files will act.
     file: OnceLock<Arc<dyn DiskFile>>,
     size_bytes: AtomicU64,
+    /// How long the file was made for batches to come, zeros until then; 0 if it ends with the last batch.
+    reserved_to: AtomicU64,
+    /// Where a reader last met damage, so that it is logged once.
+    damaged_at: AtomicU64,
     /// Its file, from when on another segment has the names of its files.
     retired: OnceLock<Arc<dyn RangeFile>>,
     state: Mutex<Indexes>,
@@ -82,7 +97,8 @@ pub struct Rescanned {
     pub size_bytes: u64,
     /// How long the file is.
     pub length_bytes: u64,
-    /// What is wrong at `size_bytes`, if the file does not end there.
+    /// What is wrong at `size_bytes`, if the file does not end there. Where space is reserved, zeros up to the end of the file
+    /// are nothing wrong.
     pub damage: Option<Damage>,
 }
 
@@ -97,13 +113,37 @@ pub struct TimestampOffset {
     pub leader_epoch: i32,
 }
 
-/// Where a batch lies.
+/// What of a segment may be read.
+#[derive(Clone, Debug)]
+pub struct Visible {
+    /// Bytes (exclusive, between batches).
+    pub end: u64,
+    /// No batch below reaches this offset.
+    pub offset_end: i64,
+    /// Whether the last batch below `end` ends just below `offset_end`; else there may be a gap.
+    pub is_full: bool,
+    /// The leader epochs that batches must have.
+    pub epochs: Arc<LeaderEpochs>,
+}
+
+/// Bytes that may be served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Located {
-    /// First byte in the `.log` file.
+pub struct Served {
+    /// First byte in the `.log` file: the start of a batch.
     pub position: u64,
-    /// Length of the batch.
-    pub size_bytes: usize,
+    /// Length of the first batch.
+    pub first_batch_bytes: u64,
+    /// Where the bytes with sound headers end: at what was asked for, at the end of what is visible, or at a damaged batch.
+    pub end: u64,
+    /// Whether a damaged batch lies at `end`.
+    pub stopped: bool,
+}
+
+impl Served {
+    /// Whether there are `bytes` of them.
+    fn has(&self, bytes: u64) -> bool {
+        self.end - self.position >= bytes
+    }
 }
 
 impl Segment {
@@ -120,6 +160,8 @@ impl Segment {
             file: OnceLock::from(file),
             size_bytes: AtomicU64::new(0),
             retired: OnceLock::new(),
+            reserved_to: AtomicU64::new(0),
+            damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         })
     }
@@ -140,8 +182,46 @@ impl Segment {
             file: OnceLock::new(),
             size_bytes: AtomicU64::new(SIZE_UNKNOWN),
             retired: OnceLock::new(),
+            reserved_to: AtomicU64::new(0),
+            damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         }
+    }
+
+    /// Reserves the space of `length` bytes for an empty segment. If there is no space for it, none is taken.
+    pub fn preallocate(&self, length: u64) -> Result<(), LogError> {
+        let file = self.file()?;
+        if let Err(source) = file.allocate(length) {
+            file.set_len(0).map_err(|source| self.failed(source))?;
+            return Err(self.failed(source));
+        }
+        self.reserved_to.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    /// Makes the file longer than it need be before a small batch up to `end` is written, if each batch will be synced: a sync
+    /// has the file's length to write, too, whenever that has changed.
+    fn grow_ahead(&self, file: &dyn DiskFile, end: u64, size_bytes: usize) -> io::Result<()> {
+        if size_bytes > GROWN_FOR_BYTES || end <= self.reserved_to.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let length = (end + GROWTH_BYTES).min(SEGMENT_BYTES_MAX);
+        file.set_len(length)?;
+        self.reserved_to.store(length, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the file may be longer than its batches.
+    pub fn is_longer(&self) -> bool {
+        self.reserved_to.load(Ordering::Acquire) > 0
+    }
+
+    /// Cuts off what lies behind the last batch for later ones.
+    pub fn trim(&self) -> Result<(), LogError> {
+        if self.is_longer() {
+            self.cut_rest()?;
+        }
+        Ok(())
     }
 
     /// The first offset that it can hold; its files are named after it.
@@ -167,9 +247,10 @@ impl Segment {
     pub fn size_bytes(&self) -> Result<u64, LogError> {
         match self.size_bytes.load(Ordering::Acquire) {
             SIZE_UNKNOWN => {
-                let size = self.file()?.length().map_err(|source| LogError::disk(&self.path(), source))?;
-                self.size_bytes.store(size, Ordering::Release);
-                Ok(size)
+                // Asked of many at once: a file is not opened only for it.
+                let status = self.disk.status(&self.path()).map_err(|source| self.failed(source))?;
+                self.size_bytes.store(status.length, Ordering::Release);
+                Ok(status.length)
             }
             size => Ok(size),
         }
@@ -181,9 +262,12 @@ impl Segment {
         let position = self.size_bytes()?;
         let header: [u8; HEADER_BYTES] = batch.header_bytes();
         let mut parts = [IoSlice::new(&header), IoSlice::new(batch.payload())];
-        write_all_at(&**self.file()?, &mut parts, position)
-            .map_err(|source| LogError::disk(&self.path(), source))?;
-        self.size_bytes.store(position + batch.size_bytes() as u64, Ordering::Release);
+        let (file, end) = (&**self.file()?, position + batch.size_bytes() as u64);
+        if config.flush == FlushMode::Commit {
+            self.grow_ahead(file, end, batch.size_bytes()).map_err(|source| self.failed(source))?;
+        }
+        write_all_at(file, &mut parts, position).map_err(|source| self.failed(source))?;
+        self.size_bytes.store(end, Ordering::Release);
         let noted =
             self.state.lock().note(&*self.disk, batch.header(), position, config.index_interval_bytes);
         if let Err(error) = noted {
@@ -205,18 +289,61 @@ impl Segment {
         Ok(())
     }
 
-    /// Cuts bytes off the file that a failed write has left behind the end.
+    /// Cuts bytes off the file that lie behind the end: what a failed write has left, and reserved space.
     pub fn cut_rest(&self) -> Result<(), LogError> {
         let size = self.size_bytes()?;
-        self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))
+        self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))?;
+        self.reserved_to.store(0, Ordering::Release);
+        Ok(())
     }
 
-    /// Where the batch lies that holds `offset`, or the next one if compaction has removed it; looks no further than `end`
-    /// (bytes, exclusive, between batches). `None` if all below `end` is older.
-    pub fn locate(&self, offset: i64, end: u64) -> Result<Option<Located>, LogError> {
-        let wanted = |header: &BatchHeader| header.last_offset() >= offset;
-        let found = self.walk(self.entry_below(offset, end)?, end, wanted)?;
-        Ok(found.map(|(position, header)| Located { position, size_bytes: header.size_bytes() }))
+    /// The bytes from the batch that holds `offset` on (or the next one if compaction has removed it), about `max_bytes` of
+    /// them. `None` if all that is visible is older. Every header in them has been looked at, and fits its neighbours: the
+    /// checksum, which is the reader's to compare, does not cover offsets and leader epochs. An error where the very batch is
+    /// damaged that the reader would begin with.
+    pub fn serve(&self, offset: i64, visible: &Visible, max_bytes: u64) -> Result<Option<Served>, LogError> {
+        let entry = self.entry_below(offset, visible.end)?;
+        let start = (entry.map_or(0, |entry| u64::from(entry.position)), self.base_offset);
+        let file = &**self.file()?;
+        let ending = if visible.is_full { Ending::Full } else { Ending::Open };
+        let mut scanner = Scanner::new(file, self.base_offset, start, visible.end, LOOKUP_BUFFER_BYTES)
+            .ending(ending, visible.offset_end)
+            .checking_epochs(Arc::clone(&visible.epochs));
+        let mut served: Option<Served> = None;
+        let mut last: Option<(u64, BatchHeader)> = None;
+        let damage = loop {
+            match scanner.next(UNCHECKED) {
+                // One more than was asked for: only a sound header behind a batch says that its length is right.
+                Ok(Some(_)) if served.is_some_and(|served| served.has(max_bytes)) => return Ok(served),
+                Ok(Some((position, header))) => {
+                    last = Some((position, header));
+                    if served.is_some() || header.last_offset() >= offset {
+                        let first_batch_bytes = header.size_bytes() as u64;
+                        let first = Served { position, first_batch_bytes, end: 0, stopped: false };
+                        served.get_or_insert(first).end = scanner.position();
+                    }
+                }
+                Ok(None) => return Ok(served),
+                Err(ScanError::Damaged { position, damage }) => break (position, damage),
+                Err(ScanError::Io(source)) => return Err(self.failed(source)),
+            }
+        };
+        let (mut position, damage) = damage;
+        if let Some((before, header)) = last
+            && !scanner.is_whole(before, &header).map_err(|source| self.failed(source))?
+        {
+            position = before;
+        }
+        let error = self.damaged(position, damage);
+        if self.damaged_at.swap(position, Ordering::Relaxed) != position {
+            tracing::error!(%error, "damaged at rest: not served");
+        }
+        match served {
+            Some(served) if served.position < position => {
+                Ok(Some(Served { end: position, stopped: true, ..served }))
+            }
+            _ => Err(error),
+        }
     }
 
     /// The first record at or after `timestamp` among those with offsets from `offset_min` (inclusive) to `offset_end`
@@ -291,34 +418,66 @@ impl Segment {
         &self,
         start: RescanStart,
         check_from_offset: i64,
+        ending: Ending,
         config: &LogConfig,
         mut on_batch: impl FnMut(&BatchHeader),
     ) -> Result<Rescanned, LogError> {
+        let length = self.file()?.length().map_err(|source| self.failed(source))?;
+        let rescan = |until: u64, on_batch: &mut dyn FnMut(&BatchHeader)| {
+            self.rescan_until(until, start, check_from_offset, ending, config, on_batch)
+        };
+        let (rescanned, wrong_length) = rescan(length, &mut on_batch)?;
+        let rescanned = match (wrong_length, rescanned.damage) {
+            // Once more, up to the batch that led astray.
+            (Some(position), damage) => Rescanned { damage, ..rescan(position, &mut on_batch)?.0 },
+            (None, damage) => Rescanned { damage, ..rescanned },
+        };
+        self.size_bytes.store(rescanned.size_bytes, Ordering::Release);
+        Ok(Rescanned { length_bytes: length, ..rescanned })
+    }
+
+    /// The same up to `length`; also gives the position of a batch whose checksum was not compared and is wrong, if damage
+    /// follows it: then that is where the damage is.
+    fn rescan_until(
+        &self,
+        length: u64,
+        start: RescanStart,
+        check_from_offset: i64,
+        ending: Ending,
+        config: &LogConfig,
+        on_batch: &mut dyn FnMut(&BatchHeader),
+    ) -> Result<(Rescanned, Option<u64>), LogError> {
         let file = &**self.file()?;
-        let length = file.length().map_err(|source| self.failed(source))?;
         let from = match start {
             RescanStart::Beginning => None,
             RescanStart::LastIndexEntry => {
                 let last = self.with_state(|state, disk| state.offsets.last(disk))?;
-                self.if_sane(last, length)?
+                // Where the log is continued from one entry, that has to be right to the offset.
+                let is_right = |header: &BatchHeader, offset| header.last_offset() == offset;
+                self.if_sane(last, length, is_right)?
             }
         };
         self.with_state(|state, disk| state.rewind(disk, from))?;
         let position = from.map_or(0, |entry| u64::from(entry.position));
+        let start = (position, self.base_offset);
         let mut scanner =
-            Scanner::new(file, self.base_offset, (position, self.base_offset), length, RESCAN_BUFFER_BYTES);
+            Scanner::new(file, self.base_offset, start, length, RESCAN_BUFFER_BYTES).ending(ending, i64::MAX);
         let mut rescanned = Rescanned {
             end_offset: self.base_offset,
             size_bytes: position,
             length_bytes: length,
             damage: None,
         };
+        let mut last = None;
         loop {
             let (position, header) = match scanner.next(check_from_offset) {
                 Ok(Some(found)) => found,
-                Ok(None) => break,
+                Ok(None) => return Ok((rescanned, None)),
                 Err(ScanError::Damaged { damage, .. }) => {
-                    rescanned.damage = Some(damage);
+                    // Elsewhere zeros are what the death of a machine has left of a batch.
+                    let may_be_longer = config.preallocate || config.flush == FlushMode::Commit;
+                    let reserved = may_be_longer && self.ends_in_zeros(rescanned.size_bytes, length)?;
+                    rescanned.damage = Some(damage).filter(|_| !reserved);
                     break;
                 }
                 Err(ScanError::Io(source)) => return Err(self.failed(source)),
@@ -327,9 +486,37 @@ impl Segment {
             on_batch(&header);
             rescanned.end_offset = header.last_offset() + 1;
             rescanned.size_bytes = position + header.size_bytes() as u64;
+            last = Some((position, header)).filter(|(_, header)| header.last_offset() < check_from_offset);
         }
-        self.size_bytes.store(rescanned.size_bytes, Ordering::Release);
-        Ok(rescanned)
+        let wrong_length = match last {
+            Some((position, header))
+                if !scanner.is_whole(position, &header).map_err(|source| self.failed(source))? =>
+            {
+                Some(position)
+            }
+            _ => None,
+        };
+        Ok((rescanned, wrong_length))
+    }
+
+    /// Whether the file has nothing but zeros from `position` to `length`, and more of them than a batch can begin with.
+    fn ends_in_zeros(&self, mut position: u64, length: u64) -> Result<bool, LogError> {
+        if length - position < UNCOUNTED_BYTES as u64 {
+            return Ok(false);
+        }
+        // What is damage in all other cases shows in the first bytes.
+        let mut buffer = vec![0; HEADER_BYTES];
+        while position < length {
+            let wanted = (length - position).min(buffer.len() as u64) as usize;
+            read_exact_at(&**self.file()?, &mut buffer[..wanted], position)
+                .map_err(|source| self.failed(source))?;
+            if buffer[..wanted].iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            position += wanted as u64;
+            buffer.resize(RESCAN_BUFFER_BYTES, 0);
+        }
+        Ok(true)
     }
 
     /// Shows `on_batch` the headers of all batches that hold `offset_min` or more.
@@ -354,16 +541,21 @@ impl Segment {
             Some(_) => Ok(None),
             None => state.offsets.floor(disk, offset),
         })?;
-        self.if_sane(entry, end)
+        self.if_sane(entry, end, |header, offset| header.base_offset <= offset)
     }
 
-    /// `entry` if a batch starts where it leads, and not behind the offset that it names.
-    fn if_sane(&self, entry: Option<OffsetEntry>, end: u64) -> Result<Option<OffsetEntry>, LogError> {
+    /// `entry` if a batch starts where it leads that is right for the offset that it names.
+    fn if_sane(
+        &self,
+        entry: Option<OffsetEntry>,
+        end: u64,
+        is_right: impl Fn(&BatchHeader, i64) -> bool,
+    ) -> Result<Option<OffsetEntry>, LogError> {
         let Some(OffsetEntry { offset, position }) = entry else { return Ok(None) };
         let start = (u64::from(position), self.base_offset);
         let file = &**self.file()?;
         match Scanner::new(file, self.base_offset, start, end, HEADER_BYTES).next(UNCHECKED) {
-            Ok(Some((_, header))) if header.base_offset <= offset => Ok(entry),
+            Ok(Some((_, header))) if is_right(&header, offset) => Ok(entry),
             Ok(_) | Err(ScanError::Damaged { .. }) => {
                 let path = self.path();
                 tracing::warn!(path = %path.display(), offset, position, "index entry leads to no batch");
@@ -438,6 +630,23 @@ impl Segment {
         match error {
             ScanError::Io(source) => self.failed(source),
             ScanError::Damaged { position, damage } => self.damaged(position, damage),
+        }
+    }
+}
+
+impl Expiring for Segment {
+    fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    fn size_bytes(&self) -> Result<u64, LogError> {
+        self.size_bytes()
+    }
+
+    fn newest_ms(&self) -> Result<TimestampMs, LogError> {
+        match self.newest()?.filter(|newest| newest.timestamp >= 0) {
+            Some(newest) => Ok(newest.timestamp),
+            None => Ok(self.disk.status(&self.path()).map_err(|source| self.failed(source))?.modified_ms),
         }
     }
 }

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::LogError;
+use super::config::{FlushMode, LogConfig};
+use super::epochs::LeaderEpochs;
 use super::log::Unsynced;
 use super::segment::Segment;
 
@@ -85,8 +87,8 @@ pub enum Following {
     Segment(Arc<Segment>),
     /// Nothing that consumers may see.
     Nothing,
-    /// That is for a fresh look to say: the segment is no part of the log any more. What compaction has put in its place may
-    /// hold more than the segment did.
+    /// That is for a fresh look to say: the segment is no part of the log any more, and what compaction has put in its place may
+    /// hold more than it did; or what comes next may not be what it was.
     Replaced,
 }
 
@@ -107,6 +109,8 @@ pub struct View {
     pub unsynced_bytes: u64,
     /// Idempotent producers that are known.
     pub producers: usize,
+    /// Those of all that is written; at the start of the log they may reach further back than it does.
+    pub epochs: Arc<LeaderEpochs>,
     pub(super) sync: SyncState,
     beside: Unsynced,
     recent: VecDeque<Recent>,
@@ -131,9 +135,23 @@ impl View {
         self.log_end = Place { segment, position: 0, ..self.log_end };
     }
 
+    /// Takes in the epochs of the log, after something was appended.
+    pub fn show_epochs(&mut self, epochs: &LeaderEpochs) {
+        if self.epochs.latest() != epochs.latest() {
+            self.epochs = Arc::new(epochs.clone());
+        }
+    }
+
     /// Adds to what a sync must cover.
     pub fn wrote_beside(&mut self, beside: Unsynced) {
         self.beside.absorb(beside);
+    }
+
+    /// Whether what is written counts only once it is synced: always in commit mode; in os mode when as much waits for a sync as
+    /// `flush.messages` says, or more.
+    pub fn counts_when_synced(&self, config: &LogConfig) -> bool {
+        let unsynced = self.log_end.offset - self.synced.offset;
+        config.flush == FlushMode::Commit || unsynced >= config.flush_messages
     }
 
     /// Notes that there is something to sync: now (`commit`), or when it is time.
@@ -218,17 +236,20 @@ impl View {
         Ok(segment.map(|segment| Start { segment: Arc::clone(segment), known }))
     }
 
-    /// Where a reader goes on behind `segment`.
-    pub fn after(&self, segment: &Arc<Segment>) -> Following {
+    /// Where a reader goes on behind `segment` that was told to read up to `end`: a high watermark of before.
+    pub fn after(&self, segment: &Arc<Segment>, end: Place) -> Following {
         let here = self.segments.partition_point(|other| other.base_offset() < segment.base_offset());
         if !self.segments.get(here).is_some_and(|known| Arc::ptr_eq(known, segment)) {
             return Following::Replaced;
         }
         match self.segments.get(here + 1) {
-            Some(next) if next.base_offset() <= self.high_watermark.segment => {
-                Following::Segment(Arc::clone(next))
+            Some(next) if next.base_offset() > end.segment => Following::Nothing,
+            // The one in which the end is, unless it was closed and compacted since.
+            Some(next) if next.base_offset() == end.segment && self.high_watermark.segment != end.segment => {
+                Following::Replaced
             }
-            _ => Following::Nothing,
+            Some(next) => Following::Segment(Arc::clone(next)),
+            None => Following::Nothing,
         }
     }
 

@@ -274,6 +274,7 @@ mod tests {
             compacted: false,
             max_decompressed_message_bytes: 1 << 10,
             max_decompressed_batch_bytes: 1 << 20,
+            compression: None,
             zstd_allowed: true,
         };
         for codec in Codec::ALL {

@@ -49,6 +49,15 @@ impl Codec {
     }
 }
 
+/// How batches are compressed anew.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Compression {
+    /// With what.
+    pub codec: Codec,
+    /// How hard, see [`compress`].
+    pub level: Option<i32>,
+}
+
 /// Largest block that a snappy stream may hold, bytes after decompression: a block is decompressed as a whole. Java
 /// writes 32 KiB; clients that send one bare block put the whole batch into it.
 const SNAPPY_BLOCK_MAX_BYTES: usize = 64 << 20;
@@ -69,6 +78,10 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Kafka's default level.
 const ZSTD_LEVEL: i32 = 3;
 
+/// Kafka's default level: the quick way.
+const LZ4_LEVEL: i32 = 9;
+/// Levels of the thorough way that differ.
+const LZ4_THOROUGH_LEVELS: (i32, i32) = (2, 12);
 const LZ4_MAGIC: [u8; 4] = 0x184D_2204_u32.to_le_bytes();
 const LZ4_BLOCK_INDEPENDENT: u8 = 1 << 5;
 const LZ4_BLOCK_CHECKSUM: u8 = 1 << 4;
@@ -116,47 +129,118 @@ impl Read for Decompress<'_> {
     }
 }
 
-/// `records` compressed. `level` is for gzip (0 to 9) and zstd, each clamped to its range, `None` their default; snappy
-/// has no levels and of LZ4 there is only the fast one.
+/// `records` compressed. `level` is for gzip (0 to 9), LZ4 and zstd, each clamped to its range, `None` their default. LZ4's
+/// default, 9, is the quick way, as it is for Java clients; every other level takes the thorough way, up to 12.
 pub fn compress(codec: Codec, level: Option<i32>, records: &[u8]) -> Vec<u8> {
+    let compression = Compression { codec, level };
+    compress_stream(compression, records.len() as u64, &mut &*records, Vec::new())
+        .expect("a slice yields all reads, a Vec takes all writes, the level is in range")
+}
+
+/// The block that `payload` is in codec `from`, compressed anew; the number of its bytes, and the bytes if these are not more
+/// than `max_bytes`: no more than that is held of either form. The block must have `block_bytes`.
+pub fn recompress(
+    from: Codec,
+    payload: &[u8],
+    block_bytes: u64,
+    to: Compression,
+    max_bytes: usize,
+) -> io::Result<(usize, Option<Vec<u8>>)> {
+    let bounded = Bounded { bytes: Vec::new(), count: 0, max_bytes };
+    let written = compress_stream(to, block_bytes, &mut decompress_stream(from, payload)?, bounded)?;
+    Ok((written.count, (written.count <= max_bytes).then_some(written.bytes)))
+}
+
+/// Keeps what is written up to a limit, and counts the rest.
+struct Bounded {
+    bytes: Vec<u8>,
+    count: usize,
+    max_bytes: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.count += bytes.len();
+        if self.count <= self.max_bytes {
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Compresses the `block_bytes` that `records` yields into `out`.
+fn compress_stream<W: Write>(
+    Compression { codec, level }: Compression,
+    block_bytes: u64,
+    records: &mut impl Read,
+    mut out: W,
+) -> io::Result<W> {
     match codec {
-        Codec::None => records.to_vec(),
+        Codec::None => {
+            io::copy(records, &mut out)?;
+            Ok(out)
+        }
         Codec::Gzip => {
             let level = level.map_or(flate2::Compression::default(), |level| {
                 flate2::Compression::new(level.clamp(0, 9) as u32)
             });
-            let mut encoder = GzEncoder::new(Vec::new(), level);
-            encoder.write_all(records).and_then(|()| encoder.finish()).expect("a Vec takes all writes")
+            let mut encoder = GzEncoder::new(out, level);
+            io::copy(records, &mut encoder)?;
+            encoder.finish()
         }
-        Codec::Snappy => compress_xerial(records),
-        Codec::Lz4 => {
+        Codec::Snappy => compress_xerial(records, out),
+        Codec::Lz4 => match level.filter(|level| *level != LZ4_LEVEL) {
             // Java's reader refuses linked blocks; its writer's block size is 64 KiB.
-            let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
-            let mut encoder = FrameEncoder::with_frame_info(info, Vec::new());
-            encoder.write_all(records).expect("a Vec takes all writes");
-            encoder.finish().expect("a Vec takes all writes")
-        }
+            None => {
+                let info = FrameInfo::new().block_size(BlockSize::Max64KB).block_mode(BlockMode::Independent);
+                let mut encoder = FrameEncoder::with_frame_info(info, out);
+                io::copy(records, &mut encoder)?;
+                encoder.finish().map_err(io::Error::other)
+            }
+            Some(level) => {
+                let mut encoder = lz4::EncoderBuilder::new()
+                    .block_size(lz4::BlockSize::Max64KB)
+                    .block_mode(lz4::BlockMode::Independent)
+                    .checksum(lz4::ContentChecksum::NoChecksum)
+                    .level(level.clamp(LZ4_THOROUGH_LEVELS.0, LZ4_THOROUGH_LEVELS.1) as u32)
+                    .build(out)?;
+                io::copy(records, &mut encoder)?;
+                let (out, result) = encoder.finish();
+                result.map(|()| out)
+            }
+        },
         Codec::Zstd => {
             let levels = zstd::compression_level_range();
             let level = level.unwrap_or(ZSTD_LEVEL).clamp(*levels.start(), *levels.end());
-            zstd::encode_all(records, level)
-                .expect("a slice yields all reads, a Vec takes all writes, the level is in range")
+            let mut encoder = zstd::Encoder::new(out, level)?;
+            // Without it the highest levels take most of a gigabyte, however little there is to compress.
+            encoder.set_pledged_src_size(Some(block_bytes))?;
+            io::copy(records, &mut encoder)?;
+            encoder.finish()
         }
     }
 }
 
-fn compress_xerial(records: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(XERIAL_HEADER_BYTES + records.len() / 2);
-    out.extend_from_slice(&XERIAL_MAGIC);
-    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
-    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+fn compress_xerial<W: Write>(records: &mut impl Read, mut out: W) -> io::Result<W> {
+    out.write_all(&XERIAL_MAGIC)?;
+    out.write_all(&XERIAL_VERSION.to_be_bytes())?;
+    out.write_all(&XERIAL_VERSION.to_be_bytes())?;
     let mut encoder = snap::raw::Encoder::new();
-    for block in records.chunks(SNAPPY_WRITTEN_BLOCK_BYTES) {
-        let compressed = encoder.compress_vec(block).expect("a block is far below snappy's limit of 4 GiB");
-        out.extend_from_slice(&(compressed.len() as u32).to_be_bytes());
-        out.extend_from_slice(&compressed);
+    let mut block = Vec::with_capacity(SNAPPY_WRITTEN_BLOCK_BYTES);
+    loop {
+        block.clear();
+        records.take(SNAPPY_WRITTEN_BLOCK_BYTES as u64).read_to_end(&mut block)?;
+        if block.is_empty() {
+            return Ok(out);
+        }
+        let compressed = encoder.compress_vec(&block)?;
+        out.write_all(&(compressed.len() as u32).to_be_bytes())?;
+        out.write_all(&compressed)?;
     }
-    out
 }
 
 /// Reads a xerial stream, or a bare block, block by block.
@@ -324,11 +408,33 @@ mod tests {
             .map(|number| format!("order {} of {}; ", number * 7_919 % 9_973, number % 97))
             .collect();
         let records = records.as_bytes();
-        for codec in [Codec::Gzip, Codec::Zstd] {
+        for (codec, low, high) in [(Codec::Gzip, 1, 9), (Codec::Zstd, 1, 9), (Codec::Lz4, 2, 12)] {
             assert!(
-                compress(codec, Some(9), records).len() < compress(codec, Some(1), records).len(),
+                compress(codec, Some(high), records).len() < compress(codec, Some(low), records).len(),
                 "{codec:?}"
             );
+        }
+        // Kafka's default is the quick way, which every thorough one beats.
+        assert_eq!(compress(Codec::Lz4, Some(9), records), compress(Codec::Lz4, None, records));
+        assert!(compress(Codec::Lz4, Some(1), records).len() < compress(Codec::Lz4, None, records).len());
+    }
+
+    #[test]
+    fn what_is_compressed_anew_is_the_same_and_held_only_as_far_as_it_may_be() {
+        let records = sample(100_000);
+        let block_bytes = records.len() as u64;
+        for from in Codec::ALL {
+            let sent = compress(from, None, &records);
+            for codec in Codec::ALL {
+                let to = Compression { codec, level: None };
+                let (bytes, again) = recompress(from, &sent, block_bytes, to, usize::MAX).unwrap();
+                let again = again.unwrap();
+                assert_eq!(again.len(), bytes);
+                assert!(decompress(codec, &again).unwrap() == records, "{from:?} to {codec:?}");
+                let bounded = |max_bytes| recompress(from, &sent, block_bytes, to, max_bytes).unwrap();
+                assert_eq!(bounded(bytes), (bytes, Some(again)));
+                assert_eq!(bounded(bytes - 1), (bytes, None));
+            }
         }
     }
 

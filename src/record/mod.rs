@@ -14,7 +14,7 @@ mod walk;
 
 pub use batch::{BatchHeader, HEADER_BYTES};
 pub use builder::BatchBuilder;
-pub use compression::Codec;
+pub use compression::{Codec, Compression};
 pub use records::Record;
 pub use validate::{InvalidBatch, Rules, ValidBatch, validate};
 pub use walk::MalformedRecord;

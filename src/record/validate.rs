@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::TimestampType;
 use super::batch::{BatchHeader, HEADER_BYTES, NO_TIMESTAMP, UNCOUNTED_BYTES};
-use super::compression::{Codec, compress, decompress_stream};
+use super::compression::{Codec, Compression, compress, decompress_stream, recompress};
 use super::records::{decompress_all, invalid_stream};
 use super::varint::{read_varint, read_varlong, varint_bytes, write_varint};
 use super::walk::{Block, Input, MalformedRecord, STREAM_BUFFER_BYTES, Streamed, length, skim};
@@ -35,6 +35,8 @@ pub struct Rules {
     pub max_decompressed_message_bytes: usize,
     /// Largest sum of the records of a compressed batch, bytes after decompression: what one request may cost.
     pub max_decompressed_batch_bytes: usize,
+    /// What the records must be compressed with; `None` leaves them as they are. `compression.type`.
+    pub compression: Option<Compression>,
     /// Whether the request's version knows zstd (Produce 7 and later). KIP-110.
     pub zstd_allowed: bool,
 }
@@ -234,18 +236,27 @@ pub const COSTLY_QUICK_CODEC_BYTES: usize = 16 << 10;
 /// Gzip or zstd above this size does: a kilobyte of zstd can hold 32 MiB.
 pub const COSTLY_DENSE_CODEC_BYTES: usize = 1 << 10;
 
-/// Whether [`validate`] of `batch` should run where it delays nobody. Cheap, and makes no other claim on the bytes.
-pub fn is_costly(batch: &Bytes) -> bool {
+/// Whether [`validate`] of `batch`, with this compression in its rules, should run where it delays nobody. Cheap, and makes no
+/// other claim on the bytes.
+pub fn is_costly(batch: &Bytes, compression: Option<Compression>) -> bool {
+    let costly = |codec| match codec {
+        Codec::Snappy | Codec::Lz4 => batch.len() > COSTLY_QUICK_CODEC_BYTES,
+        Codec::Gzip | Codec::Zstd => batch.len() > COSTLY_DENSE_CODEC_BYTES,
+        Codec::None => false,
+    };
     match BatchHeader::parse(batch).and_then(|header| header.attributes.codec()) {
-        Ok(Codec::Snappy | Codec::Lz4) => batch.len() > COSTLY_QUICK_CODEC_BYTES,
-        Ok(Codec::Gzip | Codec::Zstd) => batch.len() > COSTLY_DENSE_CODEC_BYTES,
+        Ok(codec) => match compression.map(|to| to.codec).filter(|to| *to != codec) {
+            // What comes out of one codec and goes into the other may be far more than either.
+            Some(to) if codec != Codec::None && to != Codec::None => true,
+            to => costly(codec) || to.is_some_and(costly),
+        },
         // What is not a batch is refused at once.
-        Ok(Codec::None) | Err(_) => false,
+        Err(_) => false,
     }
 }
 
 /// Checks the record field of a Produce request for one partition: exactly one batch that `rules` allow and that every
-/// consumer can read. The result's payload is a slice of `batches`. Two things are put right rather than refused, as in
+/// consumer can read. The result's payload is a slice of `batches`, unless the rules want another codec. Two things are put right rather than refused, as in
 /// Kafka: a largest timestamp or timestamp type that the records belie (on topics that go by the producers' clocks; the
 /// others are stamped at the append), and offset deltas that are not 0, 1, 2…
 pub fn validate(batches: Bytes, rules: &Rules) -> Result<ValidBatch, InvalidBatch> {
@@ -255,14 +266,18 @@ pub fn validate(batches: Bytes, rules: &Rules) -> Result<ValidBatch, InvalidBatc
 
     let walked = walk(&header, codec, &payload, rules)?;
     let mut batch = ValidBatch { header, payload };
+    let mut block_bytes = walked.block_bytes;
     if !walked.dense_offsets {
-        batch = renumber(batch, codec, rules)?;
+        (batch, block_bytes) = renumber(batch, codec, rules)?;
     }
     let timestamps = (TimestampType::CreateTime, walked.max_timestamp);
     if rules.timestamp_type == TimestampType::CreateTime
         && timestamps != (batch.header.attributes.timestamp_type(), batch.header.max_timestamp)
     {
         batch.set_timestamps(timestamps.0, timestamps.1);
+    }
+    if let Some(to) = rules.compression.filter(|to| to.codec != codec) {
+        batch = with_codec(batch, codec, block_bytes, to, rules)?;
     }
     if batch.size_bytes() > rules.segment_bytes {
         return Err(InvalidBatch::LargerThanSegment {
@@ -319,6 +334,8 @@ fn check_size(size_bytes: usize, rules: &Rules) -> Result<(), InvalidBatch> {
 struct Walked {
     max_timestamp: TimestampMs,
     dense_offsets: bool,
+    /// Bytes of the records, decompressed.
+    block_bytes: u64,
 }
 
 fn walk(header: &BatchHeader, codec: Codec, payload: &[u8], rules: &Rules) -> Result<Walked, InvalidBatch> {
@@ -350,7 +367,7 @@ fn walk_records(
     max_record_bytes: usize,
     rules: &Rules,
 ) -> Result<Walked, InvalidBatch> {
-    let mut walked = Walked { max_timestamp: NO_TIMESTAMP, dense_offsets: true };
+    let mut walked = Walked { max_timestamp: NO_TIMESTAMP, dense_offsets: true, block_bytes: 0 };
     let accepts = Acceptance::new(header, rules);
     let mut refused = Refused::default();
     for index in 0..header.record_count {
@@ -366,6 +383,7 @@ fn walk_records(
     if !input.is_at_end() {
         return Err(InvalidBatch::BytesAfterRecords(header.record_count));
     }
+    walked.block_bytes = input.position();
     refused.into_result().map(|()| walked)
 }
 
@@ -467,12 +485,29 @@ impl Refused {
     }
 }
 
+/// The same records in another codec; `block_bytes` of them, as the walk has found.
+fn with_codec(
+    batch: ValidBatch,
+    from: Codec,
+    block_bytes: u64,
+    to: Compression,
+    rules: &Rules,
+) -> Result<ValidBatch, InvalidBatch> {
+    let max_bytes = rules.max_message_bytes.saturating_sub(HEADER_BYTES);
+    let (bytes, payload) = recompress(from, &batch.payload, block_bytes, to, max_bytes)
+        .map_err(|source| InvalidBatch::Decompression { codec: from, source })?;
+    check_size(HEADER_BYTES + bytes, rules)?;
+    let attributes = batch.header.attributes.with_codec(to.codec);
+    let payload = Bytes::from(payload.expect("what is not too large was kept"));
+    Ok(ValidBatch::seal(BatchHeader { attributes, ..batch.header }, payload))
+}
+
 /// Largest compressed batch that is renumbered, bytes after decompression: unlike the walk, this holds all of it.
 const RENUMBERED_MAX_BYTES: usize = 64 << 20;
 
-/// The same records with offset deltas 0, 1, 2… Rare: no known client sends others.
+/// The same records with offset deltas 0, 1, 2…, and their bytes before compression. Rare: no known client sends others.
 #[cold]
-fn renumber(batch: ValidBatch, codec: Codec, rules: &Rules) -> Result<ValidBatch, InvalidBatch> {
+fn renumber(batch: ValidBatch, codec: Codec, rules: &Rules) -> Result<(ValidBatch, u64), InvalidBatch> {
     let max_bytes = rules.max_decompressed_batch_bytes.min(RENUMBERED_MAX_BYTES);
     let records = decompress_all(codec, &batch.payload, max_bytes)?;
     let mut renumbered = Vec::with_capacity(records.len());
@@ -484,7 +519,7 @@ fn renumber(batch: ValidBatch, codec: Codec, rules: &Rules) -> Result<ValidBatch
     let payload = Bytes::from(compress(codec, None, &renumbered));
     // It may have grown, by longer deltas or because the client compressed harder.
     check_size(HEADER_BYTES + payload.len(), rules)?;
-    Ok(ValidBatch::seal(batch.header, payload))
+    Ok((ValidBatch::seal(batch.header, payload), renumbered.len() as u64))
 }
 
 fn copy_with_offset_delta(
@@ -528,6 +563,7 @@ mod tests {
             compacted: false,
             max_decompressed_message_bytes: 1 << 30,
             max_decompressed_batch_bytes: 1 << 30,
+            compression: None,
             zstd_allowed: true,
         }
     }
@@ -907,6 +943,57 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_in_another_codec_than_the_topics_is_compressed_anew_and_says_the_same() {
+        for from in Codec::ALL {
+            for to in Codec::ALL {
+                let sent = builder().codec(from).producer(7, 1, 9).transactional().build();
+                let compression = Some(Compression { codec: to, level: None });
+                let rules = Rules { compression, ..rules() };
+                let batch = validate(sent.clone(), &rules).unwrap();
+                assert_eq!(batch.header().attributes.codec().unwrap(), to);
+                assert_eq!(read(&batch), read(&validate(sent.clone(), &super::tests::rules()).unwrap()));
+                let header = |header: &BatchHeader| {
+                    let BatchHeader { batch_length, crc, attributes, .. } = *header;
+                    let attributes = attributes.with_codec(Codec::None);
+                    (
+                        batch_length > 0 && crc > 0,
+                        BatchHeader { batch_length: 0, crc: 0, attributes, ..*header },
+                    )
+                };
+                assert_eq!(header(batch.header()), header(&BatchHeader::parse(&sent).unwrap()));
+                assert_eq!(batch.header().crc, batch.header().checksum(batch.payload()));
+                assert_eq!(batch.to_bytes() == sent, from == to, "{from:?} to {to:?}");
+                // Also where the records had to be put right before.
+                let mut block = builder().build()[HEADER_BYTES..].to_vec();
+                block[3] = 0x82;
+                block.splice(4..4, [1]);
+                block[0] += 2;
+                let numbered_wrong = with_block(&sent, compress(from, None, &block));
+                assert_eq!(read(&validate(numbered_wrong, &rules).unwrap()), read(&batch));
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_its_new_codec_makes_too_large_is_refused() {
+        let value = vec![b'v'; 10_000];
+        let one = BatchBuilder::new().record(NOW, None, Some(&value));
+        let uncompressed = Some(Compression { codec: Codec::None, level: None });
+        let size_bytes = one.clone().build().len();
+        let sent = one.codec(Codec::Gzip).build();
+        let with_limit = |max_message_bytes| {
+            validate(sent.clone(), &Rules { compression: uncompressed, max_message_bytes, ..rules() })
+        };
+        assert_eq!(with_limit(size_bytes).unwrap().size_bytes(), size_bytes);
+        assert!(matches!(
+            with_limit(size_bytes - 1),
+            Err(InvalidBatch::TooLarge { size_bytes: found, .. }) if found == size_bytes
+        ));
+        let narrow = Rules { compression: uncompressed, segment_bytes: size_bytes - 1, ..rules() };
+        assert!(matches!(validate(sent, &narrow), Err(InvalidBatch::LargerThanSegment { .. })));
+    }
+
+    #[test]
     fn only_large_compressed_batches_are_costly() {
         let mut random = fastrand::Rng::with_seed(1);
         let noise: Vec<u8> =
@@ -914,12 +1001,18 @@ mod tests {
         let of =
             |codec, value: &[u8]| BatchBuilder::new().record(NOW, None, Some(value)).codec(codec).build();
         for codec in Codec::ALL {
-            assert!(!is_costly(&of(codec, b"small")));
-            assert_eq!(is_costly(&of(codec, &noise)), codec != Codec::None, "{codec:?}");
+            assert!(!is_costly(&of(codec, b"small"), None));
+            assert_eq!(is_costly(&of(codec, &noise), None), codec != Codec::None, "{codec:?}");
             let dense = matches!(codec, Codec::Gzip | Codec::Zstd);
-            assert_eq!(is_costly(&of(codec, &noise[..COSTLY_DENSE_CODEC_BYTES])), dense, "{codec:?}");
+            assert_eq!(is_costly(&of(codec, &noise[..COSTLY_DENSE_CODEC_BYTES]), None), dense, "{codec:?}");
         }
-        assert!(!is_costly(&Bytes::from(noise)), "no batch at all");
+        let to = |codec| Some(Compression { codec, level: None });
+        assert!(is_costly(&of(Codec::None, &noise), to(Codec::Zstd)), "compressing costs too");
+        assert!(!is_costly(&of(Codec::None, &noise[..100]), to(Codec::Zstd)));
+        assert!(!is_costly(&of(Codec::None, &noise), to(Codec::None)));
+        assert!(!is_costly(&of(Codec::Gzip, b"small"), to(Codec::None)));
+        assert!(is_costly(&of(Codec::Gzip, b"small"), to(Codec::Lz4)), "nobody knows how much that will be");
+        assert!(!is_costly(&Bytes::from(noise), None), "no batch at all");
     }
 
     fn arbitrary_batch() -> impl Strategy<Value = (BatchBuilder, Codec)> {

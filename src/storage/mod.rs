@@ -23,6 +23,15 @@ pub struct Entry {
     pub is_dir: bool,
 }
 
+/// What is known of a file without opening it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FileStatus {
+    /// Bytes in it.
+    pub length: u64,
+    /// When it was last written, ms since the epoch.
+    pub modified_ms: i64,
+}
+
 /// Held for as long as nobody else may use the file it was taken on; dropping it (or the end of the process) frees it.
 pub trait Lock: Send + Sync + Debug {}
 
@@ -31,8 +40,16 @@ pub trait Disk: Send + Sync + Debug {
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens an existing file that will not be written to, which may lie where nothing can be.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
+
     /// Makes an empty file, replacing what is there, open for reading and writing.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Size and age of an existing file.
+    fn status(&self, path: &Path) -> io::Result<FileStatus>;
 
     /// Takes the exclusive lock of `path`, making the file if need be; `None` if somebody else has it.
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>>;
@@ -77,6 +94,9 @@ pub trait DiskFile: RangeFile {
     /// Cuts the file to `length` bytes, or extends it with zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
+    /// Extends the file to `length` bytes of zeros that have their place on the disk: writing them needs no more space.
+    fn allocate(&self, length: u64) -> io::Result<()>;
+
     /// Bytes in the file.
     fn length(&self) -> io::Result<u64>;
 }
@@ -112,7 +132,7 @@ pub fn read_exact_at(file: &dyn RangeFile, buffer: &mut [u8], position: u64) -> 
 /// The whole of a small file. One longer than `limit_bytes` is an `InvalidData` error: nothing that is read this way grows
 /// that far unless it is damaged.
 pub fn read_file(disk: &dyn Disk, path: &Path, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    let file = disk.open(path)?;
+    let file = disk.open_to_read(path)?;
     let length = file.length()?;
     if length > limit_bytes {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "file is longer than it can rightly be"));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, Lock};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock};
 use crate::record::range::RangeFile;
 
 /// Cheap to clone; clones are the same disk.
@@ -159,6 +159,12 @@ impl SimulatedDisk {
         self.0.faults.lock().changes_left.take() == Some(0)
     }
 
+    /// Makes it the time at which a file was last written.
+    pub fn set_modified(&self, path: &Path, modified_ms: i64) -> io::Result<()> {
+        self.0.tree.lock().file(path)?.content.lock().modified_ms = modified_ms;
+        Ok(())
+    }
+
     /// Flips the bits of `mask` in the byte at `position`, at rest: in what is seen and in what is durable.
     pub fn flip(&self, path: &Path, position: usize, mask: u8) -> io::Result<()> {
         let file = self.0.tree.lock().file(path)?;
@@ -188,8 +194,13 @@ impl SimulatedDisk {
                     Node::Folder(Folder { names: folder.names.clone(), durable_names: folder.names.clone() })
                 }
                 Node::File(file) => {
-                    let seen = file.content.lock().seen.clone();
-                    let content = Content { durable: seen.clone(), seen, ..Content::default() };
+                    let Content { seen, modified_ms, .. } = &*file.content.lock();
+                    let content = Content {
+                        durable: seen.clone(),
+                        seen: seen.clone(),
+                        modified_ms: *modified_ms,
+                        ..Content::default()
+                    };
                     Node::File(Arc::new(SimulatedFile {
                         content: Mutex::new(content),
                         machine: Arc::clone(&copy.0),
@@ -231,6 +242,12 @@ impl Disk for SimulatedDisk {
         let file = Arc::new(SimulatedFile { content: Mutex::default(), machine: Arc::clone(&self.0) });
         tree.add(path, Node::File(Arc::clone(&file)))?;
         Ok(file)
+    }
+
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        let file = self.0.tree.lock().file(path)?;
+        let content = file.content.lock();
+        Ok(FileStatus { length: content.seen.len() as u64, modified_ms: content.modified_ms })
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
@@ -418,6 +435,8 @@ struct Content {
     unsynced: Vec<Change>,
     /// Changes that have become durable so far.
     synced: usize,
+    /// The disk has no clock: see [`SimulatedDisk::set_modified`].
+    modified_ms: i64,
 }
 
 #[derive(Debug)]
@@ -459,7 +478,8 @@ impl SimulatedFile {
         if let Some(torn @ Change::Write { bytes, .. }) = content.unsynced.get(whole) {
             torn.apply(&mut left, random.usize(..=bytes.len()));
         }
-        let content = Content { seen: left.clone(), durable: left, ..Content::default() };
+        let modified_ms = content.modified_ms;
+        let content = Content { seen: left.clone(), durable: left, modified_ms, ..Content::default() };
         Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
     }
 }
@@ -536,6 +556,15 @@ impl DiskFile for SimulatedFile {
         self.machine.change()?;
         self.change(Change::SetLength(length as usize));
         Ok(())
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        if let Some((left, error)) = self.machine.faults.lock().write_limit
+            && left < length
+        {
+            return Err(error.into());
+        }
+        self.set_len(length)
     }
 
     fn length(&self) -> io::Result<u64> {

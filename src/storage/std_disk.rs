@@ -5,10 +5,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Disk, DiskFile, Entry, Lock};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock};
 use crate::record::range::RangeFile;
 
 /// Bytes between the places that [`RangeFile::is_cached`] probes. The kernel reads ahead and evicts in runs of pages, so a
@@ -19,10 +21,33 @@ const PROBE_STRIDE_BYTES: u64 = 128 * 1024;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StdDisk;
 
+impl StdDisk {
+    /// Takes a lock that keeps away who would take an exclusive one, without writing anything; `None` if somebody has that.
+    ///
+    /// # Errors
+    /// There is no such file, or the system's.
+    pub fn try_lock_shared(self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
+        let file = File::open(path)?;
+        match file.try_lock_shared() {
+            Ok(()) => match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockShared) {
+                Ok(()) => Ok(Some(Box::new(FileLock { _file: file }))),
+                Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
 impl Disk for StdDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Arc::new(StdFile(file)))
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(StdFile(File::open(path)?)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -30,10 +55,26 @@ impl Disk for StdDisk {
         Ok(Arc::new(StdFile(file)))
     }
 
+    fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        let metadata = fs::metadata(path)?;
+        // A file of before 1970 is as old as any.
+        let age = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(FileStatus {
+            length: metadata.len(),
+            modified_ms: i64::try_from(age.as_millis()).unwrap_or(i64::MAX),
+        })
+    }
+
     fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn Lock>>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(FileLock { _file: file }))),
+            // A lock of the other kind as well: Java's are such, and Kafka knows its directories by them. They are the
+            // process's, not the file's, so that they tell nothing apart within it, and come second.
+            Ok(()) => match rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(Some(Box::new(FileLock { _file: file }))),
+                Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -147,6 +188,17 @@ impl DiskFile for StdFile {
         self.0.set_len(length)
     }
 
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        loop {
+            match fallocate(&self.0, FallocateFlags::empty(), 0, length) {
+                Err(Errno::INTR) => {}
+                // A file system that cannot reserve space has at least the length.
+                Err(Errno::OPNOTSUPP) => return self.set_len(length),
+                allocated => return Ok(allocated?),
+            }
+        }
+    }
+
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -171,6 +223,21 @@ mod tests {
         assert!(file.is_cached(0, 0));
         file.set_len(4).unwrap();
         assert_eq!(file.length().unwrap(), 4);
+    }
+
+    #[test]
+    fn allocated_space_is_there_and_its_file_has_an_age() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = StdDisk.create(&path).unwrap();
+        file.allocate(1 << 20).unwrap();
+        assert!(fs::metadata(&path).unwrap().blocks() * 512 >= 1 << 20);
+        let status = StdDisk.status(&path).unwrap();
+        assert_eq!(status.length, 1 << 20);
+        let now = UNIX_EPOCH.elapsed().unwrap().as_millis() as i64;
+        assert!((now - 60_000..=now + 60_000).contains(&status.modified_ms));
+        assert!(StdDisk.status(&folder.path().join("none")).is_err());
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Histogram {
         self.nanoseconds.add(nanoseconds);
     }
 
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(Counter::value).sum()
+    }
+
     /// How many took up to the end of each bucket; the last number is all of them.
     pub(super) fn cumulated(&self) -> [u64; BUCKETS.len() + 1] {
         let mut sum = 0;

@@ -21,4 +21,8 @@ pub struct LogCounters {
     pub compaction_written_bytes: Counter,
     /// Records that they removed.
     pub compaction_removed_records: Counter,
+    /// Segments that retention or DeleteRecords has taken out of their logs.
+    pub retired_segments: Counter,
+    /// Bytes of these.
+    pub retired_bytes: Counter,
 }

@@ -98,6 +98,10 @@ metrics! {
     LOG_BYTES: Gauge "ottla_log_bytes";
     /// Segments of all logs that have been used since the start.
     SEGMENTS: Gauge "ottla_log_segments";
+    /// Segments that retention and DeleteRecords have taken out of their logs.
+    RETIRED_SEGMENTS: Counter "ottla_log_retired_segments_total";
+    /// Bytes of these segments.
+    RETIRED_BYTES: Counter "ottla_log_retired_bytes_total";
     /// Syncs of a partition's files, and how long each took.
     SYNC_SECONDS: Histogram "ottla_log_sync_seconds";
     /// Syncs that failed; each made its partition read-only.

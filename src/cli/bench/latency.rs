@@ -1,9 +1,8 @@
 //! `ottla bench latency`: how long a record takes from a producer to a consumer that already waits for it.
 //!
 //! One thread serves both sockets: it produces, waits at the consumer's socket, then takes the acknowledgement and parks
-//! the consumer again. So nothing of the driver's own runs beside what is measured.
+//! the consumer again, and never sleeps. So nothing of the driver's own runs beside what is measured, nor has to wake up.
 
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -52,8 +51,8 @@ pub(super) fn measure(flags: &Flags) -> Result<Delivery, BenchError> {
         codec: flags.codec,
     })?;
     let topic = Topic::prepare(&flags.target.bootstrap, &flags.target.topic, 1)?;
-    let mut producer = topic.connect(0)?;
-    let mut consumer = topic.connect(0)?;
+    let mut producer = topic.connect(0)?.waiting_busily();
+    let mut consumer = topic.connect(0)?.waiting_busily();
     let produce_version = producer.version_up_to::<Produce>(PRODUCE_VERSION)?;
     let fetch_version = consumer.version_up_to::<Fetch>(FETCH_VERSION)?;
     let produce = topic.produce_frame(produce_version, 0, flags.acks, &batch);
@@ -73,7 +72,7 @@ pub(super) fn measure(flags: &Flags) -> Result<Delivery, BenchError> {
     let warm_from = Instant::now();
     let mut next = warm_from + period;
     loop {
-        sleep(next.saturating_duration_since(Instant::now()));
+        super::wait_busily_until(next);
         if window.is_none() && warm_from.elapsed() >= flags.window.warm_up {
             window = Some((Instant::now(), flags.window.pid.map(process::cpu_time).transpose()?));
         }

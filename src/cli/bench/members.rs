@@ -1,5 +1,6 @@
 //! `ottla bench members`: groups full of members that do nothing but live. How long the last join takes to become a stable
-//! group, and what a server pays for members and their heartbeats. One thread serves all of them in turn.
+//! group, and what a server pays for members and their heartbeats. One thread serves all of them in turn, and never sleeps: the
+//! server is not to pay for waking it.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -133,8 +134,10 @@ impl Group {
             Self { id: id.into(), subscription, members: Vec::new(), stable_after: Duration::ZERO };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            group.members =
-                vec![Member { client: coordinator(bootstrap, id)?, joined: JoinGroupResponse::default() }];
+            group.members = vec![Member {
+                client: coordinator(bootstrap, id)?.waiting_busily(),
+                joined: JoinGroupResponse::default(),
+            }];
             match group.enter(0).and_then(|()| group.settle(0..1)) {
                 // A new coordinator may still load.
                 Err(error) if error.is_retriable() && Instant::now() < deadline => {
@@ -144,7 +147,7 @@ impl Group {
             }
         }
         for _ in 1..count {
-            let client = Connection::connect(bootstrap)?;
+            let client = Connection::connect(bootstrap)?.waiting_busily();
             group.members.push(Member { client, joined: JoinGroupResponse::default() });
             group.enter(group.members.len() - 1)?;
         }
@@ -258,7 +261,7 @@ fn live(groups: &mut [Group], pause: Duration, seconds: Duration) -> Result<u64,
         let (group, member) = all[sent as usize % all.len()];
         groups[group].heartbeat(member)?;
         sent += 1;
-        sleep((pause * sent / all.len() as u32).saturating_sub(began.elapsed()));
+        super::wait_busily_until(began + pause * sent / all.len() as u32);
     }
     Ok(u64::from(sent))
 }

@@ -15,7 +15,7 @@ mod start;
 mod topic;
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
@@ -150,6 +150,13 @@ pub(super) fn run(flags: Flags) -> Result<(), BenchError> {
         What::Start(flags) => report::print(&start::measure(&flags)?, flags.json),
     }
     Ok(())
+}
+
+/// Returns at `moment`, on time: a sleeper would be late by what its waking takes.
+fn wait_busily_until(moment: Instant) {
+    while Instant::now() < moment {
+        std::thread::yield_now();
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread::yield_now;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::net::{RecvFlags, recv};
@@ -60,6 +61,28 @@ pub(in crate::cli) struct Head {
     pub(in crate::cli) dropped_bytes: usize,
 }
 
+/// What is read from.
+struct Socket {
+    stream: TcpStream,
+    /// How long to ask over and over, if not to sleep.
+    busy_for: Option<Duration>,
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(patience) = self.busy_for else { return self.stream.read(buffer) };
+        let began = Instant::now();
+        loop {
+            match recv(&self.stream, &mut *buffer, RecvFlags::DONTWAIT) {
+                // Whoever shares the core with this loop goes first.
+                Err(rustix::io::Errno::AGAIN) if began.elapsed() < patience => yield_now(),
+                Err(error) => return Err(error.into()),
+                Ok((read, _)) => return Ok(read),
+            }
+        }
+    }
+}
+
 /// The versions that a broker speaks.
 #[derive(Default)]
 struct Versions(Vec<ApiVersion>);
@@ -67,7 +90,7 @@ struct Versions(Vec<ApiVersion>);
 /// A connection to a broker.
 pub(in crate::cli) struct Connection {
     address: Arc<str>,
-    socket: BufReader<TcpStream>,
+    socket: BufReader<Socket>,
     discarded: Vec<u8>,
     versions: Versions,
     patience: Duration,
@@ -103,12 +126,20 @@ impl Connection {
         Self::open(address, PATIENCE)
     }
 
+    /// From now on asks the socket for answers over and over instead of sleeping until they come: a measurement is then of the
+    /// server alone, not of how long (and at whose cost) this machine wakes a sleeper on another core.
+    #[must_use]
+    pub(in crate::cli) fn waiting_busily(mut self) -> Self {
+        self.socket.get_mut().busy_for = Some(self.patience);
+        self
+    }
+
     fn open(address: &str, patience: Duration) -> Result<Self, ClientError> {
         let socket = open(address, patience)
             .map_err(|source| ClientError::Connect { address: address.into(), source })?;
         Ok(Self {
             address: address.into(),
-            socket: BufReader::with_capacity(RECEIVE_BYTES, socket),
+            socket: BufReader::with_capacity(RECEIVE_BYTES, Socket { stream: socket, busy_for: None }),
             discarded: Vec::new(),
             versions: Versions::default(),
             patience,
@@ -174,7 +205,7 @@ impl Connection {
         }
         let mut left = &mut slices[..];
         while !left.is_empty() {
-            match self.socket.get_mut().write_vectored(left) {
+            match self.socket.get_mut().stream.write_vectored(left) {
                 Ok(0) => return Err(self.lost(io::ErrorKind::WriteZero.into())),
                 Ok(written) => IoSlice::advance_slices(&mut left, written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -224,7 +255,7 @@ impl Connection {
         while left > 0 {
             let most = left.min(DISCARD_BYTES);
             // The kernel drops the bytes itself instead of copying them.
-            match recv(self.socket.get_ref(), &mut self.discarded[..most], RecvFlags::TRUNC) {
+            match recv(&self.socket.get_ref().stream, &mut self.discarded[..most], RecvFlags::TRUNC) {
                 Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok((_, dropped)) => left -= dropped,
                 Err(rustix::io::Errno::INTR) => {}
@@ -323,6 +354,16 @@ mod tests {
             let expected: Vec<u8> = (0..head_bytes.min(size) as u8).collect();
             assert_eq!((head.bytes, head.dropped_bytes), (expected.clone(), size - expected.len()));
         }
+    }
+
+    #[test]
+    fn who_waits_busily_gets_the_same_and_has_the_same_patience() {
+        let mut client = client_of(b"\0\0\0\x03abc").waiting_busily();
+        assert_eq!(client.receive(WHOLE).unwrap().bytes, b"abc");
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let mut client = Connection::open(&address, Duration::from_millis(20)).unwrap().waiting_busily();
+        assert!(matches!(client.receive(WHOLE), Err(ClientError::Silent { .. })));
     }
 
     #[test]

@@ -20,6 +20,7 @@ fuzz_target!(|data: &[u8]| {
         compacted: false,
         max_decompressed_message_bytes: DECOMPRESSED_MAX_BYTES,
         max_decompressed_batch_bytes: DECOMPRESSED_MAX_BYTES,
+        compression: None,
         zstd_allowed: true,
     };
     // The fuzzer cannot guess a checksum, so it is given one.
