@@ -26,6 +26,9 @@ use crate::storage::{Disk, DiskFile, read_file, write_all_at};
 /// Largest index of aborted transactions that is read: two million of them in one segment.
 const TRANSACTION_INDEX_LIMIT_BYTES: u64 = 64 << 20;
 
+/// Written bytes that are synced together: one sync of all at the end would hold up those of appends.
+const SYNC_EVERY_BYTES: u64 = 8 << 20;
+
 /// What decompressed records may take of memory from one batch to the next.
 const SCRATCH_KEPT_BYTES: usize = 1 << 20;
 
@@ -408,6 +411,9 @@ impl<'a> Output<'a> {
         write_all_at(&*self.file, &mut [IoSlice::new(&self.buffer)], self.written_bytes)
             .map_err(|source| LogError::disk(&self.path("log"), source))?;
         let bytes = self.buffer.len() as u64;
+        if self.written_bytes / SYNC_EVERY_BYTES < (self.written_bytes + bytes) / SYNC_EVERY_BYTES {
+            self.file.sync_data().map_err(|source| LogError::Disk { path: self.path("log"), source })?;
+        }
         self.written_bytes += bytes;
         self.buffer.clear();
         if self.buffer.capacity() > 2 * self.round.limits.io_buffer_bytes.max(SCRATCH_KEPT_BYTES) {
