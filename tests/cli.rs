@@ -424,9 +424,12 @@ fn the_files_of_a_log_are_shown_and_verified() {
     let id = dump(format!("--json {}", in_folder("partition.metadata"))).json();
     assert_eq!(id[0]["topic_id"].as_str().unwrap().len(), 22);
 
-    let good = dump(format!("--verify {} {} {}", of("log"), of("index"), of("timeindex")));
-    assert_eq!(good.lines().len(), 3);
-    assert!(good.lines()[0].contains("00000000000000000000.log: good, 7 batches, 8 records, "), "{good:?}");
+    let verify = |words: String| tools.run(&format!("log verify {words}"));
+    let good = verify(tools.server.data().display().to_string());
+    assert!(good.lines().last().unwrap().starts_with("sound: "), "{good:?}");
+    let good = verify(format!("--json {}", of("log"))).json();
+    assert_eq!((&good[0]["batches"], &good[0]["records"]), (&json!(7), &json!(8)));
+    assert_eq!(good[0]["sound"], json!(true));
 }
 
 #[test]
@@ -439,7 +442,7 @@ fn damage_is_found_at_its_place() {
     let index = segment(&tools.server, "t-0", "index");
     let batches = tools.run(&format!("log dump --json {log}")).json();
     let second = batches[1]["position"].as_u64().unwrap();
-    let verify = |path: &str| tools.run(&format!("log dump --verify {path}"));
+    let verify = |path: &str| tools.run(&format!("log verify {path}"));
 
     let flip = |path: &str, at: u64| {
         let mut bytes = fs::read(path).unwrap();
@@ -447,31 +450,33 @@ fn damage_is_found_at_its_place() {
         fs::write(path, bytes).unwrap();
     };
     flip(&log, second + 100);
-    let (said, code) = (verify(&log).err, verify(&log).code);
-    assert!(said.starts_with(&format!("ottla: {log} at position {second}: checksum ")), "{said}");
-    assert_eq!(code, 1);
+    let data = tools.server.data();
+    for path in [&log, data.join("t-0").to_str().unwrap(), data.to_str().unwrap()] {
+        let ran = verify(path);
+        let said = format!("damage: {log} at position {second}: checksum ");
+        assert!(ran.out.contains(&said), "{ran:?}");
+        assert_eq!((ran.err.trim_end(), ran.code), ("ottla: damage found: 1", 1));
+    }
     flip(&log, second + 100);
     flip(&index, 7);
     for path in [&log, &index] {
         let ran = verify(path);
-        assert!(
-            ran.err.starts_with(&format!("ottla: {index} at position 0: the entry leads to offset ")),
-            "{ran:?}"
-        );
+        let said = format!("damage: {index} at position 0: the entry leads to offset ");
+        assert!(ran.out.contains(&said), "{ran:?}");
         assert_eq!(ran.code, 1);
     }
     let bytes = fs::read(&log).unwrap();
     fs::write(&log, &bytes[..bytes.len() - 10]).unwrap();
     fs::remove_file(&index).unwrap();
-    let ran = verify(&log);
     let last = batches[3]["position"].as_u64().unwrap();
-    assert_eq!(
-        ran.refusal(),
-        (
-            format!("ottla: {log} at position {last}: the file ends 10 bytes before the batch does").as_str(),
-            1
-        )
+    let said = format!(
+        "damage: {log} at position {last}: the file ends 10 bytes before the batch does; nothing whole follows"
     );
+    let ran = verify(&log);
+    assert!(ran.out.contains(&said), "{ran:?}");
+    for (path, code) in [("nowhere", 2), (tools.server.home().to_str().unwrap(), 2)] {
+        assert_eq!(verify(path).code, code, "{path}");
+    }
 }
 
 #[test]
@@ -512,9 +517,16 @@ fn what_is_no_file_of_a_log_is_named() {
 #[test]
 fn every_tool_explains_itself_with_examples() {
     let home = tempfile::tempdir().unwrap();
-    for words in
-        [&["topic"][..], &["produce"], &["consume"], &["group"], &["log"], &["log", "dump"], &["completions"]]
-    {
+    for words in [
+        &["topic"][..],
+        &["produce"],
+        &["consume"],
+        &["group"],
+        &["log"],
+        &["log", "dump"],
+        &["log", "verify"],
+        &["completions"],
+    ] {
         let ran = Ran::of(ottla(home.path(), &[words, &["--help"]].concat()).output().unwrap());
         assert!(ran.lines().iter().any(|line| line.starts_with("Examples:")), "{words:?}");
     }

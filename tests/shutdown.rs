@@ -191,42 +191,58 @@ fn ctrl_c_stops_like_a_signal_to_terminate() {
     eventually("the port is free", || std::net::TcpListener::bind(server.address()).ok());
 }
 
-/// A full file system of its own, with `full` for its root: mounted where only the command in `$@` sees it, which takes root or
+/// A full file system of its own, with `disk` for its root: mounted where only the command in `$@` sees it, which takes root or
 /// a user namespace. What fills it lies where a directory that is otherwise empty may have something.
-const ON_A_FULL_DISK: &str = r#"mount -t tmpfs -o size=64k tmpfs full || exit 77
-mkdir full/lost+found && head -c 1048576 /dev/zero >full/lost+found/filler 2>/dev/null
+const ON_A_FULL_DISK: &str = r#"mount -t tmpfs -o size=64k tmpfs disk || exit 77
+mkdir disk/lost+found && head -c 1048576 /dev/zero >disk/lost+found/filler 2>/dev/null
+exec "$@""#;
+
+/// A log directory on a file system of its own that nothing can be written to, and one that would have to be made there.
+const ON_A_READ_ONLY_DISK: &str = r#"mount -t tmpfs -o size=64k tmpfs disk && mkdir disk/data disk/data/t-0 || exit 77
+printf 'version=1\nnode.id=1\ncluster.id=4L6g3nShT-eMCtK--X86sw\ndirectory.id=bSjtkycyZ8PjMMYmNsvXAQ\n' >disk/data/meta.properties
+mount -o remount,ro disk || exit 77
 exec "$@""#;
 
 /// The ways to a mount of one's own: by right of root, or as root of a user namespace.
 const NAMESPACES: [&[&str]; 2] = [&["--mount"], &["--mount", "--map-root-user"]];
 
-#[test]
-fn a_full_disk_is_named() {
-    let home = tempfile::tempdir().unwrap();
-    fs::create_dir(home.path().join("full")).unwrap();
-    let on_a_full_disk = |namespace: &[&str], command: &[&str]| {
+/// Runs a command on a disk of its own; `None` where nothing may be mounted.
+fn on_a_disk(home: &Path, mounting: &str, command: &[&str]) -> Option<Command> {
+    let on_it = |namespace: &[&str], command: &[&str]| {
         let mut unshare = Command::new("unshare");
-        unshare
-            .args(namespace)
-            .args(["sh", "-c", ON_A_FULL_DISK, "sh"])
-            .args(command)
-            .current_dir(home.path());
+        unshare.args(namespace).args(["sh", "-c", mounting, "sh"]).args(command).current_dir(home);
         unshare
     };
     let may = |namespace: &&[&str]| {
-        let tried = on_a_full_disk(namespace, &["true"]).stderr(Stdio::null()).status();
+        let tried = on_it(namespace, &["true"]).stderr(Stdio::null()).status();
         tried.is_ok_and(|status| status.success())
     };
     let Some(namespace) = NAMESPACES.into_iter().find(may) else {
         eprintln!(
-            "SKIPPED: a full disk is not tried, since nothing may be mounted here, not even as root of a user namespace"
+            "SKIPPED: no disk of its own, since nothing may be mounted here, not even as root of a user namespace"
         );
-        return;
+        return None;
     };
-    for data in ["full", "full/data"] {
-        let arguments = ["--listen", "127.0.0.1:0", "--data", data];
-        let command = [&[env!("CARGO_BIN_EXE_ottla")][..], &arguments].concat();
-        let said = refusal(on_a_full_disk(namespace, &command));
-        assert!(said.contains(data) && said.contains("No space left on device"), "{said:?}");
+    Some(on_it(namespace, command))
+}
+
+fn assert_named_on(mounting: &str, directories: &[&str], reason: &str) {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("disk")).unwrap();
+    for data in directories {
+        let command = [env!("CARGO_BIN_EXE_ottla"), "--listen", "127.0.0.1:0", "--data", data];
+        let Some(command) = on_a_disk(home.path(), mounting, &command) else { return };
+        let said = refusal(command);
+        assert!(said.contains(data) && said.contains(reason), "{said:?}");
     }
+}
+
+#[test]
+fn a_full_disk_is_named() {
+    assert_named_on(ON_A_FULL_DISK, &["disk", "disk/data"], "No space left on device");
+}
+
+#[test]
+fn a_disk_that_cannot_be_written_to_is_named() {
+    assert_named_on(ON_A_READ_ONLY_DISK, &["disk/data", "disk/new"], "Read-only file system");
 }

@@ -87,7 +87,9 @@ public final class LogFormat {
             }
             case "state" -> broker.state();
             // Idempotent producers go on where they stopped.
-            case "resend" -> broker.resend(Integer.parseInt(arguments[2]));
+            case "resend" -> broker.resend(Integer.parseInt(arguments[2]), Long.parseLong(arguments[3]));
+            // What another broker's metadata will not know.
+            case "change" -> broker.change();
             // One more record for each partition, by clients that know nothing of before.
             case "append" -> broker.append();
             default -> throw new IllegalArgumentException(arguments[0]);
@@ -120,7 +122,7 @@ public final class LogFormat {
     private void write() throws Exception {
         createTopics();
         for (String codec : CODECS) {
-            try (Producer<byte[], byte[]> producer = producer(Map.of("compression.type", codec))) {
+            try (Producer<byte[], byte[]> producer = producer(Map.of("compression.type", codec, "linger.ms", "1000"))) {
                 for (int number = 0; number < 60; number++) {
                     byte[] key = number % 7 == 0 ? null : bytes("key-" + number);
                     byte[] value = number % 11 == 0 ? null : bytes((codec + "-" + number + " ").repeat(20));
@@ -215,11 +217,23 @@ public final class LogFormat {
     }
 
     /** Sends batches of the producer of `raw` again, and what may and may not follow them. */
-    private void resend(int sequence) throws Exception {
+    private void resend(int sequence, long end) throws Exception {
         // Only the last of them is in a snapshot; it is answered with its place.
         expect(Errors.NONE, sequence - 2, sendRaw(sequence - 2));
         expect(Errors.OUT_OF_ORDER_SEQUENCE_NUMBER, -1, sendRaw(sequence + 2));
-        expect(Errors.NONE, sequence, sendRaw(sequence));
+        expect(Errors.NONE, end, sendRaw(sequence));
+    }
+
+    /** A topic is made, one deleted, and one gets another config. */
+    private void change() throws Exception {
+        create("made", 1, Map.of());
+        try (Producer<byte[], byte[]> producer = producer(Map.of())) {
+            producer.send(new ProducerRecord<>("made", 0, null, bytes("made"))).get();
+        }
+        admin.deleteTopics(List.of("stamped")).all().get();
+        ConfigResource raw = new ConfigResource(ConfigResource.Type.TOPIC, "raw");
+        admin.incrementalAlterConfigs(Map.of(raw, List.of(
+            new AlterConfigOp(new ConfigEntry("segment.ms", "5"), AlterConfigOp.OpType.SET)))).all().get();
     }
 
     private void append() throws Exception {
@@ -238,10 +252,10 @@ public final class LogFormat {
         }
     }
 
-    /** Two records of producer 4242; their sequences are their offsets. */
+    /** Two records of producer 4242, of now: Kafka forgets producers whose records are a day old. */
     private ProduceResponseData.PartitionProduceResponse sendRaw(int sequence) throws Exception {
         SimpleRecord[] two = IntStream.range(sequence, sequence + 2)
-            .mapToObj(number -> new SimpleRecord(BEGIN_MS + number, null, bytes("raw-" + number))).toArray(SimpleRecord[]::new);
+            .mapToObj(number -> new SimpleRecord(System.currentTimeMillis(), null, bytes("raw-" + number))).toArray(SimpleRecord[]::new);
         MemoryRecords records = MemoryRecords.withIdempotentRecords(Compression.NONE, 4242, (short) 3, sequence, two);
         ProduceRequestData.TopicProduceDataCollection topics = new ProduceRequestData.TopicProduceDataCollection();
         topics.add(new ProduceRequestData.TopicProduceData().setName("raw").setPartitionData(
@@ -336,9 +350,8 @@ public final class LogFormat {
     }
 
     private Producer<byte[], byte[]> producer(Map<String, Object> configs) {
-        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", bootstrap, "linger.ms", "1000", "acks", "all"));
+        Map<String, Object> all = new HashMap<>(Map.of("bootstrap.servers", bootstrap, "linger.ms", "0", "acks", "all"));
         all.putAll(configs);
-        if (!configs.containsKey("compression.type")) all.put("linger.ms", "0");
         return new KafkaProducer<>(all, new ByteArraySerializer(), new ByteArraySerializer());
     }
 

@@ -353,17 +353,18 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_effect_yet_is_known() {
+    fn what_has_no_effect_is_known() {
         let config = config(&[
             "--set",
-            "log.retention.hours=1",
+            "unclean.leader.election.enable=true",
             "--set",
             "log.segment.bytes=1048576",
             "--topic",
-            "a:1:retention.ms=5:segment.ms=5",
+            "a:1:local.retention.ms=5:segment.ms=5",
         ])
         .unwrap();
-        assert_eq!(not_acted_on(&config), [("broker", "log.retention.hours"), ("a", "retention.ms")]);
+        let expected = [("broker", "unclean.leader.election.enable"), ("a", "local.retention.ms")];
+        assert_eq!(not_acted_on(&config), expected);
     }
 
     proptest! {

@@ -41,7 +41,7 @@ pub const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 pub const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
 /// Offsets below which logs were compacted, by partition.
 const CLEANED_FILE: &str = "cleaner-offset-checkpoint";
-const BOOT_FILE: &str = "ottla-boot-id";
+pub(super) const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -81,6 +81,10 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers that a partition remembers at most.
     pub producers_max: usize,
+    /// Whether every byte is read again, however the last stop was: for a repair.
+    pub check_all: bool,
+    /// Whether an existing directory may belong to any node.
+    pub any_node: bool,
     /// Between two looks for what retention lets go.
     pub retention_check_interval: Duration,
     /// From the start to the first of them.
@@ -99,6 +103,8 @@ impl DirectoryOptions {
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
+            check_all: false,
+            any_node: false,
             retention_check_interval: Duration::from_secs(300),
             initial_task_delay: Duration::from_secs(30),
         }
@@ -178,7 +184,7 @@ pub enum OpenDirectoryError {
 #[derive(Debug, Default)]
 pub struct Recovered {
     /// Logs of which something was cut off: their leader epochs must rise by one.
-    pub cuts: Vec<Cut>,
+    pub cuts: Vec<Arc<Cut>>,
     /// Partitions that could not be opened; they say why again at each use.
     pub failed: Vec<(Arc<Partition>, LogError)>,
 }
@@ -224,6 +230,9 @@ pub struct Shared {
     chores_changed: Condvar,
     pub(super) cleaner: Cleaner,
     progress: Progress,
+    /// Whether everything counts as having been synced once.
+    all_synced: bool,
+    found: Mutex<Found>,
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
@@ -247,6 +256,15 @@ struct RootSynced {
     /// What a new directory has, besides names in it: its identity, and its own name in the folders above.
     files: Vec<Arc<dyn DiskFile>>,
     folders: Vec<PathBuf>,
+}
+
+/// What was wrong with partitions when they were opened.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Logs of which something was cut off.
+    pub cuts: Vec<Arc<Cut>>,
+    /// Topic and number of partitions that could not be opened, and why.
+    pub failed: Vec<(String, i32, String)>,
 }
 
 /// By topic and partition, as last written or loaded.
@@ -294,8 +312,13 @@ impl LogDirectory {
             .ok_or_else(|| OpenDirectoryError::Locked { path: path.clone() })?;
         refuse_foreign(&*disk, &path)?;
         let properties = read_properties(&*disk, &options)?;
+        // Who checks everything needs to know only that something was synced.
+        let (recovery_points, all_synced) = match read_checkpoint(&*disk, &path.join(RECOVERY_POINTS_FILE)) {
+            Err(OpenDirectoryError::Checkpoint { .. }) if options.check_all => (BTreeMap::new(), true),
+            recovery_points => (recovery_points?, false),
+        };
         let checkpoints = Checkpoints {
-            recovery_points: read_checkpoint(&*disk, &path.join(RECOVERY_POINTS_FILE))?,
+            recovery_points,
             log_starts: read_checkpoint(&*disk, &path.join(LOG_STARTS_FILE))?,
             cleaned_to: read_checkpoint(&*disk, &path.join(CLEANED_FILE))?,
             ..Checkpoints::default()
@@ -310,6 +333,7 @@ impl LogDirectory {
             .collect();
         // From here on the directory is ours, and changed.
         let trust = match read_file(&*disk, &path.join(BOOT_FILE), 4096) {
+            _ if options.check_all => Trust::Synced,
             _ if is_there(CLEAN_FILE) || folders.is_empty() => Trust::Everything,
             Ok(known) if known == boot_id.as_bytes() => Trust::PageCache,
             _ => Trust::Synced,
@@ -338,6 +362,8 @@ impl LogDirectory {
             chores_changed: Condvar::new(),
             cleaner: Cleaner::default(),
             progress: Progress::default(),
+            all_synced,
+            found: Mutex::default(),
             whole: AtomicBool::new(trust == Trust::Everything),
             stopped: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
@@ -398,6 +424,11 @@ impl LogDirectory {
     /// Whether the last stop was clean (or this is a new directory): then there is nothing to recover.
     pub fn was_clean(&self) -> bool {
         self.was_clean
+    }
+
+    /// What was wrong with the partitions that have been opened so far.
+    pub fn found(&self) -> Found {
+        self.shared.found.lock().clone()
     }
 
     /// Topic and partition of each folder that was there at the start.
@@ -534,6 +565,10 @@ impl LogDirectory {
             },
         };
         opened.iter().for_each(|partition| partition.recovered());
+        if !recovered.cuts.is_empty() {
+            // They say what lies behind the cuts: nothing now.
+            self.shared.checkpoint();
+        }
         if recovered.failed.is_empty() && all_synced {
             self.shared.whole.store(true, Ordering::SeqCst);
             if let Err(error) = self.shared.write_boot_id() {
@@ -668,13 +703,28 @@ impl Shared {
             index: partition.index(),
             leader_epoch: partition.leader_epoch(),
             trust: self.trust,
-            recovery_point: checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
+            recovery_point: match self.all_synced {
+                true => i64::MAX,
+                false => checkpoints.recovery_points.get(&key).copied().unwrap_or(0),
+            },
+            check_all: self.options.check_all,
             log_start: checkpoints.log_starts.get(&key).copied().unwrap_or(0),
             config,
             producers_max: self.options.producers_max,
             now_ms: self.clock.now_ms(),
             checked_bytes: &self.progress.checked_bytes,
         })
+    }
+
+    /// Notes what came of opening a partition.
+    pub(super) fn opened(&self, partition: &Partition, cut: Result<Option<Arc<Cut>>, &LogError>) {
+        let mut found = self.found.lock();
+        match cut {
+            Ok(cut) => found.cuts.extend(cut),
+            Err(error) => {
+                found.failed.push((partition.topic().to_owned(), partition.index(), error.to_string()));
+            }
+        }
     }
 
     /// Returns once what the start has changed is durable, which it soon is: neither may the folder of a partition outlive the
@@ -1235,6 +1285,12 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(made.into_iter().map(or_here).collect())
 }
 
+/// Whether a file of a directory tells only who owns it and how it was stopped last.
+pub fn is_of_owner(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    [LOCK_FILE, PROPERTIES_FILE, CLEAN_FILE, BOOT_FILE].contains(&name)
+}
+
 /// A folder with files but without our properties is somebody else's; one with a part of an import is nobody's yet.
 fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError> {
     let entries =
@@ -1260,7 +1316,7 @@ fn read_properties(
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
     let Some(found) = Identity::read(disk, &options.path)? else { return Ok(None) };
     let path = options.path.join(PROPERTIES_FILE);
-    if found.node_id != options.node_id {
+    if found.node_id != options.node_id && !options.any_node {
         return Err(OpenDirectoryError::OtherNode { path, found: found.node_id, expected: options.node_id });
     }
     match options.cluster_id {

@@ -49,11 +49,17 @@ impl Fixture {
     }
 
     pub fn cut_power(self, seed: u64) -> Self {
+        let disk = self.halt();
+        disk.power_cut(seed);
+        Self::on(disk)
+    }
+
+    /// The disk, with nobody at work on it.
+    pub fn halt(self) -> SimulatedDisk {
         // The threads of the dead machine must not go on writing.
         self.disk.release_syncs();
         drop(self.directory);
-        self.disk.power_cut(seed);
-        Self::on(self.disk)
+        self.disk
     }
 
     pub fn stop(self) -> Self {
@@ -62,7 +68,7 @@ impl Fixture {
         Self::on(self.disk)
     }
 
-    pub fn recover(&self, partition: &Arc<Partition>) -> Vec<Cut> {
+    pub fn recover(&self, partition: &Arc<Partition>) -> Vec<Arc<Cut>> {
         let Recovered { cuts, failed } = self.directory.recover(std::slice::from_ref(partition));
         assert!(failed.is_empty(), "{failed:?}");
         cuts

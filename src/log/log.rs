@@ -119,8 +119,12 @@ impl Log {
         }
         batch.assign(self.end_offset, leader_epoch);
         let new_segment = self.make_room(batch, config, now_ms)?;
-        if self.epochs.assign(leader_epoch, self.end_offset) {
-            self.write_epochs()?;
+        if self.epochs.assign(leader_epoch, self.end_offset)
+            && let Err(error) = self.write_epochs()
+        {
+            // The next append tries again.
+            self.epochs.truncate_end(self.end_offset);
+            return Err(error);
         }
         let segment = self.segments.last().expect("room was made in a segment");
         let position = match segment.append(batch, config) {

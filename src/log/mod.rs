@@ -45,6 +45,7 @@ mod roll;
 pub mod salvage;
 pub mod scan;
 mod segment;
+pub mod verify;
 mod view;
 mod waiter;
 

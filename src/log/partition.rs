@@ -512,9 +512,11 @@ impl Partition {
 
     /// The part of opening that needs no sync: afterwards what recovery found is published, but in commit mode visible only as
     /// far as it is known to be durable.
-    fn load(&self, writer: &mut Option<Box<Log>>) -> Result<Option<Cut>, LogError> {
+    fn load(&self, writer: &mut Option<Box<Log>>) -> Result<Option<Arc<Cut>>, LogError> {
         let config = self.config.load();
-        let opened = recovery::open(&self.directory.open_request(self, &config)?)?;
+        let opened = self.directory.open_request(self, &config).and_then(|request| recovery::open(&request));
+        self.directory.opened(self, opened.as_ref().map(|opened| opened.cut.clone()));
+        let opened = opened?;
         let mut log = opened.log;
         // What is in the log was written under an epoch that counts, whatever the catalog remembers.
         self.bump_leader_epoch(log.epochs.latest().map_or(0, |latest| latest.epoch));
@@ -542,7 +544,7 @@ impl Partition {
     }
 
     /// Opens the log for [`super::LogDirectory::recover`], which syncs many at once.
-    pub(super) fn recover(&self) -> Result<Option<Cut>, LogError> {
+    pub(super) fn recover(&self) -> Result<Option<Arc<Cut>>, LogError> {
         let mut writer = self.writer.lock();
         match *writer {
             Some(_) => Ok(None),

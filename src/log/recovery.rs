@@ -49,6 +49,8 @@ pub struct OpenRequest<'a> {
     pub trust: Trust,
     /// Everything below it was synced.
     pub recovery_point: i64,
+    /// Whether all is read again, with its checksums.
+    pub check_all: bool,
     /// Log start offset of the checkpoint, 0 without one.
     pub log_start: i64,
     pub config: &'a LogConfig,
@@ -64,7 +66,7 @@ pub struct Opened {
     pub log: Log,
     /// How far it is known to be on disk; `None` is all of it.
     pub synced: Option<Place>,
-    pub cut: Option<Cut>,
+    pub cut: Option<Arc<Cut>>,
 }
 
 /// What recovery has cut off a log.
@@ -170,7 +172,7 @@ impl Listing {
 }
 
 /// `00000000000000000170.log` → 170 and `log`.
-fn parse_file_name(name: &str) -> Option<(i64, &str)> {
+pub(super) fn parse_file_name(name: &str) -> Option<(i64, &str)> {
     let (digits, suffix) = name.split_once('.')?;
     let all_digits = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
     Some((digits.parse().ok().filter(|_| all_digits)?, suffix))
@@ -303,7 +305,7 @@ impl OpenRequest<'_> {
         let cut = self.open_segments(&mut log, &listing, &mut epochs, epoch_max)?;
         if log.end_offset < self.log_start {
             // The checkpoint is ahead of what is left: all of it was deleted once, and none may come back.
-            return self.begin_anew(log, &listing);
+            return self.begin_anew(log, &listing, cut);
         }
         let first_base = log.segments.first().map_or(0, |segment| segment.base_offset());
         log.start_offset = self.log_start.max(first_base);
@@ -316,13 +318,16 @@ impl OpenRequest<'_> {
                 tolerate_damage(replayed)?;
             }
         }
-        epochs.truncate_end(log.end_offset);
+        let ended_later = epochs.truncate_end(log.end_offset);
         epochs.truncate_start(log.start_offset);
         log.epochs = epochs;
+        if ended_later {
+            log.write_epochs()?;
+        }
         self.restore_producers(&mut log, listing.snapshots)?;
         log.active = Active::begin(self.now_ms, self.config);
         if self.trust == Trust::Everything && cut.is_none() {
-            return Ok(Opened { log, synced: None, cut });
+            return Ok(Opened { log, synced: None, cut: None });
         }
         // Whoever died may have died before syncing: neither the files nor their names are known to be on the disk.
         let synced = self.synced_place(&log);
@@ -333,7 +338,7 @@ impl OpenRequest<'_> {
         }
         log.unsynced.names = true;
         log.unsynced.folder = true;
-        Ok(Opened { log, synced: Some(synced), cut })
+        Ok(Opened { log, synced: Some(synced), cut: cut.map(Arc::new) })
     }
 
     /// Opens the segments up to the first damage; what comes after is removed.
@@ -345,8 +350,9 @@ impl OpenRequest<'_> {
         epoch_max: i32,
     ) -> Result<Option<Cut>, LogError> {
         let bases = &listing.segments;
-        let first = first_to_rescan(bases, self.trust, self.recovery_point);
-        let (start, check_from_offset) = rescan_plan(self.trust, self.recovery_point);
+        let checked_to = if self.check_all { 0 } else { self.recovery_point };
+        let first = first_to_rescan(bases, self.trust, checked_to);
+        let (start, check_from_offset) = rescan_plan(self.trust, checked_to);
         for (number, base) in bases.iter().enumerate() {
             let segment = Segment::existing(self.disk, &self.folder, *base);
             if number < first {
@@ -466,7 +472,7 @@ impl OpenRequest<'_> {
         Ok(())
     }
 
-    fn begin_anew(&self, log: Log, listing: &Listing) -> Result<Opened, LogError> {
+    fn begin_anew(&self, log: Log, listing: &Listing, cut: Option<Cut>) -> Result<Opened, LogError> {
         tracing::warn!(
             folder = %self.folder.display(),
             log_end = log.end_offset,
@@ -480,6 +486,7 @@ impl OpenRequest<'_> {
         let mut opened = self.empty(true);
         opened.log.unsynced.names = true;
         opened.log.write_epochs()?;
+        opened.cut = cut.map(Arc::new);
         Ok(opened)
     }
 

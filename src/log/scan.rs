@@ -263,6 +263,12 @@ impl<'f> Scanner<'f> {
         Ok(Some((position, header, &self.buffered(position, size_bytes, true)?[..size_bytes])))
     }
 
+    /// The bytes of the batch at `position` behind its header, read if they are not at hand.
+    pub fn payload(&mut self, position: u64, header: &BatchHeader) -> io::Result<&[u8]> {
+        let size_bytes = header.size_bytes();
+        Ok(&self.buffered(position, size_bytes, true)?[HEADER_BYTES..size_bytes])
+    }
+
     /// Whether the checksum of the batch at `position` is that of its bytes: for one that was passed over unchecked, and that
     /// damage follows. A wrong length leads astray.
     pub fn is_whole(&mut self, position: u64, header: &BatchHeader) -> io::Result<bool> {
@@ -397,9 +403,7 @@ impl<'f> Scanner<'f> {
         let offset = position.wrapping_sub(self.buffer_position);
         let have = (self.buffer.len() as u64).saturating_sub(offset);
         if have < bytes_min as u64 {
-            let wanted = if reads_ahead { self.buffer_bytes_max } else { bytes_min };
-            // More than one run is read only of a batch that was asked for whole, and that the file has.
-            let wanted = wanted.max(bytes_min);
+            let wanted = if reads_ahead { self.buffer_bytes_max.max(bytes_min) } else { bytes_min };
             let length = (self.end - position).min(wanted as u64) as usize;
             if self.buffer.capacity() > 2 * self.buffer_bytes_max.max(bytes_min) {
                 self.buffer = Vec::new();

@@ -488,7 +488,7 @@ impl Segment {
             rescanned.size_bytes = position + header.size_bytes() as u64;
             last = Some((position, header)).filter(|(_, header)| header.last_offset() < check_from_offset);
         }
-        let wrong_length = match last {
+        let wrong_length = match last.filter(|_| rescanned.damage.is_some()) {
             Some((position, header))
                 if !scanner.is_whole(position, &header).map_err(|source| self.failed(source))? =>
             {

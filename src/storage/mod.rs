@@ -8,9 +8,13 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::overlay::{Change, Overlay};
+pub use self::read_only::ReadOnlyDisk;
 pub use self::std_disk::StdDisk;
 use crate::record::range::RangeFile;
 
+mod overlay;
+mod read_only;
 pub mod simulated;
 mod std_disk;
 
@@ -61,7 +65,9 @@ pub trait Disk: Send + Sync + Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Gives the file `existing` a second name, which nothing has yet. Not every file system can.
-    fn link(&self, existing: &Path, name: &Path) -> io::Result<()>;
+    fn link(&self, _existing: &Path, _name: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Removes a file. Who has it open goes on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;

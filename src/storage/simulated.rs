@@ -53,6 +53,7 @@ struct Faults {
     sync_error: Option<Errno>,
     /// Changes that can still be made before all of them fail.
     changes_left: Option<usize>,
+    write_bytes_max: Option<usize>,
     syncs_held: bool,
     syncs_waiting: usize,
     file_syncs: u64,
@@ -76,6 +77,16 @@ impl SimulatedDisk {
     /// left, the last of them torn at a random byte; of the names changed since a folder's last sync, random ones are
     /// back as they were. Files that are open go on existing for who has them, but no longer reach the disk.
     pub fn power_cut(&self, seed: u64) {
+        self.lose_power(seed, SimulatedFile::after_power_cut);
+    }
+
+    /// The same, but what was written since a file's last sync reached the disk in any order: a random choice of the writes is
+    /// left, each whole or torn.
+    pub fn power_cut_out_of_order(&self, seed: u64) {
+        self.lose_power(seed, SimulatedFile::after_reordered_power_cut);
+    }
+
+    fn lose_power(&self, seed: u64, left: fn(&SimulatedFile, &mut fastrand::Rng) -> SimulatedFile) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut tree = self.0.tree.lock();
         tree.boots += 1;
@@ -83,7 +94,7 @@ impl SimulatedDisk {
         for node in &mut tree.nodes {
             match node {
                 Node::Folder(folder) => folder.lose_unsynced(&mut random),
-                Node::File(file) => *file = Arc::new(file.after_power_cut(&mut random)),
+                Node::File(file) => *file = Arc::new(left(file, &mut random)),
             }
         }
         drop(tree);
@@ -157,6 +168,19 @@ impl SimulatedDisk {
     /// Changes work again; whether any has failed.
     pub fn mend_changes(&self) -> bool {
         self.0.faults.lock().changes_left.take() == Some(0)
+    }
+
+    /// A write takes at most `bytes` from now on: who writes has to go on with the rest.
+    pub fn shorten_writes(&self, bytes: usize) {
+        self.0.faults.lock().write_bytes_max = Some(bytes.max(1));
+    }
+
+    /// Nothing goes wrong any more, and held syncs go on.
+    pub fn mend(&self) {
+        let mut faults = self.0.faults.lock();
+        (faults.write_limit, faults.sync_error, faults.write_bytes_max) = (None, None, None);
+        drop(faults);
+        self.release_syncs();
     }
 
     /// Makes it the time at which a file was last written.
@@ -484,6 +508,23 @@ impl SimulatedFile {
     }
 }
 
+impl SimulatedFile {
+    fn after_reordered_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+        let content = self.content.lock();
+        let mut left = content.durable.clone();
+        for change in &content.unsynced {
+            let limit = match (random.u8(..4), change) {
+                (0, _) => continue,
+                (1, Change::Write { bytes, .. }) => random.usize(..=bytes.len()),
+                _ => usize::MAX,
+            };
+            change.apply(&mut left, limit);
+        }
+        let content = Content { seen: left.clone(), durable: left, ..Content::default() };
+        Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
+    }
+}
+
 impl RangeFile for SimulatedFile {
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         None
@@ -512,6 +553,9 @@ impl DiskFile for SimulatedFile {
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut faults = self.machine.faults.lock();
         faults.writes += 1;
+        if let Some(max) = faults.write_bytes_max {
+            bytes.truncate(max);
+        }
         if let Some((left, error)) = &mut faults.write_limit {
             if *left == 0 && !bytes.is_empty() {
                 return Err((*error).into());
@@ -609,6 +653,25 @@ mod tests {
             lengths.insert(left.len());
         }
         assert!(lengths.len() > 8, "tears at many places: {lengths:?}");
+    }
+
+    #[test]
+    fn writes_may_reach_the_disk_out_of_order_and_short_ones_are_gone_on_with() {
+        let mut left = BTreeSet::new();
+        for seed in 0..200 {
+            let disk = with_folder();
+            let path = Path::new("/data/a/log");
+            let file = disk.create(path).unwrap();
+            disk.sync_dir(Path::new("/data/a")).unwrap();
+            disk.shorten_writes(2);
+            write(&*file, b"abcdef", 0);
+            assert_eq!(disk.content(path).unwrap(), b"abcdef");
+            disk.power_cut_out_of_order(seed);
+            left.insert(disk.content(path).unwrap());
+        }
+        for expected in [&b"abcdef"[..], b"\0\0\0\0ef", b"ab\0\0ef", b""] {
+            assert!(left.contains(expected), "{expected:?}");
+        }
     }
 
     #[test]

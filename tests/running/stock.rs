@@ -1,7 +1,7 @@
 //! What tests with librdkafka share.
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -99,8 +99,15 @@ impl Sender {
             BaseRecord::<str, [u8]>::to(topic).partition(0).timestamp(timestamp_ms).payload(value);
         record.key = key;
         self.0.send(record).unwrap();
-        self.0.flush(PATIENCE).unwrap();
-        self.0.context().0.lock().unwrap().take().unwrap()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "no answer to a record");
+            // It waits that long whatever happens.
+            self.0.poll(Duration::from_millis(1));
+            if let Some(told) = self.0.context().0.lock().unwrap().take() {
+                return told;
+            }
+        }
     }
 }
 

@@ -26,8 +26,8 @@ pub struct Image {
     pub acls: BTreeSet<Uuid>,
     /// Users and mechanisms of credentials.
     pub credentials: BTreeSet<(String, i8)>,
-    /// Whom quotas are for, and their keys.
-    pub quotas: BTreeSet<(Vec<(String, Option<String>)>, String)>,
+    /// Limits of clients.
+    pub quotas: BTreeSet<Quota>,
     /// Ids of delegation tokens.
     pub tokens: BTreeSet<String>,
     /// By name: configs may come before and after the topic's own record.
@@ -35,6 +35,9 @@ pub struct Image {
     /// As it was before the transaction that is open.
     before: Option<Box<Image>>,
 }
+
+/// Whom a quota is for, as pairs of type and name, and its key.
+type Quota = (Vec<(String, Option<String>)>, String);
 
 /// A topic.
 #[derive(Clone, PartialEq, Default, Debug)]

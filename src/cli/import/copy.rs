@@ -9,7 +9,7 @@ use super::{Plan, size};
 use crate::log::directory::{
     CLEAN_FILE, IMPORT_FILE, LOCK_FILE, LOG_STARTS_FILE, PROPERTIES_FILE, RECOVERY_POINTS_FILE,
 };
-use crate::log::{Identity, checkpoint, parse_folder};
+use crate::log::{checkpoint, parse_folder};
 use crate::storage::{Disk, Durability, Lock, StdDisk, read_file, replace_file};
 use crate::uuid::Uuid;
 
@@ -114,10 +114,8 @@ impl<'p> Import<'p> {
             (true, Some(source)) => copy_file(&source.join(CLEAN_FILE), &clean)?,
             _ => remove_if_there(&clean)?,
         }
-        // Another directory of the same node: Kafka knows each by an id of its own.
-        let identity = Identity { directory_id: Uuid::random(), ..self.plan.identity };
         let properties = to.join(PROPERTIES_FILE);
-        replace_file(&StdDisk, &properties, identity.render().as_bytes(), Durability::Now)
+        replace_file(&StdDisk, &properties, self.properties()?.as_bytes(), Durability::Now)
             .map_err(failed(&properties))?;
         remove_if_there(&to.join(IMPORT_FILE))?;
         StdDisk.sync_dir(to).map_err(failed(to))?;
@@ -128,6 +126,17 @@ impl<'p> Import<'p> {
             None => Ok(()),
         }
         .map_err(failed(to))
+    }
+
+    /// Those of Kafka to the letter, but for the id of the directory: it is another one of the same node.
+    fn properties(&self) -> Result<String, CopyError> {
+        let path = self.plan.sources[0].join(PROPERTIES_FILE);
+        let bytes = read_file(&StdDisk, &path, 64 << 10).map_err(failed(&path))?;
+        let line = |line: &str| match line.starts_with("directory.id=") {
+            true => format!("directory.id={}\n", Uuid::random()),
+            false => format!("{line}\n"),
+        };
+        Ok(String::from_utf8_lossy(&bytes).lines().map(line).collect())
     }
 
     fn lock(&self) -> Result<Box<dyn Lock>, CopyError> {
@@ -167,7 +176,7 @@ fn absolute(path: &Path) -> Result<PathBuf, CopyError> {
     let real = |ancestor: &Path| {
         let rest = path.strip_prefix(ancestor).ok()?;
         // Component by component: joined to nothing a path would end with a slash.
-        Some(fs::canonicalize(ancestor).ok()?.into_iter().chain(rest).collect())
+        Some(fs::canonicalize(ancestor).ok()?.iter().chain(rest).collect())
     };
     Ok(path.ancestors().find_map(real).unwrap_or_else(|| path.clone()))
 }

@@ -32,7 +32,7 @@ const NEVER_TAKEN: &str = "server.properties: defaults of topics stand in it; wh
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct Flags {
-    /// The log directory of a Kafka broker (its log.dirs); repeatable for a broker that has several
+    /// The log directory of a Kafka broker; repeatable for one that has several (log.dirs, metadata.log.dir)
     #[arg(long, value_name = "DIR", required = true)]
     from_kafka: Vec<PathBuf>,
     /// Make this directory, to be served by `ottla --data DIR`

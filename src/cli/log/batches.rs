@@ -6,13 +6,13 @@ use bytes::{Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::file::ReadFile;
-use super::indexes::Comparison;
-use super::{DumpError, DumpFlags, Fault, Verified, committed};
-use crate::cli::output::{byte_bar, print_json};
+use super::{DumpError, DumpFlags, committed};
+use crate::cli::output::print_json;
 use crate::cli::position::time_text;
 use crate::cli::text;
 use crate::log::Damage;
 use crate::log::scan::{ScanError, Scanner, UNCHECKED};
+use crate::log::verify::Fault;
 use crate::record::records::records;
 use crate::record::{BatchHeader, HEADER_BYTES, Record, TimestampType};
 use crate::storage::read_exact_at;
@@ -21,20 +21,16 @@ use crate::storage::read_exact_at;
 const READ_BYTES: usize = 1 << 20;
 /// Most that a batch may decompress to, bytes.
 const BATCH_MAX_BYTES: usize = 512 << 20;
-/// From this size on it takes long enough for a bar.
-const BAR_FROM_BYTES: u64 = 64 << 20;
 
 /// Shows each batch of a log with its position to `see`.
-pub(super) fn walk(
+fn walk(
     file: &ReadFile,
     base_offset: i64,
-    compare_checksums: bool,
     mut see: impl FnMut(u64, &BatchHeader) -> Result<(), DumpError>,
 ) -> Result<(), DumpError> {
-    let check_from_offset = if compare_checksums { i64::MIN } else { UNCHECKED };
     let mut scanner = Scanner::new(file, base_offset, (0, base_offset), file.length(), READ_BYTES);
     loop {
-        match scanner.next(check_from_offset) {
+        match scanner.next(UNCHECKED) {
             Ok(Some((position, header))) => see(position, &header)?,
             Ok(None) => return Ok(()),
             Err(ScanError::Io(error)) => return Err(file.failed(error)),
@@ -63,25 +59,6 @@ fn read_records(file: &ReadFile, position: u64, header: &BatchHeader) -> Result<
     Ok(all)
 }
 
-/// Compares all checksums, looks at all records, and compares with the indexes beside the log.
-pub(super) fn verify(file: &ReadFile, base_offset: i64) -> Result<Verified, DumpError> {
-    let (offsets, times) = (file.sibling("index")?, file.sibling("timeindex")?);
-    let mut comparison = Comparison::new(offsets, times, base_offset)?;
-    let is_long = file.length() >= BAR_FROM_BYTES;
-    let bar = if is_long { byte_bar(file.length()) } else { indicatif::ProgressBar::hidden() };
-    let (mut batches, mut found) = (0, 0);
-    walk(file, base_offset, true, |position, header| {
-        batches += 1;
-        found += read_records(file, position, header)?.len() as u64;
-        bar.set_position(position);
-        comparison.see(position, header)
-    })?;
-    bar.finish_and_clear();
-    let entries = comparison.end()? as u64;
-    let file = file.path().display().to_string();
-    Ok(Verified { file, batches: Some(batches), records: Some(found), entries: Some(entries) })
-}
-
 /// What a record says beyond its bytes, if that is known.
 type Meaning = fn(&Record) -> Option<Value>;
 
@@ -93,7 +70,7 @@ pub(super) fn dump(
     flags: &DumpFlags,
 ) -> Result<(), DumpError> {
     let meaning = if committed::is_of(file) { committed::meaning } else { |_: &Record| None };
-    walk(file, base_offset, false, |position, header| {
+    walk(file, base_offset, |position, header| {
         let records = if flags.records { Some(read_records(file, position, header)?) } else { None };
         match flags.json {
             true => print_json(out, &batch_json(position, header, records.as_deref(), meaning)),

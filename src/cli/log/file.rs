@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{DumpError, Fault};
+use super::DumpError;
+use crate::log::verify::Fault;
 use crate::record::range::RangeFile;
 
 /// What brokers append to the names of files that are about to go or to come.
@@ -70,15 +71,6 @@ impl ReadFile {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
         Ok(Self { path: path.to_owned(), file, length: metadata.len() })
-    }
-
-    /// The file beside it with another ending; `None` if there is none.
-    pub(super) fn sibling(&self, extension: &str) -> Result<Option<Self>, DumpError> {
-        match Self::open(&self.path.with_extension(extension)) {
-            Ok(file) => Ok(Some(file)),
-            Err(DumpError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
     }
 
     pub(super) fn path(&self) -> &Path {

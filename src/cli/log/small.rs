@@ -4,8 +4,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::DumpError;
 use super::file::ReadFile;
-use super::{DumpError, Fault};
 use crate::cli::output::{Row, or_nothing, print};
 use crate::cli::position::time_text;
 use crate::clock::Clock;
@@ -13,6 +13,7 @@ use crate::log::ProducerView;
 use crate::log::checkpoint::LIMIT_BYTES;
 use crate::log::epochs::{EpochStart, LeaderEpochs};
 use crate::log::producers::{Producers, SNAPSHOT_LIMIT_BYTES};
+use crate::log::verify::{Fault, topic_id};
 use crate::uuid::Uuid;
 
 /// More than the two lines of `partition.metadata` take.
@@ -46,7 +47,7 @@ impl Row for Producer {
     }
 }
 
-pub(super) fn snapshot(file: &ReadFile) -> Result<Vec<ProducerView>, DumpError> {
+fn snapshot(file: &ReadFile) -> Result<Vec<ProducerView>, DumpError> {
     let bytes = file.read(SNAPSHOT_LIMIT_BYTES)?;
     let producers = Producers::restore(&bytes, usize::MAX, Clock::system().now_ms());
     producers.map(|producers| producers.views()).map_err(|invalid| file.bad(0, invalid))
@@ -80,7 +81,7 @@ impl Row for Epoch {
     }
 }
 
-pub(super) fn epochs(file: &ReadFile) -> Result<Vec<EpochStart>, DumpError> {
+fn epochs(file: &ReadFile) -> Result<Vec<EpochStart>, DumpError> {
     let epochs = LeaderEpochs::parse(&file.read(LIMIT_BYTES)?).map_err(|invalid| file.bad(0, invalid))?;
     Ok(epochs.starts().to_vec())
 }
@@ -105,13 +106,9 @@ impl Row for Metadata {
     }
 }
 
-pub(super) fn metadata(file: &ReadFile) -> Result<Uuid, DumpError> {
+fn metadata(file: &ReadFile) -> Result<Uuid, DumpError> {
     let bytes = file.read(METADATA_LIMIT_BYTES)?;
-    let text = std::str::from_utf8(&bytes).unwrap_or_default();
-    let mut lines = text.lines();
-    let has_version = lines.next() == Some("version: 0");
-    let id = lines.next().and_then(|line| line.strip_prefix("topic_id: ")?.parse().ok());
-    id.filter(|_| has_version && lines.next().is_none()).ok_or_else(|| file.bad(0, Fault::PartitionMetadata))
+    topic_id(&bytes).ok_or_else(|| file.bad(0, Fault::PartitionMetadata))
 }
 
 pub(super) fn dump_metadata(out: &mut impl Write, file: &ReadFile, json: bool) -> Result<(), DumpError> {
