@@ -10,7 +10,7 @@ use super::broker_config;
 use super::state::{CatalogState, Change, INTERNAL_TOPICS};
 use super::topic_config::{Inherited, effective};
 use crate::config::{Config, ConfigMap};
-use crate::log::{FlushMode, LogConfig, LogDirectory, Partition};
+use crate::log::{FlushMode, LogConfig, LogDirectories, Partition};
 use crate::uuid::Uuid;
 
 /// A topic and its partitions.
@@ -56,11 +56,11 @@ pub struct View {
 
 impl View {
     /// The view of a state, with all partitions ready to be opened. Folders of topics that were deleted go.
-    pub(super) fn of(state: &CatalogState, directory: &Arc<LogDirectory>, config: &Config) -> Self {
+    pub(super) fn of(state: &CatalogState, directories: &LogDirectories, config: &Config) -> Self {
         let mut view = Self::default();
         view.take_broker_configs(state, config);
         for (name, topic) in state.topics() {
-            view.put(name, state, directory, config, Vec::with_capacity(topic.partitions as usize));
+            view.put(name, state, directories, config, Vec::with_capacity(topic.partitions as usize));
         }
         view
     }
@@ -70,7 +70,7 @@ impl View {
         &self,
         changes: &[Change],
         state: &CatalogState,
-        directory: &Arc<LogDirectory>,
+        directories: &LogDirectories,
         config: &Config,
     ) -> Self {
         let mut view = self.clone();
@@ -82,7 +82,7 @@ impl View {
                     // A topic made and deleted in one batch was never there.
                     if let Some(name) = state.name_of(*topic_id) {
                         let partitions = view.by_id.get(topic_id).map(|topic| topic.partitions.clone());
-                        view.put(name, state, directory, config, partitions.unwrap_or_default());
+                        view.put(name, state, directories, config, partitions.unwrap_or_default());
                     }
                 }
                 Change::TopicDeleted { topic_id } => {
@@ -92,7 +92,7 @@ impl View {
                             view.topics.remove(&topic.name);
                         }
                         for partition in &topic.partitions {
-                            if let Err(error) = directory.delete(partition) {
+                            if let Err(error) = directories.delete(partition) {
                                 warn!(%error, "folder of a deleted partition not removed; the next start will");
                             }
                         }
@@ -100,12 +100,15 @@ impl View {
                 }
                 Change::BrokerConfigs { .. } => {
                     view.take_broker_configs(state, config);
-                    view.clean(directory, config);
+                    view.clean(directories, config);
                     for topic in view.topics.values() {
                         reconfigure(topic, &view.inherited(config));
                     }
                 }
-                Change::ProducerIds { .. } | Change::LeaderEpoch { .. } | Change::Snapshot => {}
+                Change::ProducerIds { .. }
+                | Change::LeaderEpoch { .. }
+                | Change::PartitionDirectories { .. }
+                | Change::Snapshot => {}
             }
         }
         view
@@ -116,7 +119,7 @@ impl View {
         &mut self,
         name: &Arc<str>,
         state: &CatalogState,
-        directory: &Arc<LogDirectory>,
+        directories: &LogDirectories,
         config: &Config,
         mut partitions: Vec<Arc<Partition>>,
     ) {
@@ -125,13 +128,9 @@ impl View {
         partitions.iter().for_each(|kept| kept.reconfigure(Arc::clone(&log_config)));
         for index in partitions.len() as i32..topic.partitions {
             let leader_epoch = topic.leader_epochs.get(&index).copied().unwrap_or_default();
-            partitions.push(directory.partition(
-                name,
-                topic.id,
-                index,
-                leader_epoch,
-                Arc::clone(&log_config),
-            ));
+            let home = topic.directories.get(index as usize).copied();
+            let named = (&**name, topic.id, index);
+            partitions.push(directories.partition(named, leader_epoch, Arc::clone(&log_config), home));
         }
         let configs = topic.configs.clone();
         let topic = Arc::new(Topic { name: Arc::clone(name), id: topic.id, configs, partitions });
@@ -144,10 +143,11 @@ impl View {
         self.broker_configs = state.broker_configs(&config.node_id.to_string());
     }
 
-    /// Has the logs of the directory compacted as it is configured now.
-    pub(super) fn clean(&self, directory: &LogDirectory, config: &Config) {
+    /// Has the logs of all directories compacted as it is configured now: each by threads of its own.
+    pub(super) fn clean(&self, directories: &LogDirectories, config: &Config) {
         let cleaner = broker_config::cleaner(&self.inherited(config), config.max_decompressed_batch_bytes);
-        directory.clean(cleaner);
+        let share = cleaner.share_of(directories.all().len());
+        directories.all().iter().for_each(|directory| directory.clean(share));
     }
 
     /// The levels that topics inherit configs from.

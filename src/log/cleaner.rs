@@ -68,6 +68,17 @@ impl Default for CleanerConfig {
 }
 
 impl CleanerConfig {
+    /// The share of one of so many directories, each of which has threads of its own.
+    pub fn share_of(&self, directories: usize) -> Self {
+        let directories = directories.max(1);
+        Self {
+            dedupe_buffer_bytes: self.dedupe_buffer_bytes / directories as u64,
+            io_buffer_bytes: self.io_buffer_bytes / directories,
+            io_max_bytes_per_second: self.io_max_bytes_per_second / directories as f64,
+            ..*self
+        }
+    }
+
     /// The share of one of the threads.
     fn limits(&self) -> Limits {
         let threads = self.threads.max(1);
@@ -294,16 +305,16 @@ impl Shared {
             // What was begun is taken up again at the next look, if it is still to be done.
             Err(RoundError::Interrupted | RoundError::Changed) => false,
             Err(_) if partition.is_deleted() => false,
-            Err(RoundError::Log(LogError::Deleted | LogError::Shutdown | LogError::Poisoned)) => false,
-            Err(RoundError::Log(error @ LogError::NoSpace { .. })) => {
-                tracing::warn!(topic, partition = index, %error, "not compacted: tried again when there may be space");
+            Err(RoundError::Log(LogError::Deleted | LogError::Shutdown | LogError::Offline)) => false,
+            Err(RoundError::Log(error @ (LogError::NoSpace { .. } | LogError::OutOfDescriptors { .. }))) => {
+                tracing::warn!(topic, partition = index, %error, "not compacted: tried again later");
                 false
             }
             Err(error) => {
                 tracing::error!(topic, partition = index, %error, "cannot be compacted: left alone until the next start");
                 self.cleaner.state.lock().uncleanable.insert(key_of(&partition));
                 if let RoundError::Log(failed @ LogError::Disk { .. }) = &error {
-                    partition.fail(failed);
+                    self.fail(failed);
                 }
                 true
             }
@@ -374,7 +385,7 @@ impl Shared {
             }
             Ok(None) => Err(RoundError::Changed),
             // The next start ends it, or takes it back.
-            Err(LogError::Shutdown | LogError::Poisoned | LogError::Deleted) => Err(RoundError::Interrupted),
+            Err(LogError::Shutdown | LogError::Offline | LogError::Deleted) => Err(RoundError::Interrupted),
             Err(error) => Err(error.into()),
         }
     }
