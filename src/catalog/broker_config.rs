@@ -4,14 +4,38 @@ use super::topic_config::{
     ConfigEntry, ConfigOp, ConfigSynonym, Inherited, InvalidConfig, Source, apply, check_value,
     validate as validate_topic,
 };
-use crate::config::definition::{Definition, nearest, shortened};
+use crate::config::definition::{Definition, Value, nearest, shortened};
 use crate::config::{BrokerKey, ConfigMap};
+use crate::log::CleanerConfig;
 
 /// All keys of this node, by name. `levels.fixed` is [`crate::config::Config::explicit`].
 pub fn describe(levels: &Inherited<'_>) -> Vec<ConfigEntry> {
     let mut entries: Vec<_> = BrokerKey::all().map(|key| entry(key, levels)).collect();
     entries.sort_by(|left, right| left.name.cmp(&right.name));
     entries
+}
+
+/// How logs are compacted, as far as it is set at these levels.
+pub fn cleaner(levels: &Inherited<'_>, max_decompressed_batch_bytes: usize) -> CleanerConfig {
+    let value = |name: &str| {
+        let definition = &BrokerKey::named(name)?.definition;
+        let set = levels.levels().into_iter().find_map(|(level, _)| definition.parse(level.get(name)?).ok());
+        set.or_else(|| definition.parse(definition.default?).ok())
+    };
+    let number = |name| value(name).map_or(0.0, |value| value.as_f64());
+    let whole = |name| value(name).map_or(0, |value| u64::try_from(value.as_i64()).unwrap_or(0));
+    CleanerConfig {
+        threads: match value("log.cleaner.enable") {
+            Some(Value::Boolean(false)) => 0,
+            _ => whole("log.cleaner.threads") as usize,
+        },
+        dedupe_buffer_bytes: whole("log.cleaner.dedupe.buffer.size"),
+        load_factor: number("log.cleaner.io.buffer.load.factor"),
+        io_buffer_bytes: whole("log.cleaner.io.buffer.size") as usize,
+        io_max_bytes_per_second: number("log.cleaner.io.max.bytes.per.second"),
+        backoff_ms: whole("log.cleaner.backoff.ms"),
+        max_decompressed_batch_bytes,
+    }
 }
 
 /// What is set at run time for all nodes: the resource with the empty name.
@@ -107,6 +131,26 @@ mod tests {
         assert_eq!(shown("log.retention.ms"), (None, 5, false, 5, 0));
         // Too small for a segment: passed over.
         assert_eq!(shown("log.segment.bytes"), (Some("1073741824"), 5, false, 3, 1));
+    }
+
+    #[test]
+    fn the_cleaner_goes_by_the_most_specific_level() {
+        let (node, default) = (
+            map(&[("log.cleaner.threads", "3"), ("log.cleaner.backoff.ms", "-1")]),
+            map(&[("log.cleaner.threads", "2"), ("log.cleaner.io.max.bytes.per.second", "1000")]),
+        );
+        let fixed = map(&[("log.cleaner.backoff.ms", "7")]);
+        let levels = Inherited { dynamic_node: &node, dynamic_default: &default, fixed: &fixed };
+        let expected = CleanerConfig {
+            threads: 3,
+            backoff_ms: 7,
+            io_max_bytes_per_second: 1000.0,
+            max_decompressed_batch_bytes: 99,
+            ..CleanerConfig::default()
+        };
+        assert_eq!(cleaner(&levels, 99), expected);
+        let off = map(&[("log.cleaner.enable", "false")]);
+        assert_eq!(cleaner(&Inherited { fixed: &off, ..levels }, 99).threads, 0);
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Catalog {
             writer.append(&batch).await?;
             state = batch.state;
         }
+        view.clean(directories, config);
         let (view, log) = (Arc::new(ArcSwap::from_pointee(view)), Arc::clone(&writer.log));
         let (steps, waiting) = mpsc::channel(CHANGES_A_BATCH);
         tokio::spawn(writer.run(state, waiting, Arc::clone(&view), stop));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::broker_config;
 use super::state::{CatalogState, Change, INTERNAL_TOPICS};
 use super::topic_config::{Inherited, effective};
 use crate::config::{Config, ConfigMap};
@@ -99,6 +100,7 @@ impl View {
                 }
                 Change::BrokerConfigs { .. } => {
                     view.take_broker_configs(state, config);
+                    view.clean(directories, config);
                     for topic in view.topics.values() {
                         reconfigure(topic, &view.inherited(config));
                     }
@@ -139,6 +141,13 @@ impl View {
     fn take_broker_configs(&mut self, state: &CatalogState, config: &Config) {
         self.broker_default_configs = state.broker_configs("");
         self.broker_configs = state.broker_configs(&config.node_id.to_string());
+    }
+
+    /// Has the logs of all directories compacted as it is configured now: each by threads of its own.
+    pub(super) fn clean(&self, directories: &LogDirectories, config: &Config) {
+        let cleaner = broker_config::cleaner(&self.inherited(config), config.max_decompressed_batch_bytes);
+        let share = cleaner.share_of(directories.all().len());
+        directories.all().iter().for_each(|directory| directory.clean(share));
     }
 
     /// The levels that topics inherit configs from.

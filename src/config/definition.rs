@@ -78,9 +78,12 @@ impl Value {
         }
     }
 
-    /// The number of a double; 0 for the rest.
+    /// The number of a double, int or long; 0 for the rest.
     pub fn as_f64(&self) -> f64 {
-        if let Self::Double(number) = self { *number } else { 0.0 }
+        match self {
+            Self::Double(number) => *number,
+            other => other.as_i64() as f64,
+        }
     }
 
     /// Whether this is a list that has `item`.

@@ -167,11 +167,13 @@ pub(crate) const TIMESTAMP_TYPES: Valid = OneOf(&["CreateTime", "LogAppendTime"]
 /// Valid values of `ottla.flush`.
 pub(crate) const FLUSH_MODES: Valid = OneOf(&["commit", "os"]);
 
-/// Rows `/// doc, dynamic|fixed "key" kind default, valid;`.
-macro_rules! topic_defaults {
-    ($($(#[doc = $doc:literal])+ $mode:ident $name:literal $kind:ident $default:expr, $valid:expr;)+) => {
-        /// The keys that topics without a config of their own inherit from.
-        const TOPIC_DEFAULTS: &[BrokerKey] = &[$(BrokerKey {
+/// A table and its rows `/// doc, dynamic|fixed "key" kind default, valid;`.
+macro_rules! keys {
+    (
+        $table:ident
+        $($(#[doc = $doc:literal])+ $mode:ident $name:literal $kind:ident $default:expr, $valid:expr;)+
+    ) => {
+        const $table: &[BrokerKey] = &[$(BrokerKey {
             definition: Definition {
                 name: $name,
                 kind: ConfigType::$kind,
@@ -179,14 +181,35 @@ macro_rules! topic_defaults {
                 valid: $valid,
                 doc: concat!($($doc),+).trim_ascii(),
             },
-            dynamic: topic_defaults!($mode),
+            dynamic: keys!($mode),
         }),+];
     };
     (dynamic) => { true };
     (fixed) => { false };
 }
 
-topic_defaults! {
+// The keys of the threads that compact: they change while the broker runs, and are looked up level by level.
+keys! {
+    CLEANER
+    /// Compact the logs of topics whose cleanup.policy has compact.
+    fixed "log.cleaner.enable" Boolean Some("true"), Any;
+    /// Threads that compact.
+    dynamic "log.cleaner.threads" Int Some("1"), Between(0, 64);
+    /// Bytes that the maps of keys of all these threads may take, 24 a key; taken only while they compact.
+    dynamic "log.cleaner.dedupe.buffer.size" Long Some("134217728"), AtLeast(1_048_576);
+    /// The share of such a map that is filled at most.
+    dynamic "log.cleaner.io.buffer.load.factor" Double Some("0.9"), Between(0, 1);
+    /// Bytes that the read and write buffers of all these threads take.
+    dynamic "log.cleaner.io.buffer.size" Int Some("524288"), AtLeast(0);
+    /// Bytes that compaction reads and writes a second at most.
+    dynamic "log.cleaner.io.max.bytes.per.second" Double Some("1.7976931348623157E308"), AtLeast(1);
+    /// How long these threads rest when there is nothing to compact, milliseconds.
+    dynamic "log.cleaner.backoff.ms" Long Some("15000"), AtLeast(0);
+}
+
+// The keys that topics without a config of their own inherit from.
+keys! {
+    TOPIC_DEFAULTS
     /// When an append counts: commit, after a sync to the disk (survives the death of the machine); os, after the
     /// write (survives that of the process).
     dynamic "ottla.flush" String Some("commit"), FLUSH_MODES;
@@ -266,9 +289,9 @@ topic_defaults! {
 }
 
 impl BrokerKey {
-    /// All keys: those of the server, then those that topics inherit from.
+    /// All keys: those of the server, those of the cleaner, then those that topics inherit from.
     pub fn all() -> impl Iterator<Item = &'static Self> {
-        FIELDS.iter().chain(TOPIC_DEFAULTS)
+        FIELDS.iter().chain(CLEANER).chain(TOPIC_DEFAULTS)
     }
 
     /// The keys that topics inherit from.

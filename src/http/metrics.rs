@@ -184,6 +184,18 @@ impl Exposition {
         text.histogram(&names::SYNC_SECONDS, &[], &counters.syncs);
         text.single(&names::FAILED_SYNCS, counters.failed_syncs.value());
         text.single(&names::SYNC_QUEUE, shared.logs.sync_queue_len());
+        text.describe(&names::COMPACTION_SECONDS);
+        text.histogram(&names::COMPACTION_SECONDS, &[], &counters.compactions);
+        text.single(&names::COMPACTION_READ_BYTES, counters.compaction_read_bytes.value());
+        text.single(&names::COMPACTION_WRITTEN_BYTES, counters.compaction_written_bytes.value());
+        text.single(&names::COMPACTION_REMOVED_RECORDS, counters.compaction_removed_records.value());
+        let (mut max_dirty_ratio, mut uncleanable) = (0.0, 0);
+        for directory in shared.logs.all() {
+            max_dirty_ratio = directory.max_dirty_ratio().max(max_dirty_ratio);
+            uncleanable += directory.uncleanable_partitions();
+        }
+        text.single(&names::MAX_DIRTY_RATIO, max_dirty_ratio);
+        text.single(&names::UNCLEANABLE_PARTITIONS, uncleanable);
         text.single(&names::REFUSED_APPENDS, counters.refused_appends.value());
         let mut each = |metric: &Metric, of: fn(&LogDirectory) -> bool| {
             text.describe(metric);

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::LogError;
 use super::checkpoint::{self, InvalidCheckpoint};
+use super::cleaner::{Cleaner, CleanerConfig};
 use super::config::{FlushMode, LogConfig};
 use super::flush::SyncQueue;
 use super::partition::{Partition, Retired};
@@ -39,6 +40,8 @@ pub const CLEAN_FILE: &str = ".kafka_cleanshutdown";
 pub const RECOVERY_POINTS_FILE: &str = "recovery-point-offset-checkpoint";
 /// First offsets by partition, where they are not those of the first segments.
 pub const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
+/// Offsets below which logs were compacted, by partition.
+const CLEANED_FILE: &str = "cleaner-offset-checkpoint";
 pub(super) const BOOT_FILE: &str = "ottla-boot-id";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
@@ -212,12 +215,15 @@ pub struct Recovered {
 pub struct LogDirectory {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// How many of them compact.
+    cleaners: Mutex<usize>,
     cluster_id: Uuid,
     directory_id: Uuid,
     was_clean: bool,
     folders: Vec<(String, i32)>,
 }
 
+/// Topic and partition.
 pub(super) type Key = (String, i32);
 
 /// What all directories of a broker share.
@@ -251,6 +257,7 @@ pub struct Shared {
     checkpoints: Mutex<Checkpoints>,
     chores: Mutex<Chores>,
     chores_changed: Condvar,
+    pub(super) cleaner: Cleaner,
     progress: Progress,
     /// Whether everything counts as having been synced once.
     all_synced: bool,
@@ -303,6 +310,9 @@ struct Checkpoints {
     log_starts: BTreeMap<Key, i64>,
     written_recovery_points: String,
     written_log_starts: String,
+    /// Where the last compaction of a log ended.
+    cleaned_to: BTreeMap<Key, i64>,
+    written_cleaned_to: String,
     /// Of these the files still tell, though they are gone: their names must not be used again before that is mended.
     stale: BTreeSet<Key>,
 }
@@ -358,6 +368,7 @@ impl LogDirectory {
         let checkpoints = Checkpoints {
             recovery_points,
             log_starts: read_checkpoint(&*disk, &path.join(LOG_STARTS_FILE))?,
+            cleaned_to: read_checkpoint(&*disk, &path.join(CLEANED_FILE))?,
             ..Checkpoints::default()
         };
         let boot_id = disk.boot_id().map_err(failed)?;
@@ -409,7 +420,15 @@ impl LogDirectory {
         let threads = start_threads(&shared).inspect_err(|_| shared.stop()).map_err(failed)?;
         let threads = Mutex::new(threads);
         let was_clean = trust == Trust::Everything;
-        Ok(Arc::new(Self { shared, threads, cluster_id, directory_id, was_clean, folders }))
+        Ok(Arc::new(Self {
+            shared,
+            threads,
+            cleaners: Mutex::new(0),
+            cluster_id,
+            directory_id,
+            was_clean,
+            folders,
+        }))
     }
 
     /// Stands for a directory that cannot be used, for this reason: partitions in it are offline.
@@ -429,6 +448,7 @@ impl LogDirectory {
             cluster_id: shared.options.cluster_id.unwrap_or_default(),
             shared: Arc::new(shared),
             threads: Mutex::default(),
+            cleaners: Mutex::default(),
             directory_id: Uuid::default(),
             was_clean: true,
             folders: Vec::new(),
@@ -493,6 +513,36 @@ impl LogDirectory {
     /// Partitions that wait for a syncing thread.
     pub fn sync_queue_len(&self) -> usize {
         self.shared.queue.len()
+    }
+
+    /// From now on compacts the logs of topics that want it, as configured. Not to be called before [`Self::recover`] where that is
+    /// due.
+    pub fn clean(&self, config: CleanerConfig) {
+        self.shared.cleaner.configure(config);
+        let mut threads = self.threads.lock();
+        let mut cleaners = self.cleaners.lock();
+        while *cleaners < config.threads && !self.shared.is_stopped() {
+            let (shared, number) = (Arc::clone(&self.shared), *cleaners);
+            let thread = std::thread::Builder::new().name(format!("clean-{number}"));
+            match thread.spawn(move || shared.work_at_cleaning(number)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    tracing::warn!(%error, "fewer threads compact than are configured");
+                    return;
+                }
+            }
+            *cleaners += 1;
+        }
+    }
+
+    /// Logs that cannot be compacted, and were reported.
+    pub fn uncleanable_partitions(&self) -> usize {
+        self.shared.cleaner.uncleanable()
+    }
+
+    /// Of the log that has the largest one, the share of bytes that were not compacted yet.
+    pub fn max_dirty_ratio(&self) -> f64 {
+        self.shared.cleaner.max_dirty_ratio()
     }
 
     /// What is counted of all partitions.
@@ -668,6 +718,7 @@ impl LogDirectory {
                 return Ok(());
             }
             shared.checkpoints.lock().forget(&key);
+            shared.cleaner.forget(&key);
             if parse_deleted(&aside_name(&key, "delete")).is_none() {
                 // Its folder's new name will not tell the next start whose it was.
                 shared.forget_stale()?;
@@ -723,7 +774,8 @@ impl LogDirectory {
     /// is given back. Blocks for what is being written or synced just now.
     pub fn abandon(&self) {
         self.shared.stop();
-        for thread in self.threads.lock().drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the log directory has panicked");
             }
@@ -764,6 +816,7 @@ impl Shared {
             checkpoints: Mutex::new(checkpoints),
             chores: Mutex::default(),
             chores_changed: Condvar::new(),
+            cleaner: Cleaner::default(),
             progress: Progress::default(),
             all_synced: false,
             found: Mutex::default(),
@@ -984,6 +1037,46 @@ impl Shared {
         written.inspect_err(|error| self.fail_if_written(error))
     }
 
+    /// Where the last compaction of a log ended.
+    pub(super) fn cleaned_to(&self, key: &Key) -> Option<i64> {
+        self.checkpoints.lock().cleaned_to.get(key).copied()
+    }
+
+    /// A log that ends there now has nothing beyond that was compacted.
+    pub(super) fn cleaned_at_most(&self, partition: &Partition, log_end_offset: i64) {
+        let key = (partition.topic().to_owned(), partition.index());
+        if let Some(offset) = self.checkpoints.lock().cleaned_to.get_mut(&key) {
+            *offset = (*offset).min(log_end_offset);
+        }
+    }
+
+    /// Writes down where a compaction of a log has ended.
+    pub(super) fn save_cleaned_to(&self, partition: &Partition, offset: i64) -> Result<(), LogError> {
+        let mut checkpoints = self.checkpoints.lock();
+        // Deleting takes its entry away after it has said so.
+        if !partition.is_deleted() {
+            checkpoints.cleaned_to.insert((partition.topic().to_owned(), partition.index()), offset);
+        }
+        let checkpoints = &mut *checkpoints;
+        let path = self.options.path.join(CLEANED_FILE);
+        write_checkpoint(&*self.disk, &path, &checkpoints.cleaned_to, &mut checkpoints.written_cleaned_to)
+    }
+
+    /// Writes down where the recovery of a log would begin now, so that it lasts.
+    pub(super) fn save_recovery_point(&self, partition: &Partition) -> Result<(), LogError> {
+        let mut checkpoints = self.checkpoints.lock();
+        if let Some((recovery_point, _)) = partition.checkpoint() {
+            let key = (partition.topic().to_owned(), partition.index());
+            checkpoints.recovery_points.insert(key, recovery_point);
+        }
+        checkpoints.write_recovery_points(&*self.disk, &self.options.path)
+    }
+
+    /// Whether nothing more is to be done in the directory.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst) || self.is_offline()
+    }
+
     /// Renames the files of a segment so that no start takes them for a log's; where they are now. What fails is left to the
     /// next start.
     pub(super) fn set_deleted(&self, segment: &Segment) -> Vec<PathBuf> {
@@ -1152,6 +1245,7 @@ impl Shared {
     fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         self.end_work();
+        self.cleaner.await_swaps();
         let partitions = self.live_partitions();
         partitions.iter().for_each(|partition| partition.close());
     }
@@ -1167,6 +1261,7 @@ impl Shared {
             let _chores = self.chores.lock();
             self.chores_changed.notify_all();
         }
+        self.cleaner.wake();
         self.has_room.notify_waiters();
     }
 
@@ -1234,7 +1329,7 @@ impl Shared {
         }
     }
 
-    fn live_partitions(&self) -> Vec<Arc<Partition>> {
+    pub(super) fn live_partitions(&self) -> Vec<Arc<Partition>> {
         self.partitions.lock().values().filter_map(Weak::upgrade).collect()
     }
 
@@ -1409,6 +1504,8 @@ impl Checkpoints {
 
     /// The partition is gone, and whoever has its name next begins anew.
     fn forget(&mut self, key: &Key) {
+        // Where it was compacted to is only a hint, which a shorter log refutes.
+        self.cleaned_to.remove(key);
         let was_known = (self.recovery_points.remove(key), self.log_starts.remove(key));
         if was_known != (None, None) {
             self.stale.insert(key.clone());

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
+pub use self::cleaner::CleanerConfig;
 pub use self::config::{FlushMode, LogConfig};
 pub use self::directories::LogDirectories;
 pub use self::directory::{
@@ -23,6 +24,8 @@ pub use self::waiter::{Subscription, Waiter};
 use crate::storage::bounded::is_out_of_descriptors;
 
 pub mod checkpoint;
+pub mod cleaner;
+pub mod compaction;
 pub mod config;
 pub mod directories;
 pub mod directory;

@@ -3,6 +3,7 @@
 //! Invariants: the high watermark never runs ahead of the log, nor, in commit mode, of what has been synced; it never goes back
 //! while the partition lives; who waits for it is woken after it has moved, and after the partition has gone.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering};
@@ -21,7 +22,7 @@ use super::producers::{ProducerView, Verdict};
 use super::recovery::{self, Cut};
 use super::retention::{self, Bounds, Plan};
 use super::segment::{Segment, Served, TimestampOffset, Visible};
-use super::view::{Place, SyncState, SyncStep, View};
+use super::view::{Following, Place, SyncState, SyncStep, View};
 use super::waiter::{Subscription, Waiter, Waiters};
 use crate::record::range::FileRange;
 use crate::record::{TimestampType, ValidBatch};
@@ -134,6 +135,17 @@ pub struct ReadSet {
     pub last_stable_offset: i64,
     /// See [`Offsets::log_start_offset`].
     pub log_start_offset: i64,
+}
+
+/// What there is to compact.
+#[derive(Debug)]
+pub(super) struct Compactable {
+    /// The segments of which all is stable, ascending from the first of the log on.
+    pub segments: Vec<Arc<Segment>>,
+    pub log_start_offset: i64,
+    /// Where what comes after them begins.
+    pub end_offset: i64,
+    pub log_end_offset: i64,
 }
 
 /// Segments that are no part of their log any more, and still lie in its folder.
@@ -325,21 +337,25 @@ impl Partition {
     }
 
     fn read_open(&self, offset: i64, max_bytes: usize, minimum_one_batch: bool) -> Result<ReadSet, LogError> {
-        let (start, mut read) = {
-            let view = self.view.lock();
-            let read = ReadSet {
-                ranges: Vec::new(),
-                high_watermark: view.high_watermark.offset,
-                last_stable_offset: view.high_watermark.offset,
-                log_start_offset: view.log_start,
+        loop {
+            let (start, mut read) = {
+                let view = self.view.lock();
+                let read = ReadSet {
+                    ranges: Vec::new(),
+                    high_watermark: view.high_watermark.offset,
+                    last_stable_offset: view.high_watermark.offset,
+                    log_start_offset: view.log_start,
+                };
+                (view.start_of(offset)?.map(|start| (start, view.high_watermark)), read)
             };
-            (view.start_of(offset)?.map(|start| (start, view.high_watermark)), read)
-        };
-        if let Some((start, end)) = start {
+            let Some((start, end)) = start else { return Ok(read) };
             let ranges = self.collect(offset, start, end, max_bytes as u64, minimum_one_batch);
-            read.ranges = ranges.map_err(|error| self.explain(offset, error))?;
+            // If compaction has just taken what was begun with, then once more.
+            if let Some(ranges) = ranges.map_err(|error| self.explain(offset, error))? {
+                read.ranges = ranges;
+                return Ok(read);
+            }
         }
-        Ok(read)
     }
 
     /// About how many bytes a read at `offset` would find, without I/O once the partition is open; what cannot be read counts
@@ -559,6 +575,7 @@ impl Partition {
             if view.synced == view.log_end { SyncStep::None } else { view.wants_sync(false) }
         };
         self.take_step(step);
+        self.directory.cleaned_at_most(self, log.end_offset);
         *writer = Some(Box::new(log));
         Ok(opened.cut)
     }
@@ -747,6 +764,79 @@ impl Partition {
             log.producers.expire(self.directory.clock.now_ms(), expiration_ms);
             self.view.lock().producers = log.producers.count();
         }
+    }
+
+    /// What the cleaner plans by; an error of a partition that takes no writes, for which it does nothing.
+    pub(super) fn compactable(&self) -> Result<Compactable, LogError> {
+        let mut writer = self.writer.lock();
+        let log = self.open_locked(&mut writer)?;
+        self.check_writable()?;
+        let view = self.view.lock();
+        // Readers and syncs know the segment that they are at by its first offset: it stays.
+        let mut end = view.high_watermark.segment;
+        if let Some(open) = log.producers.first_open_transaction() {
+            end = end.min(
+                log.segments
+                    .iter()
+                    .rev()
+                    .map(|segment| segment.base_offset())
+                    .find(|base| *base <= open)
+                    .unwrap_or(0),
+            );
+        }
+        let segments = log.segments.iter().filter(|segment| segment.base_offset() < end).cloned().collect();
+        let end_offset = end.max(log.start_offset);
+        Ok(Compactable {
+            segments,
+            log_start_offset: log.start_offset,
+            end_offset,
+            log_end_offset: log.end_offset,
+        })
+    }
+
+    /// Whether everything below the segment that begins at `base_offset` is durable; syncs once to make it so.
+    pub(super) fn is_durable_below(&self, base_offset: i64) -> bool {
+        let is_durable = || self.view.lock().synced.segment >= base_offset;
+        is_durable() || {
+            self.sync();
+            is_durable()
+        }
+    }
+
+    /// Of each idempotent producer the last offset of its last batch of data, if that is known, and its epoch.
+    pub(super) fn last_of_producers(&self) -> Result<HashMap<i64, (Option<i64>, i16)>, LogError> {
+        let last = |producer: ProducerView| {
+            let last_offset = (producer.last_offset >= 0).then_some(producer.last_offset);
+            (producer.producer_id, (last_offset, producer.producer_epoch))
+        };
+        Ok(self.producers()?.into_iter().map(last).collect())
+    }
+
+    /// Puts one segment, with the name of the first, in the place of `old`, which are neighbours; `rename` gives the files their
+    /// names, while nothing is appended. `None` if these are not in the log any more: then nothing was done.
+    pub(super) fn replace_segments<T>(
+        &self,
+        old: &[Arc<Segment>],
+        rename: impl FnOnce() -> Result<T, LogError>,
+    ) -> Result<Option<T>, LogError> {
+        let mut writer = self.writer.lock();
+        self.check_writable()?;
+        let Some(log) = writer.as_mut() else { return Ok(None) };
+        let is_here =
+            |there: &[Arc<Segment>]| there.iter().zip(old).all(|(left, right)| Arc::ptr_eq(left, right));
+        let Some(first) = log.segments.windows(old.len()).position(is_here) else { return Ok(None) };
+        old.iter().try_for_each(|segment| segment.retire())?;
+        // Of several renames that fail some may have been done: only a start knows what to make of that.
+        let renamed = rename().inspect_err(|error| self.directory.fail(error))?;
+        let new = Segment::existing(&log.disk, &log.folder, old[0].base_offset());
+        log.segments.splice(first..first + old.len(), [Arc::new(new)]);
+        self.view.lock().segments.clone_from(&log.segments);
+        Ok(Some(renamed))
+    }
+
+    /// Whether it was used since the start.
+    pub(super) fn is_open(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
     }
 
     /// Where recovery would begin, and the log start offset; `None` if it was never opened.
@@ -986,6 +1076,7 @@ impl Partition {
 
 /// Reading.
 impl Partition {
+    /// `None` if there was nothing in what the read began with, and what comes next is not what it was then.
     fn collect(
         &self,
         offset: i64,
@@ -993,14 +1084,14 @@ impl Partition {
         end: Place,
         max_bytes: u64,
         minimum_one_batch: bool,
-    ) -> Result<Vec<FileRange>, LogError> {
+    ) -> Result<Option<Vec<FileRange>>, LogError> {
         let mut segment = start.segment;
         let mut known = start.known;
         let mut ranges = Vec::new();
         let mut left = max_bytes;
         loop {
-            let next = self.view.lock().segment_after(segment.base_offset());
-            let visible = self.visible(&segment, next.as_ref(), end)?;
+            let next = self.view.lock().after(&segment, end);
+            let visible = self.visible(&segment, &next, end)?;
             let served = match known.take() {
                 // What this process has appended moments ago needs no second look.
                 Some((position, size_bytes)) => {
@@ -1034,25 +1125,24 @@ impl Partition {
                 break;
             }
             match next {
-                Some(next) => segment = next,
-                None => break,
+                Following::Segment(next) => segment = next,
+                Following::Replaced if ranges.is_empty() => return Ok(None),
+                Following::Nothing | Following::Replaced => break,
             }
         }
-        Ok(ranges)
+        Ok(Some(ranges))
     }
 
     /// What consumers may see of a segment, if `end` is where what they may see ends.
-    fn visible(
-        &self,
-        segment: &Segment,
-        next: Option<&Arc<Segment>>,
-        end: Place,
-    ) -> Result<Visible, LogError> {
+    fn visible(&self, segment: &Segment, next: &Following, end: Place) -> Result<Visible, LogError> {
         let epochs = Arc::clone(&self.view.lock().epochs);
         if segment.base_offset() == end.segment {
             return Ok(Visible { end: end.position, offset_end: end.offset, is_full: true, epochs });
         }
-        let offset_end = next.map_or(i64::MAX, |next| next.base_offset());
+        let offset_end = match next {
+            Following::Segment(next) => next.base_offset(),
+            Following::Nothing | Following::Replaced => i64::MAX,
+        };
         Ok(Visible { end: segment.size_bytes()?, offset_end, is_full: false, epochs })
     }
 

@@ -128,11 +128,16 @@ impl Producers {
         self.entries.insert(batch.producer_id, producer);
     }
 
-    /// Takes over those of `others` that are not known here, as far as there is room.
-    pub fn add_unknown(&mut self, others: Self) {
+    /// Takes over those of `others` that are not known here, as far as there is room, and those that have gone on there: by batches
+    /// that have been deleted since.
+    pub fn add_newer(&mut self, others: Self) {
         for (id, producer) in others.entries {
-            if self.entries.len() < self.limit {
-                self.entries.entry(id).or_insert(producer);
+            let is_news = match self.entries.get(&id) {
+                Some(known) => known.place() < producer.place(),
+                None => self.entries.len() < self.limit,
+            };
+            if is_news {
+                self.entries.insert(id, producer);
             }
         }
     }
@@ -143,6 +148,11 @@ impl Producers {
             producer.transaction_first_offset.is_some()
                 || now_ms.saturating_sub(producer.seen_ms) < expiration_ms
         });
+    }
+
+    /// First offset of the oldest transaction that is open.
+    pub fn first_open_transaction(&self) -> Option<i64> {
+        self.entries.values().filter_map(|producer| producer.transaction_first_offset).min()
     }
 
     /// How many are known.
@@ -254,6 +264,11 @@ impl Producer {
             transaction_first_offset: None,
             seen_ms: 0,
         }
+    }
+
+    /// Grows with what the producer does.
+    fn place(&self) -> (i16, Option<i64>) {
+        (self.epoch, self.last().map(|last| last.last_offset))
     }
 
     fn last(&self) -> Option<Sent> {
@@ -492,10 +507,16 @@ mod tests {
         }
         producers.expire(2050, 1000);
         assert_eq!(producers.views()[0].producer_id, 51);
-        producers.add_unknown(others);
+        producers.add_newer(others);
         let epoch =
             |id| producers.views().iter().find(|view| view.producer_id == id).map(|view| view.producer_epoch);
-        assert_eq!((epoch(5), epoch(60)), (Some(9), Some(0)), "what is known stays");
+        assert_eq!((epoch(5), epoch(60)), (Some(9), Some(9)), "both have gone on");
+        let mut older = Producers::new(90);
+        older.update(&BatchHeader { producer_id: 60, ..header(8, 0, 1) }, 9000);
+        producers.add_newer(older);
+        let view =
+            producers.views().into_iter().find(|view| view.producer_id == 60).map(|view| view.producer_epoch);
+        assert_eq!(view, Some(9), "what is known to be newer stays");
         producers.expire(i64::MAX, 1000);
         assert!(producers.views().is_empty());
     }

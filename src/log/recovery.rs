@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::LogError;
 use super::checkpoint;
+use super::compaction::swap;
 use super::config::LogConfig;
 use super::epochs::LeaderEpochs;
 use super::log::{Active, EPOCHS_FILE, Log, METADATA_FILE, SNAPSHOT_INTERVAL_BYTES, Unsynced};
@@ -236,7 +237,15 @@ pub fn open(request: &OpenRequest<'_>) -> Result<Opened, LogError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(request.empty(false)),
         Err(error) => return Err(LogError::disk(&request.folder, error)),
     };
-    let mut listing = Listing::of(entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name));
+    let mut names: Vec<_> =
+        entries.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.name).collect();
+    let place = swap::Place { disk: &**request.disk, folder: &request.folder };
+    if place.recover(&names)? {
+        let entries = request.disk.list(&request.folder);
+        let entries = entries.map_err(|source| LogError::disk(&request.folder, source))?;
+        names = entries.into_iter().map(|entry| entry.name).collect();
+    }
+    let mut listing = Listing::of(names.into_iter());
     for name in &listing.leftovers {
         request.remove(name)?;
     }
@@ -531,7 +540,7 @@ impl OpenRequest<'_> {
             tolerate_damage(replayed)?;
         }
         if let Some((_, producers)) = newest {
-            log.producers.add_unknown(producers);
+            log.producers.add_newer(producers);
         }
         Ok(())
     }

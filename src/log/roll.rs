@@ -62,7 +62,12 @@ pub fn should_roll(
         Some(first) => incoming.max_timestamp.saturating_sub(first),
         None => now_ms.saturating_sub(segment.created_ms),
     };
-    if waited_ms > config.segment_ms - segment.jitter_ms {
+    // What must be compacted by then must not be in the active segment any more.
+    let segment_ms = match config.compact {
+        true => config.segment_ms.min(config.max_compaction_lag_ms),
+        false => config.segment_ms,
+    };
+    if waited_ms > segment_ms - segment.jitter_ms {
         return Some(RollReason::Age);
     }
     if segment.indexes_full {

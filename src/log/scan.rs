@@ -92,6 +92,9 @@ pub enum ScanError {
     },
 }
 
+/// A batch: its position, its header, and all its bytes.
+pub type Whole<'s> = (u64, BatchHeader, &'s [u8]);
+
 /// Where a header has its magic.
 const MAGIC_AT: usize = 16;
 
@@ -243,6 +246,23 @@ impl<'f> Scanner<'f> {
         Ok(Some((position, header)))
     }
 
+    /// The next batch with all its bytes, which are what was written: header and checksum are compared.
+    pub fn next_whole(&mut self) -> Result<Option<Whole<'_>>, ScanError> {
+        let Some(header) = self.peek(true)? else { return Ok(None) };
+        let (position, size_bytes) = (self.position, header.size_bytes());
+        let computed = match self.buffered(position, size_bytes, true) {
+            Ok(bytes) => crc32c::crc32c(&bytes[CHECKSUMMED_FROM..size_bytes]),
+            Err(error) => return Err(self.shortened(error)),
+        };
+        if computed != header.crc {
+            return Err(self.damaged(Damage::Checksum { stated: header.crc, computed }));
+        }
+        self.position += size_bytes as u64;
+        self.expected_min = header.last_offset() + 1;
+        self.is_exact = true;
+        Ok(Some((position, header, &self.buffered(position, size_bytes, true)?[..size_bytes])))
+    }
+
     /// The bytes of the batch at `position` behind its header, read if they are not at hand.
     pub fn payload(&mut self, position: u64, header: &BatchHeader) -> io::Result<&[u8]> {
         let size_bytes = header.size_bytes();
@@ -385,6 +405,9 @@ impl<'f> Scanner<'f> {
         if have < bytes_min as u64 {
             let wanted = if reads_ahead { self.buffer_bytes_max.max(bytes_min) } else { bytes_min };
             let length = (self.end - position).min(wanted as u64) as usize;
+            if self.buffer.capacity() > 2 * self.buffer_bytes_max.max(bytes_min) {
+                self.buffer = Vec::new();
+            }
             self.buffer.resize(length, 0);
             self.buffer_position = position;
             if let Err(error) = read_exact_at(self.file, &mut self.buffer, position) {

@@ -63,12 +63,14 @@ pub struct Segment {
     reserved_to: AtomicU64,
     /// Where a reader last met damage, so that it is logged once.
     damaged_at: AtomicU64,
-    state: Mutex<State>,
+    /// Its file, from when on another segment has the names of its files.
+    retired: OnceLock<Arc<dyn RangeFile>>,
+    state: Mutex<Indexes>,
 }
 
-/// What changes with an append; held for no longer than an index lookup.
+/// What leads into a segment and changes with an append; held for no longer than a lookup.
 #[derive(Debug)]
-struct State {
+pub struct Indexes {
     offsets: Index<OffsetEntry>,
     times: Index<TimeEntry>,
     /// The largest timestamp and the last offset of the first batch that has it; of an existing segment the newest time
@@ -150,18 +152,14 @@ impl Segment {
         let path = folder.join(file_name(base_offset, "log"));
         let file = disk.create(&path).map_err(|source| LogError::disk(&path, source))?;
         let index = |suffix| folder.join(file_name(base_offset, suffix));
-        let state = State {
-            offsets: Index::new(index("index"), base_offset),
-            times: Index::new(index("timeindex"), base_offset),
-            newest: None,
-            bytes_since_entry: 0,
-        };
+        let state = Indexes::new(index("index"), index("timeindex"), base_offset);
         Ok(Self {
             base_offset,
             folder: Arc::clone(folder),
             disk: Arc::clone(disk),
             file: OnceLock::from(file),
             size_bytes: AtomicU64::new(0),
+            retired: OnceLock::new(),
             reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
@@ -171,7 +169,7 @@ impl Segment {
     /// A segment whose files exist; none is opened before it is used.
     pub fn existing(disk: &Arc<dyn Disk>, folder: &Arc<Path>, base_offset: i64) -> Self {
         let index = |suffix| folder.join(file_name(base_offset, suffix));
-        let state = State {
+        let state = Indexes {
             offsets: Index::existing(index("index"), base_offset),
             times: Index::existing(index("timeindex"), base_offset),
             newest: None,
@@ -183,6 +181,7 @@ impl Segment {
             disk: Arc::clone(disk),
             file: OnceLock::new(),
             size_bytes: AtomicU64::new(SIZE_UNKNOWN),
+            retired: OnceLock::new(),
             reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
@@ -284,6 +283,17 @@ impl Segment {
         Ok(position)
     }
 
+    /// The names of its files are about to become another segment's: who still reads it goes on by the file that is open, and
+    /// without the indexes.
+    pub fn retire(&self) -> Result<(), LogError> {
+        let file = self.pinned()?;
+        // Whoever looks into an index at this moment has found it by its name.
+        let _state = self.state.lock();
+        // Retired before is as good.
+        let _ = self.retired.set(file);
+        Ok(())
+    }
+
     /// Cuts bytes off the file that lie behind the end: what a failed write has left, and reserved space.
     pub fn cut_rest(&self) -> Result<(), LogError> {
         let size = self.size_bytes()?;
@@ -350,7 +360,10 @@ impl Segment {
         end: u64,
         max_decompressed_bytes: usize,
     ) -> Result<Option<TimestampOffset>, LogError> {
-        let reached = self.with_state(|state, disk| state.times.floor(disk, timestamp))?;
+        let reached = self.with_state(|state, disk| match self.retired.get() {
+            Some(_) => Ok(None),
+            None => state.times.floor(disk, timestamp),
+        })?;
         let from = reached.map_or(offset_min, |entry| entry.offset.max(offset_min));
         let wanted = |header: &BatchHeader| {
             header.base_offset >= offset_end
@@ -422,12 +435,7 @@ impl Segment {
 
     /// Completes the index files, when the last batch has been appended (for now or for ever); returns them for syncing.
     pub fn seal(&self) -> Result<[Arc<dyn DiskFile>; 2], LogError> {
-        self.with_state(|state, disk| {
-            if let Some(newest) = state.newest {
-                state.times.push(disk, newest)?;
-            }
-            Ok([state.offsets.seal(disk)?, state.times.seal(disk)?])
-        })
+        self.with_state(Indexes::seal)
     }
 
     /// Walks over the batches from `start` on, adds the missing index entries, and stops at the first damage, which then is
@@ -560,7 +568,10 @@ impl Segment {
     /// The index entry from which to walk to `offset`. An index that leads astray is no reason to fail: the log is the
     /// truth, and is walked from its beginning then.
     fn entry_below(&self, offset: i64, end: u64) -> Result<Option<OffsetEntry>, LogError> {
-        let entry = self.with_state(|state, disk| state.offsets.floor(disk, offset))?;
+        let entry = self.with_state(|state, disk| match self.retired.get() {
+            Some(_) => Ok(None),
+            None => state.offsets.floor(disk, offset),
+        })?;
         self.if_sane(entry, end, |header, offset| header.base_offset <= offset)
     }
 
@@ -631,7 +642,10 @@ impl Segment {
         Ok(None)
     }
 
-    fn with_state<T>(&self, act: impl FnOnce(&mut State, &dyn Disk) -> io::Result<T>) -> Result<T, LogError> {
+    fn with_state<T>(
+        &self,
+        act: impl FnOnce(&mut Indexes, &dyn Disk) -> io::Result<T>,
+    ) -> Result<T, LogError> {
         act(&mut self.state.lock(), &*self.disk).map_err(|source| self.failed(source))
     }
 
@@ -668,9 +682,27 @@ impl Expiring for Segment {
     }
 }
 
-impl State {
+impl Indexes {
+    /// Those of a new segment, in these files.
+    pub fn new(offsets: PathBuf, times: PathBuf, base_offset: i64) -> Self {
+        Self {
+            offsets: Index::new(offsets, base_offset),
+            times: Index::new(times, base_offset),
+            newest: None,
+            bytes_since_entry: 0,
+        }
+    }
+
+    /// Writes what is only in memory, when the last batch has been taken in; the files, for syncing.
+    pub fn seal(&mut self, disk: &dyn Disk) -> io::Result<[Arc<dyn DiskFile>; 2]> {
+        if let Some(newest) = self.newest {
+            self.times.push(disk, newest)?;
+        }
+        Ok([self.offsets.seal(disk)?, self.times.seal(disk)?])
+    }
+
     /// Takes in a batch that lies at `position`. An index entry is due when more than `interval_bytes` lie behind the last.
-    fn note(
+    pub fn note(
         &mut self,
         disk: &dyn Disk,
         header: &BatchHeader,

@@ -80,6 +80,18 @@ pub struct Start {
     pub known: Option<(u64, usize)>,
 }
 
+/// What comes after a segment.
+#[derive(Debug)]
+pub enum Following {
+    /// This one.
+    Segment(Arc<Segment>),
+    /// Nothing that consumers may see.
+    Nothing,
+    /// That is for a fresh look to say: the segment is no part of the log any more, and what compaction has put in its place may
+    /// hold more than it did; or what comes next may not be what it was.
+    Replaced,
+}
+
 /// The published state.
 #[derive(Debug, Default)]
 pub struct View {
@@ -231,10 +243,21 @@ impl View {
         Ok(segment.map(|segment| Start { segment: Arc::clone(segment), known }))
     }
 
-    /// The segment after the one that begins at `base_offset`, if consumers may see any of it.
-    pub fn segment_after(&self, base_offset: i64) -> Option<Arc<Segment>> {
-        let next = self.segments.partition_point(|segment| segment.base_offset() <= base_offset);
-        self.segments.get(next).filter(|next| next.base_offset() <= self.high_watermark.segment).cloned()
+    /// Where a reader goes on behind `segment` that was told to read up to `end`: a high watermark of before.
+    pub fn after(&self, segment: &Arc<Segment>, end: Place) -> Following {
+        let here = self.segments.partition_point(|other| other.base_offset() < segment.base_offset());
+        if !self.segments.get(here).is_some_and(|known| Arc::ptr_eq(known, segment)) {
+            return Following::Replaced;
+        }
+        match self.segments.get(here + 1) {
+            Some(next) if next.base_offset() > end.segment => Following::Nothing,
+            // The one in which the end is, unless it was closed and compacted since.
+            Some(next) if next.base_offset() == end.segment && self.high_watermark.segment != end.segment => {
+                Following::Replaced
+            }
+            Some(next) => Following::Segment(Arc::clone(next)),
+            None => Following::Nothing,
+        }
     }
 
     /// About how many bytes consumers may see from `offset` on; exact for recent offsets, and never 0 if there are any.

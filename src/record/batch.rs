@@ -126,6 +126,12 @@ impl BatchHeader {
         self.producer_id > NO_PRODUCER_ID
     }
 
+    /// From when on compaction may drop the batch's tombstones, milliseconds since the epoch; `None` if that is not set.
+    /// KIP-534.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        self.attributes.has_delete_horizon().then_some(self.base_timestamp)
+    }
+
     /// What the checksum field of this header in front of `payload` has to be.
     pub fn checksum(&self, payload: &[u8]) -> u32 {
         crc_of(&self.encode()[CHECKSUMMED_FROM..], payload)
@@ -191,6 +197,11 @@ impl Attributes {
     /// The base timestamp is the time from which compaction may drop the batch's tombstones. KIP-534.
     pub fn has_delete_horizon(self) -> bool {
         self.0 & Self::DELETE_HORIZON != 0
+    }
+
+    /// The same, with a delete horizon in the place of the base timestamp or without.
+    pub fn with_delete_horizon(self, has_one: bool) -> Self {
+        self.with(Self::DELETE_HORIZON, has_one)
     }
 
     /// The same with another codec.

@@ -7,6 +7,7 @@ pub mod builder;
 pub mod compression;
 pub mod range;
 pub mod records;
+pub mod rewrite;
 pub mod validate;
 pub mod varint;
 mod walk;

@@ -233,11 +233,11 @@ pub(super) fn invalid_stream(failure: StreamFailure, codec: Codec, max_bytes: us
     }
 }
 
-fn offset(header: &BatchHeader, offset_delta: i32) -> i64 {
+pub(super) fn offset(header: &BatchHeader, offset_delta: i32) -> i64 {
     header.base_offset.wrapping_add(i64::from(offset_delta))
 }
 
-fn timestamp(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
+pub(super) fn timestamp(header: &BatchHeader, timestamp_delta: i64) -> TimestampMs {
     match header.attributes.timestamp_type() {
         TimestampType::CreateTime => header.base_timestamp.wrapping_add(timestamp_delta),
         TimestampType::LogAppendTime => header.max_timestamp,

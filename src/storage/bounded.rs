@@ -190,6 +190,10 @@ impl Disk for BoundedDisk {
         self.disk.rename(from, to)
     }
 
+    fn link(&self, existing: &Path, name: &Path) -> io::Result<()> {
+        self.disk.link(existing, name)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.disk.remove(path)
     }

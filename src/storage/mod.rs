@@ -75,6 +75,11 @@ pub trait Disk: Send + Sync + Debug {
     /// Moves a file or folder, replacing a file that is there.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives the file `existing` a second name, which nothing has yet. Not every file system can.
+    fn link(&self, _existing: &Path, _name: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Removes a file. Who has it open goes on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 

@@ -51,6 +51,8 @@ struct Faults {
     /// Bytes that can still be written before writes fail with the error.
     write_limit: Option<(u64, Errno)>,
     sync_error: Option<Errno>,
+    /// Changes that can still be made before all of them fail.
+    changes_left: Option<usize>,
     /// How many openings (of folders for syncing, too) fail, and with what.
     open_error: Option<(usize, Errno)>,
     /// A folder whose disk has failed: nothing below it can be opened, written, synced or listed.
@@ -171,6 +173,17 @@ impl SimulatedDisk {
         self.0.faults.lock().sync_error = Some(error);
     }
 
+    /// After `count` more, all changes of files and names, and all syncs, fail until [`Self::mend_changes`]: for dying at each of
+    /// them.
+    pub fn fail_changes_after(&self, count: usize) {
+        self.0.faults.lock().changes_left = Some(count);
+    }
+
+    /// Changes work again; whether any has failed.
+    pub fn mend_changes(&self) -> bool {
+        self.0.faults.lock().changes_left.take() == Some(0)
+    }
+
     /// Syncs work again.
     pub fn mend_syncs(&self) {
         self.0.faults.lock().sync_error = None;
@@ -284,6 +297,17 @@ impl SimulatedDisk {
 }
 
 impl Machine {
+    fn change(&self) -> io::Result<()> {
+        match &mut self.faults.lock().changes_left {
+            Some(0) => Err(Errno::IO.into()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn check(&self, path: &Path) -> io::Result<()> {
         match &self.faults.lock().broken {
             Some((folder, error)) if path.starts_with(folder) => Err((*error).into()),
@@ -300,6 +324,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.0.change()?;
         self.open_something(path)?;
         let mut tree = self.0.tree.lock();
         if let Ok(existing) = tree.file(path) {
@@ -342,6 +367,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.change()?;
         self.0.check(from)?;
         let mut tree = self.0.tree.lock();
         let node = tree.resolve(from)?;
@@ -352,7 +378,20 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn link(&self, existing: &Path, name: &Path) -> io::Result<()> {
+        self.0.change()?;
+        let mut tree = self.0.tree.lock();
+        let node = tree.resolve(existing)?;
+        if tree.resolve(name).is_ok() {
+            return Err(Errno::EXIST.into());
+        }
+        let (folder, name) = tree.parent(name)?;
+        folder.names.insert(name, node);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.change()?;
         self.0.check(path)?;
         let mut tree = self.0.tree.lock();
         tree.file(path)?;
@@ -375,6 +414,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.change()?;
         self.open_something(path)?;
         if let Some(error) = self.0.faults.lock().sync_error {
             return Err(error.into());
@@ -585,6 +625,7 @@ impl SimulatedFile {
     }
 
     fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        self.machine.change()?;
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut faults = self.machine.faults.lock();
         faults.writes += 1;
@@ -605,6 +646,7 @@ impl SimulatedFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.machine.change()?;
         // As with a real disk, what counts is what was written before the sync began.
         let begun_at = {
             let content = self.content.lock();
@@ -631,6 +673,7 @@ impl SimulatedFile {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
+        self.machine.change()?;
         self.change(Change::SetLength(length as usize));
         Ok(())
     }

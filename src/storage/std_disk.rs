@@ -88,6 +88,10 @@ impl Disk for StdDisk {
         fs::rename(from, to)
     }
 
+    fn link(&self, existing: &Path, name: &Path) -> io::Result<()> {
+        fs::hard_link(existing, name)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }

@@ -15,6 +15,14 @@ pub struct LogCounters {
     pub syncs: Histogram,
     /// Of these, how many failed.
     pub failed_syncs: Counter,
+    /// Compactions of a log, and how long they took.
+    pub compactions: Histogram,
+    /// Bytes that they read.
+    pub compaction_read_bytes: Counter,
+    /// Bytes that they wrote.
+    pub compaction_written_bytes: Counter,
+    /// Records that they removed.
+    pub compaction_removed_records: Counter,
     /// Segments that retention or DeleteRecords has taken out of their logs.
     pub retired_segments: Counter,
     /// Bytes of these.

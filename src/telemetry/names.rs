@@ -123,6 +123,19 @@ metrics! {
     /// 1 for a log directory that has refused its last append for want of space.
     DIRECTORY_FULL: Gauge "ottla_log_directory_full";
 
+    /// Compactions of a log, and how long each took.
+    COMPACTION_SECONDS: Histogram "ottla_log_compaction_seconds";
+    /// Bytes that compactions have read.
+    COMPACTION_READ_BYTES: Counter "ottla_log_compaction_read_bytes_total";
+    /// Bytes that compactions have written.
+    COMPACTION_WRITTEN_BYTES: Counter "ottla_log_compaction_written_bytes_total";
+    /// Records that compactions have removed.
+    COMPACTION_REMOVED_RECORDS: Counter "ottla_log_compaction_removed_records_total";
+    /// Largest share of bytes of a compacted topic's log that was not compacted yet, when the cleaner last looked.
+    MAX_DIRTY_RATIO: Gauge "ottla_log_max_dirty_ratio";
+    /// Logs that could not be compacted and are left alone until the next start; an error line names each.
+    UNCLEANABLE_PARTITIONS: Gauge "ottla_log_uncleanable_partitions";
+
     /// First offset of a partition.
     LOG_START_OFFSET: Gauge "ottla_partition_log_start_offset";
     /// End (exclusive) of what consumers may read of a partition.
