@@ -60,6 +60,8 @@ pub struct Catalog {
     view: Arc<ArcSwap<View>>,
     steps: mpsc::Sender<Step>,
     producer_ids: Mutex<std::ops::Range<i64>>,
+    /// Lives until the directory is closed, which completes only the logs that somebody still has.
+    _log: Arc<Partition>,
 }
 
 /// Changes that will be appended together, and the state as they leave it.
@@ -124,6 +126,7 @@ impl Catalog {
                 }
             }
         }
+        let held = Arc::clone(&log);
         let mut writer = Writer {
             log,
             clock: clock.clone(),
@@ -138,7 +141,7 @@ impl Catalog {
         let view = Arc::new(ArcSwap::from_pointee(view));
         let (steps, waiting) = mpsc::channel(CHANGES_A_BATCH);
         tokio::spawn(writer.run(state, waiting, Arc::clone(&view), stop));
-        Ok(Self { view, steps, producer_ids: Mutex::new(0..0) })
+        Ok(Self { view, steps, producer_ids: Mutex::new(0..0), _log: held })
     }
 
     /// What there is now.

@@ -119,7 +119,7 @@ impl Log {
         }
         batch.assign(self.end_offset, leader_epoch);
         let new_segment = self.make_room(batch, config, now_ms)?;
-        if self.epochs.assign(leader_epoch, self.end_offset)
+        if self.epochs.begin(leader_epoch, self.end_offset)
             && let Err(error) = self.write_epochs()
         {
             // The next append tries again.
@@ -167,12 +167,12 @@ impl Log {
         Ok(())
     }
 
-    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, and the file
-    /// ends with its last batch.
+    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, the file ends with its last
+    /// batch, and the indexes are written.
     pub fn is_settled(&self) -> bool {
-        self.segments
-            .last()
-            .is_none_or(|active| self.snapshots.last() == Some(&self.end_offset) && !active.is_longer())
+        self.segments.last().is_none_or(|active| {
+            self.snapshots.last() == Some(&self.end_offset) && !active.is_longer() && active.is_sealed()
+        })
     }
 
     /// Completes all files, for a clean stop or a new segment. Nothing is synced.
@@ -249,8 +249,12 @@ impl Log {
 
     fn begin_segment(&mut self, config: &LogConfig, now_ms: TimestampMs) -> Result<(), LogError> {
         let segment = Segment::create(&self.disk, &self.folder, self.end_offset)?;
-        if config.preallocate {
-            segment.preallocate(config.segment_bytes.min(SEGMENT_BYTES_MAX))?;
+        if config.preallocate
+            && let Err(error) = segment.preallocate(config.segment_bytes.min(SEGMENT_BYTES_MAX))
+        {
+            // What is smaller may still fit into the segment before: an empty one must not lie in between.
+            self.disk.remove(&segment.path()).map_err(|source| LogError::disk(&segment.path(), source))?;
+            return Err(error);
         }
         self.segments.push(Arc::new(segment));
         self.active = Active::begin(now_ms, config);
