@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -14,7 +15,7 @@ use tracing::warn;
 
 use crate::catalog::state::NewTopic;
 use crate::catalog::takeover::{self, TakeoverError};
-use crate::catalog::{CONSUMER_OFFSETS, Catalog, CatalogError};
+use crate::catalog::{CATALOG_LOG, CONSUMER_OFFSETS, Catalog, CatalogError};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
 use crate::coordinator::CoordinatorError;
@@ -23,12 +24,12 @@ use crate::handlers::fetch_sessions::FetchSessions;
 use crate::handlers::{Session, Shared, request_counters};
 use crate::http::{Doors, Observed};
 use crate::log::ephemeral::EphemeralDirectory;
-use crate::log::{DirectoryOptions, LogDirectory, OpenDirectoryError};
+use crate::log::{DirectoryOptions, LogDirectories, OpenDirectoryError};
 use crate::net::budget::Budget;
 use crate::net::connection::{self, Limits};
 use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::net::probe;
-use crate::storage::{Durability, StdDisk, replace_file};
+use crate::storage::{BoundedDisk, Durability, StdDisk, replace_file};
 
 /// Longest that a stopping broker waits for its connections to take their last answers.
 const DRAIN: Duration = Duration::from_millis(900);
@@ -102,7 +103,8 @@ pub enum StartError {
 /// are free, its threads have ended, its tasks do nothing more, and the directory of an ephemeral one is gone.
 pub struct Broker {
     shared: Arc<Shared>,
-    directory: Arc<LogDirectory>,
+    directories: Arc<LogDirectories>,
+    paths: Vec<PathBuf>,
     endpoints: Vec<Endpoint>,
     catalog_stop: CancellationToken,
     http: Doors,
@@ -132,28 +134,38 @@ impl Broker {
             true => Some(EphemeralDirectory::create(&std::env::temp_dir()).map_err(StartError::Ephemeral)?),
             false => None,
         };
-        let path = ephemeral.as_ref().map_or(config.log_dir.as_path(), EphemeralDirectory::path).to_owned();
+        let paths = match &ephemeral {
+            Some(temporary) => vec![temporary.path().to_owned()],
+            None => config.directories().to_vec(),
+        };
         let clock = Clock::system();
-        takeover::check(&StdDisk, &path, config.node_id)?;
+        for path in &paths {
+            takeover::check(&StdDisk, path, config.node_id)?;
+        }
         let options = DirectoryOptions {
             node_id: config.node_id,
             os_unsynced_max_bytes: OS_UNSYNCED_MAX_BYTES,
             flush_threads: config.num_flush_threads,
             producer_id_expiration_ms: config.producer_id_expiration_ms,
+            min_free_bytes: config.log_dir_min_free_bytes,
             retention_check_interval: Duration::from_millis(config.log_retention_check_interval_ms),
             initial_task_delay: Duration::from_millis(config.log_initial_task_delay_ms),
-            ..DirectoryOptions::new(&path)
+            ..DirectoryOptions::new(&paths[0])
         };
-        let directory = LogDirectory::open(options, Arc::new(StdDisk), clock.clone())?;
+        let files = BoundedDisk::new(Arc::new(StdDisk), open_files_max(&config));
+        let directories = LogDirectories::open(&paths, &options, CATALOG_LOG, files, &clock)?;
         let catalog_stop = CancellationToken::new();
-        let catalog = Catalog::open(&directory, &config, &clock, catalog_stop.clone())
-            .await
-            .map_err(|source| StartError::Catalog { path, source })?;
+        let catalog =
+            Catalog::open(&directories, &config, &clock, catalog_stop.clone()).await.map_err(|source| {
+                let own = directories.all().iter().find(|directory| directory.is_essential());
+                StartError::Catalog { path: own.map_or(&*paths[0], |own| own.path()).to_owned(), source }
+            })?;
         let stopping = CancellationToken::new();
         let shared = Arc::new(Shared {
             groups: Groups::new(group_settings(&config), clock.steady(), stopping.clone()),
             clock,
-            cluster_id: directory.cluster_id(),
+            cluster_id: directories.cluster_id(),
+            logs: Arc::clone(&directories),
             catalog,
             fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
             decompressions: Semaphore::new(cores()),
@@ -165,7 +177,8 @@ impl Broker {
         // From here on a failure drops it, and with it all that it has begun.
         let mut broker = Self {
             endpoints: Vec::with_capacity(listeners.len()),
-            directory,
+            directories,
+            paths,
             catalog_stop,
             http,
             listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
@@ -230,12 +243,7 @@ impl Broker {
             probe::ask_metadata(bound).await.map_err(probe)?;
             self.endpoints.push(told);
         }
-        self.http.observe(Observed {
-            shared: Arc::clone(&self.shared),
-            directory: Arc::clone(&self.directory),
-            budget,
-            decompressions_max: cores(),
-        });
+        self.http.observe(Observed { shared: Arc::clone(&self.shared), budget, decompressions_max: cores() });
         if let Some(path) = &self.shared.config.ready_file {
             let lines: String =
                 self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
@@ -261,9 +269,27 @@ impl Broker {
         self.http.addresses()
     }
 
-    /// The log directory.
+    /// The first log directory.
     pub fn data(&self) -> &Path {
-        self.directory.path()
+        &self.paths[0]
+    }
+
+    /// The log directories, in the order of the configuration.
+    pub fn log_directories(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// Returns when the broker cannot go on, and says why: the disk of the log directory with its own log has failed, or those
+    /// of all. Until it is stopped or dropped it answers with errors.
+    pub async fn failed(&self) -> String {
+        self.directories.failed().await
+    }
+
+    /// Ends at once, for a process that is about to: nothing is waited for, least of all a disk that has failed.
+    pub fn give_up(mut self) {
+        self.remove_ready_file();
+        // Dropping it would wait for what is being written just now.
+        std::mem::forget(self);
     }
 
     /// Stops: no new connections, parked requests answered, everything synced, the directory marked clean.
@@ -276,7 +302,7 @@ impl Broker {
             warn!(connections, "stopping while connections have not taken their last answers");
         }
         self.catalog_stop.cancel();
-        self.directory.close().await;
+        self.directories.close().await;
         self.http.close().await;
     }
 
@@ -296,7 +322,7 @@ impl Drop for Broker {
         self.shared.stopping.cancel();
         self.catalog_stop.cancel();
         // A task that runs on another thread this very moment finds every log closed.
-        self.directory.abandon();
+        self.directories.abandon();
     }
 }
 
@@ -382,6 +408,18 @@ fn group_settings(config: &Config) -> group::Settings {
         offsets_retention_check_interval_ms: config.offsets_retention_check_interval_ms,
         record_max_bytes: GROUP_RECORD_MAX_BYTES.min(config.offsets_topic_segment_bytes as usize / 2),
         max_bytes: config.group_coordinator_max_bytes,
+    }
+}
+
+/// Files of logs that may be open: as configured, or half of what the process may have, which leaves the rest to sockets.
+fn open_files_max(config: &Config) -> usize {
+    match config.log_max_open_files {
+        0 => {
+            let descriptors = getrlimit(Resource::Nofile).current;
+            descriptors
+                .map_or(usize::MAX, |descriptors| usize::try_from(descriptors / 2).unwrap_or(usize::MAX))
+        }
+        files => files,
     }
 }
 

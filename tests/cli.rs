@@ -91,7 +91,14 @@ fn topics_are_made_described_altered_and_deleted() {
     tools.feed("produce letters --partition 2", b"a\nb\n").lines();
 
     let described = tools.run("topic describe letters --json").json().remove(0);
-    let partition = |partition: i32, end: i64| json!({"partition": partition, "leader": 1, "replicas": [1], "isr": [1], "start_offset": 0, "end_offset": end});
+    // One batch of two records of a byte each; the file itself may be longer while the broker runs.
+    let stored = described["partitions"][2]["size_bytes"].as_u64().unwrap();
+    let file = fs::metadata(tools.server.data().join("letters-2/00000000000000000000.log")).unwrap().len();
+    assert!((61..100).contains(&stored) && stored <= file, "{stored} of {file}");
+    let partition = |partition: i32, end: i64| {
+        let bytes = if end > 0 { stored } else { 0 };
+        json!({"partition": partition, "leader": 1, "replicas": [1], "isr": [1], "start_offset": 0, "end_offset": end, "size_bytes": bytes})
+    };
     let partitions = [partition(0, 0), partition(1, 0), partition(2, 2), partition(3, 0)];
     assert_eq!(described["partitions"], json!(partitions));
     assert_eq!(described["configs"]["segment.ms"], "9");
@@ -100,7 +107,8 @@ fn topics_are_made_described_altered_and_deleted() {
     let all = tools.run("topic describe letters --configs --json").json().remove(0);
     assert_eq!(all["configs"]["retention.ms"], "604800000");
     let text = tools.run("topic describe letters");
-    assert!(text.lines().contains(&"          2       1         1    1      0    2        2"), "{text:?}");
+    let row = format!("          2       1         1    1      0    2        2  {stored:5}");
+    assert!(text.lines().contains(&row.as_str()), "{text:?}");
 
     let deleted = tools.run("topic delete letters nosuch --if-exists");
     assert_eq!(deleted.lines(), ["deleted letters", "nosuch is not there"]);

@@ -76,15 +76,10 @@ fn leader_epoch(client: &mut Client) -> i32 {
     // Who asks with an epoch that is too old is fenced; the newest is the first that is not.
     (0..10)
         .find(|epoch| {
-            let partition = EpochPartition {
-                partition: 0,
-                current_leader_epoch: *epoch,
-                leader_epoch: *epoch,
-                ..Default::default()
-            };
-            let topic = EpochTopic { topic: "t".into(), partitions: vec![partition], ..Default::default() };
-            let request =
-                OffsetForLeaderEpochRequest { replica_id: -1, topics: vec![topic], ..Default::default() };
+            let partition =
+                EpochPartition { partition: 0, current_leader_epoch: *epoch, leader_epoch: *epoch };
+            let topic = EpochTopic { topic: "t".into(), partitions: vec![partition] };
+            let request = OffsetForLeaderEpochRequest { replica_id: -1, topics: vec![topic] };
             let answer = client.call::<OffsetForLeaderEpoch>(4, &request);
             answer.topics[0].partitions[0].error_code == 0
         })

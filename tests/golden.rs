@@ -229,6 +229,7 @@ apis! {
     offset_delete OffsetDelete OffsetDeleteRequest OffsetDeleteResponse;
     offset_fetch OffsetFetch OffsetFetchRequest OffsetFetchResponse;
     sync_group SyncGroup SyncGroupRequest SyncGroupResponse;
+    describe_log_dirs DescribeLogDirs DescribeLogDirsRequest DescribeLogDirsResponse;
     describe_topic_partitions DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse;
 }
 
@@ -291,7 +292,7 @@ proptest! {
         }
         try_all!(Produce Fetch ListOffsets Metadata ApiVersions CreateTopics DeleteTopics DeleteRecords InitProducerId
             OffsetForLeaderEpoch DescribeConfigs AlterConfigs CreatePartitions IncrementalAlterConfigs DescribeCluster
-            DescribeTopicPartitions);
+            DescribeLogDirs DescribeTopicPartitions);
         if let Ok((rest, _)) = RequestHeader::decode(&frame) {
             let _ = RequestHeader::skip_tags(rest);
         }

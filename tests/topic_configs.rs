@@ -417,6 +417,18 @@ fn preallocate_takes_the_space_of_a_segment_at_once() {
 }
 
 #[test]
+fn min_insync_replicas_asks_for_no_more_than_there_are() {
+    // As Kafka 4.4 takes it: what counts is the smaller of this and the number of replicas.
+    let mut server = Server::start(&["--topic", "t:1"]);
+    over_a_kill(&mut server, &[("min.insync.replicas", "2")], |server, _| {
+        for acks in ["all", "1"] {
+            let offset = send(&Sender::to(server, &[("acks", acks)]), b"value");
+            assert_eq!(next(&consumer_at(server, "t", offset)).unwrap().payload(), Some(&b"value"[..]));
+        }
+    });
+}
+
+#[test]
 fn unclean_leader_election_enable_changes_nothing_where_one_broker_leads() {
     let mut server = Server::start(&["--topic", "t:1"]);
     over_a_kill(&mut server, &[("unclean.leader.election.enable", "true")], |server, sender| {

@@ -47,7 +47,7 @@ public final class Golden {
         ApiKeys.INCREMENTAL_ALTER_CONFIGS, ApiKeys.DESCRIBE_CLUSTER, ApiKeys.DESCRIBE_TOPIC_PARTITIONS,
         ApiKeys.FIND_COORDINATOR, ApiKeys.JOIN_GROUP, ApiKeys.SYNC_GROUP, ApiKeys.HEARTBEAT, ApiKeys.LEAVE_GROUP,
         ApiKeys.OFFSET_COMMIT, ApiKeys.OFFSET_FETCH, ApiKeys.OFFSET_DELETE, ApiKeys.LIST_GROUPS, ApiKeys.DESCRIBE_GROUPS,
-        ApiKeys.DELETE_GROUPS);
+        ApiKeys.DELETE_GROUPS, ApiKeys.DESCRIBE_LOG_DIRS);
 
     private enum Shape { DEFAULT, FULL, NULL }
 

@@ -5,6 +5,7 @@
 //! are durable shows them to everyone: nobody sees a topic that a crash could still take back.
 
 pub mod broker_config;
+mod homes;
 pub mod records;
 pub mod state;
 pub mod takeover;
@@ -25,7 +26,7 @@ pub use view::{Topic, View};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::log::config::{FlushMode, LogConfig};
-use crate::log::{self, LogDirectory, LogError, Partition};
+use crate::log::{self, LogDirectories, LogError, Partition};
 use crate::record::BatchBuilder;
 use crate::uuid::Uuid;
 use state::{CLUSTER_METADATA, NewTopic};
@@ -89,30 +90,31 @@ impl Catalog {
     /// # Errors
     /// What reading the log gives; a record that this version cannot read.
     pub async fn open(
-        directory: &Arc<LogDirectory>,
+        directories: &Arc<LogDirectories>,
         config: &Config,
         clock: &Clock,
         stop: CancellationToken,
     ) -> Result<Self, CatalogError> {
         let flush = view::inherited_flush(config);
-        let log = directory.partition(CATALOG_LOG, CATALOG_ID, 0, 0, Arc::new(log_config(flush)));
+        let log = directories.own_partition(CATALOG_LOG, CATALOG_ID, Arc::new(log_config(flush)));
         let (mut state, replayed) = replay(&log)?;
         let mut batch = Batch { state: state.clone(), changes: Vec::new() };
         if replayed == 0 {
-            take_over(directory, clock, &mut batch)?;
+            take_over(directories, clock, &mut batch)?;
         }
-        let view = View::of(&batch.state, directory, config);
+        let corrections = homes::corrections(batch.state(), directories);
+        corrections.into_iter().for_each(|change| batch.push(change));
+        let view = View::of(&batch.state, directories, config);
         let is_known = |topic: &str, index| {
             // What a takeover has read once is kept for the way back.
             [CATALOG_LOG, CLUSTER_METADATA].contains(&topic)
                 || view.topic(topic).is_some_and(|topic| topic.partition(index).is_some())
         };
-        directory.sweep(is_known, |id| state.was_deleted(id));
-
-        if !directory.was_clean() {
+        directories.sweep(is_known, |id| state.was_deleted(id));
+        if !directories.was_clean() {
             let mut all = view.partitions();
             all.push(Arc::clone(&log));
-            let recovered = directory.recover(&all);
+            let recovered = directories.recover(&all);
             for (partition, error) in recovered.failed {
                 error!(topic = partition.topic(), partition = partition.index(), %error, "partition not recovered");
             }
@@ -130,7 +132,7 @@ impl Catalog {
         let mut writer = Writer {
             log,
             clock: clock.clone(),
-            directory: Arc::clone(directory),
+            directories: Arc::clone(directories),
             config: config.clone(),
             since_snapshot: replayed,
         };
@@ -255,14 +257,16 @@ fn replay(log: &Partition) -> Result<(CatalogState, usize), CatalogError> {
 
 /// A directory that holds partitions but no catalog is Kafka's, or has lost its catalog: its topics are put into `batch`, and
 /// what is not taken is said.
-fn take_over(directory: &LogDirectory, clock: &Clock, batch: &mut Batch) -> Result<(), CatalogError> {
-    if directory.partition_folders().iter().all(|(topic, _)| topic == CATALOG_LOG) {
-        return Ok(());
+fn take_over(directories: &LogDirectories, clock: &Clock, batch: &mut Batch) -> Result<(), CatalogError> {
+    let mut paths = Vec::new();
+    for directory in directories.all().iter().filter(|directory| directory.offline().is_none()) {
+        if directory.partition_folders().iter().any(|(topic, _)| topic != CATALOG_LOG) {
+            paths.push(directory.path().to_owned());
+        }
     }
-    let path = directory.path().to_owned();
-    let takeover = Takeover::read(directory.disk(), &[path], directory.node_id())?;
-    let (topics, partitions) = (takeover.topics.len(), takeover.partitions());
-    let path = directory.path().display();
+    let Some(first) = paths.first() else { return Ok(()) };
+    let takeover = Takeover::read(directories.disk(), &paths, directories.node_id())?;
+    let (topics, partitions, path) = (takeover.topics.len(), takeover.partitions(), first.display());
     info!(target: "ottla::start", topics, partitions, %path, "takes over a directory of Apache Kafka");
     takeover.not_taken.iter().for_each(|what| warn!("not taken over: {what}"));
     takeover.changes(clock.now_ms()).into_iter().for_each(|change| batch.push(change));
@@ -273,7 +277,7 @@ fn take_over(directory: &LogDirectory, clock: &Clock, batch: &mut Batch) -> Resu
 struct Writer {
     log: Arc<Partition>,
     clock: Clock,
-    directory: Arc<LogDirectory>,
+    directories: Arc<LogDirectories>,
     config: Config,
     /// Changes in the log after the last snapshot.
     since_snapshot: usize,
@@ -300,6 +304,7 @@ impl Writer {
             let before = state.clone();
             let mut batch = Batch { state, changes: Vec::new() };
             let answers: Vec<Answer> = steps.drain(..).map(|step| step(&mut batch)).collect();
+            homes::place(&mut batch, &self.directories);
             let kept = self.append(&batch).await.map_err(Arc::new);
             state = match &kept {
                 Ok(()) => batch.state,
@@ -309,7 +314,7 @@ impl Writer {
                 }
             };
             if kept.is_ok() && !batch.changes.is_empty() {
-                let next = view.load().after(&batch.changes, &state, &self.directory, &self.config);
+                let next = view.load().after(&batch.changes, &state, &self.directories, &self.config);
                 view.store(Arc::new(next));
                 self.snapshot_if_due(&state).await;
             }

@@ -72,6 +72,15 @@ message! {
 }
 
 message! {
+    /// Which log directories the partitions of a topic are in; written by a broker that has several.
+    PartitionDirectories {
+        topic_id: Uuid,
+        /// Ids of directories, by partition; none is said of partitions beyond the last.
+        directories: Vec<Uuid>,
+    }
+}
+
+message! {
     /// What stands before this record counts no more: the whole state follows in the same batch.
     Snapshot {}
 }

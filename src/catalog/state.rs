@@ -189,6 +189,7 @@ pub enum Change {
     BrokerConfigs { broker: String, configs: ConfigMap },
     ProducerIds { next: i64 },
     LeaderEpoch { topic_id: Uuid, partition: i32, leader_epoch: i32 },
+    PartitionDirectories { topic_id: Uuid, directories: Vec<Uuid> },
     Snapshot,
 }
 
@@ -203,6 +204,8 @@ pub struct TopicState {
     pub configs: ConfigMap,
     /// Leader epochs that are not 0, by partition.
     pub leader_epochs: BTreeMap<i32, i32>,
+    /// Ids of the log directories that partitions are in, by partition; shorter where that was never said.
+    pub directories: Vec<Uuid>,
 }
 
 /// Everything that the catalog's log tells.
@@ -332,6 +335,7 @@ impl CatalogState {
                     partitions: *partitions,
                     configs: configs.clone(),
                     leader_epochs: BTreeMap::new(),
+                    directories: Vec::new(),
                 };
                 self.topics.insert(Arc::clone(name), topic);
             }
@@ -365,6 +369,11 @@ impl CatalogState {
                     topic.leader_epochs.insert(*partition, *leader_epoch);
                 }
             }
+            Change::PartitionDirectories { topic_id, directories } => {
+                if let Some(topic) = self.topic_mut(*topic_id) {
+                    topic.directories.clone_from(directories);
+                }
+            }
             Change::Snapshot => *self = Self::default(),
         }
     }
@@ -376,7 +385,8 @@ impl CatalogState {
     /// How many changes [`CatalogState::snapshot`] gives.
     pub fn snapshot_len(&self) -> usize {
         let epochs: usize = self.topics.values().map(|topic| topic.leader_epochs.len()).sum();
-        2 + self.broker_configs.len() + self.topics.len() + epochs
+        let told = self.topics.values().filter(|topic| !topic.directories.is_empty()).count();
+        2 + self.broker_configs.len() + self.topics.len() + epochs + told
     }
 
     /// The shortest list of changes that leads to this state from any other.
@@ -397,6 +407,10 @@ impl CatalogState {
                 partition: *partition,
                 leader_epoch: *leader_epoch,
             }));
+            if !topic.directories.is_empty() {
+                let directories = topic.directories.clone();
+                changes.push(Change::PartitionDirectories { topic_id: topic.id, directories });
+            }
         }
         changes
     }
@@ -484,6 +498,7 @@ kinds! {
     5 BrokerConfigs;
     6 ProducerIds;
     7 LeaderEpoch;
+    8 PartitionDirectories;
 }
 
 impl Change {
@@ -514,6 +529,9 @@ impl Change {
             Self::ProducerIds { next } => records::ProducerIds { next }.encode(&mut out, cx),
             Self::LeaderEpoch { topic_id, partition, leader_epoch } => {
                 records::LeaderEpoch { topic_id, partition, leader_epoch }.encode(&mut out, cx);
+            }
+            Self::PartitionDirectories { topic_id, directories } => {
+                records::PartitionDirectories { topic_id, directories }.encode(&mut out, cx);
             }
         }
         (Bytes::from_static(name.as_bytes()), out.freeze())
@@ -576,6 +594,12 @@ impl From<records::LeaderEpoch> for Change {
     fn from(record: records::LeaderEpoch) -> Self {
         let records::LeaderEpoch { topic_id, partition, leader_epoch } = record;
         Self::LeaderEpoch { topic_id, partition, leader_epoch }
+    }
+}
+
+impl From<records::PartitionDirectories> for Change {
+    fn from(record: records::PartitionDirectories) -> Self {
+        Self::PartitionDirectories { topic_id: record.topic_id, directories: record.directories }
     }
 }
 
@@ -672,6 +696,8 @@ mod tests {
                 .prop_map(|(topic_id, configs)| Change::TopicConfigs { topic_id, configs }),
             ("1?", configs).prop_map(|(broker, configs)| Change::BrokerConfigs { broker, configs }),
             any::<i64>().prop_map(|next| Change::ProducerIds { next }),
+            (id.clone(), prop::collection::vec(id.clone(), 0..5))
+                .prop_map(|(topic_id, directories)| Change::PartitionDirectories { topic_id, directories }),
             (id, 0..9, 0..9).prop_map(|(topic_id, partition, leader_epoch)| Change::LeaderEpoch {
                 topic_id,
                 partition,

@@ -259,7 +259,6 @@ pub const ACTED_ON: &[&str] = &[
     "message.timestamp.type",
     "min.cleanable.dirty.ratio",
     "min.compaction.lag.ms",
-    "min.insync.replicas",
     "ottla.flush",
     "preallocate",
     "retention.bytes",
@@ -278,6 +277,8 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "leader.replication.throttled.replicas",
     "local.retention.bytes",
     "local.retention.ms",
+    // No more are asked for than a topic has, which is one. KIP-966.
+    "min.insync.replicas",
     "remote.copy.lag.bytes",
     "remote.copy.lag.ms",
     "remote.log.copy.disable",
@@ -527,7 +528,6 @@ pub fn effective(overrides: &ConfigMap, inherited: &Inherited<'_>) -> LogConfig 
         },
         message_timestamp_before_max_ms: topic.number("message.timestamp.before.max.ms"),
         message_timestamp_after_max_ms: topic.number("message.timestamp.after.max.ms"),
-        min_insync_replicas: i32::try_from(topic.number("min.insync.replicas")).unwrap_or(i32::MAX),
         segment_bytes: topic.size("segment.bytes") as u64,
         segment_ms: topic.number("segment.ms"),
         segment_jitter_ms: topic.number("segment.jitter.ms"),
@@ -857,7 +857,6 @@ mod tests {
             message_timestamp_type: TimestampType::CreateTime,
             message_timestamp_before_max_ms: i64::MAX,
             message_timestamp_after_max_ms: 3_600_000,
-            min_insync_replicas: 1,
             segment_bytes: 1 << 30,
             segment_ms: 604_800_000,
             segment_jitter_ms: 0,
@@ -1036,7 +1035,7 @@ mod tests {
             let overrides = map(&[(config.definition.name, &value)]);
             inheriting(&[], &[], &[], |none| {
                 let log = effective(&overrides, none);
-                assert!(log.segment_bytes >= 1_048_576 && log.segment_ms >= 1 && log.min_insync_replicas >= 1);
+                assert!(log.segment_bytes >= 1_048_576 && log.segment_ms >= 1);
                 let set = validate(&overrides, none).is_ok();
                 let described = config.entry(&overrides, none).source == Source::DynamicTopic;
                 assert!(described || !set, "{} = {value:?}", config.definition.name);

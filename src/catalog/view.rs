@@ -9,7 +9,7 @@ use tracing::warn;
 use super::state::{CatalogState, Change, INTERNAL_TOPICS};
 use super::topic_config::{Inherited, effective};
 use crate::config::{Config, ConfigMap};
-use crate::log::{FlushMode, LogConfig, LogDirectory, Partition};
+use crate::log::{FlushMode, LogConfig, LogDirectories, Partition};
 use crate::uuid::Uuid;
 
 /// A topic and its partitions.
@@ -55,11 +55,11 @@ pub struct View {
 
 impl View {
     /// The view of a state, with all partitions ready to be opened. Folders of topics that were deleted go.
-    pub(super) fn of(state: &CatalogState, directory: &Arc<LogDirectory>, config: &Config) -> Self {
+    pub(super) fn of(state: &CatalogState, directories: &LogDirectories, config: &Config) -> Self {
         let mut view = Self::default();
         view.take_broker_configs(state, config);
         for (name, topic) in state.topics() {
-            view.put(name, state, directory, config, Vec::with_capacity(topic.partitions as usize));
+            view.put(name, state, directories, config, Vec::with_capacity(topic.partitions as usize));
         }
         view
     }
@@ -69,7 +69,7 @@ impl View {
         &self,
         changes: &[Change],
         state: &CatalogState,
-        directory: &Arc<LogDirectory>,
+        directories: &LogDirectories,
         config: &Config,
     ) -> Self {
         let mut view = self.clone();
@@ -81,7 +81,7 @@ impl View {
                     // A topic made and deleted in one batch was never there.
                     if let Some(name) = state.name_of(*topic_id) {
                         let partitions = view.by_id.get(topic_id).map(|topic| topic.partitions.clone());
-                        view.put(name, state, directory, config, partitions.unwrap_or_default());
+                        view.put(name, state, directories, config, partitions.unwrap_or_default());
                     }
                 }
                 Change::TopicDeleted { topic_id } => {
@@ -91,7 +91,7 @@ impl View {
                             view.topics.remove(&topic.name);
                         }
                         for partition in &topic.partitions {
-                            if let Err(error) = directory.delete(partition) {
+                            if let Err(error) = directories.delete(partition) {
                                 warn!(%error, "folder of a deleted partition not removed; the next start will");
                             }
                         }
@@ -103,7 +103,10 @@ impl View {
                         reconfigure(topic, &view.inherited(config));
                     }
                 }
-                Change::ProducerIds { .. } | Change::LeaderEpoch { .. } | Change::Snapshot => {}
+                Change::ProducerIds { .. }
+                | Change::LeaderEpoch { .. }
+                | Change::PartitionDirectories { .. }
+                | Change::Snapshot => {}
             }
         }
         view
@@ -114,7 +117,7 @@ impl View {
         &mut self,
         name: &Arc<str>,
         state: &CatalogState,
-        directory: &Arc<LogDirectory>,
+        directories: &LogDirectories,
         config: &Config,
         mut partitions: Vec<Arc<Partition>>,
     ) {
@@ -123,13 +126,9 @@ impl View {
         partitions.iter().for_each(|kept| kept.reconfigure(Arc::clone(&log_config)));
         for index in partitions.len() as i32..topic.partitions {
             let leader_epoch = topic.leader_epochs.get(&index).copied().unwrap_or_default();
-            partitions.push(directory.partition(
-                name,
-                topic.id,
-                index,
-                leader_epoch,
-                Arc::clone(&log_config),
-            ));
+            let home = topic.directories.get(index as usize).copied();
+            let named = (&**name, topic.id, index);
+            partitions.push(directories.partition(named, leader_epoch, Arc::clone(&log_config), home));
         }
         let configs = topic.configs.clone();
         let topic = Arc::new(Topic { name: Arc::clone(name), id: topic.id, configs, partitions });

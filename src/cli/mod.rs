@@ -97,6 +97,8 @@ enum CommandError {
     Import(#[from] import::ImportError),
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
+    #[error("log directory {reason}: a broker cannot go on without it")]
+    Disk { reason: String },
     #[error("the system gives no threads or signals: {0}")]
     Runtime(#[source] io::Error),
     #[error("topic {topic:?}: {source}")]
@@ -232,7 +234,7 @@ mod tests {
             (&["ottla", "--dta", "x"][..], "--dta"),
             (&["ottla", "--data"], "--data"),
             (&["ottla", "--ephemeral", "--data", "x"], "--data"),
-            (&["ottla", "--data", "x", "--data", "y"], "--data"),
+            (&["ottla", "--flush", "os", "--flush", "commit"], "--flush"),
             (&["ottla", "srve"], "srve"),
         ] {
             let error = CommandLine::try_parse_from(arguments).unwrap_err();

@@ -27,9 +27,9 @@ pub(super) struct Flags {
     /// Serve /metrics, /healthz and /readyz over HTTP here; port 0 takes any free one. Repeatable
     #[arg(long, value_name = "HOST:PORT")]
     http_listen: Vec<String>,
-    /// Keep data in this directory [default: ./data]
+    /// Keep data in this directory. Repeatable: partitions are spread over them [default: ./data]
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
-    data: Option<String>,
+    data: Vec<String>,
     /// When an append counts: commit, once synced to the disk; os, once written [default: commit; os with --ephemeral]
     #[arg(long, value_name = "commit|os")]
     flush: Option<String>,
@@ -86,12 +86,13 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let broker = Broker::start(config).await?;
     let listeners: Vec<String> = broker.endpoints().iter().map(ToString::to_string).collect();
     let http: Vec<String> = broker.http().iter().map(ToString::to_string).collect();
+    let data: Vec<String> = broker.log_directories().iter().map(|path| path.display().to_string()).collect();
     info!(
         target: START_TARGET,
         version = env!("CARGO_PKG_VERSION"),
         listeners = listeners.join(","),
         http = (!http.is_empty()).then(|| http.join(",")),
-        data = %broker.data().display(),
+        data = data.join(","),
         "ottla serves"
     );
     let mut signalled = async || {
@@ -100,7 +101,13 @@ async fn serve(config: Config) -> Result<(), CommandError> {
             _ = interrupt.recv() => {}
         }
     };
-    signalled().await;
+    tokio::select! {
+        () = signalled() => {}
+        reason = broker.failed() => {
+            broker.give_up();
+            return Err(CommandError::Disk { reason });
+        }
+    }
     tokio::select! {
         () = broker.stop() => {}
         // Whoever asks twice does not want to wait; the next start recovers.
@@ -172,11 +179,20 @@ impl Flags {
         if !self.topic.is_empty() {
             add("ottla.topics", self.topic.join(&TopicSpec::SEPARATOR.to_string()));
         }
+        if let Some(data) = self.data.iter().find(|data| data.contains(',')) {
+            return Err(bad_flag(
+                "--data",
+                data.clone(),
+                "a directory without commas in its name; several by several --data",
+            ));
+        }
+        if !self.data.is_empty() {
+            add("log.dirs", self.data.join(","));
+        }
         if self.ephemeral {
             add("ottla.ephemeral", true.to_string());
         }
         for (name, value) in [
-            ("log.dir", self.data),
             ("ottla.flush", self.flush),
             ("ottla.ready.file", self.ready_file),
             ("ottla.log.filter", self.log),
@@ -259,6 +275,8 @@ mod tests {
             "[::1]:8080",
             "--data",
             "/d",
+            "--data",
+            "/e",
             "--flush",
             "os",
             "--ready-file",
@@ -280,7 +298,7 @@ mod tests {
         assert_eq!(config.advertised("PLAINTEXT"), None);
         let http: Vec<_> = config.http_listeners.iter().map(|endpoint| endpoint.address()).collect();
         assert_eq!(http, ["127.0.0.1:0", "[::1]:8080"]);
-        assert_eq!(config.log_dir, Path::new("/d"));
+        assert_eq!(config.directories(), [Path::new("/d"), Path::new("/e")]);
         assert_eq!(config.explicit()["ottla.flush"], "os");
         assert_eq!(config.ready_file.as_deref(), Some(Path::new("/r")));
         assert_eq!(config.topics[1].configs["cleanup.policy"], "compact,delete");
@@ -331,6 +349,11 @@ mod tests {
                 &["--topic", "a"],
                 r#"command line: invalid value "a" for ottla.topics: expected name:partitions"#,
             ),
+            (
+                &["--data", "a,b"],
+                r#"command line: invalid value "a,b" for --data: expected a directory without"#,
+            ),
+            (&["--data", "a", "--data", "a"], r#"log.dirs has "a" twice"#),
             (&["--topic", "a:1:retention=1"], r#"topic "a": Unknown topic config name: retention"#),
             (
                 &["--topic", "a:1:segment.bytes=1"],

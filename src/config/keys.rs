@@ -69,10 +69,19 @@ fields! {
     /// Where to serve HTTP for operators (/metrics, /healthz, /readyz): HOST:PORT, several separated by commas; port 0 takes any
     /// free one; empty for none.
     http_listeners: Vec<Endpoint> = "ottla.http.listeners" List Some(""), Any;
-    /// Data directory, made if missing.
+    /// Data directory, made if missing. log.dirs counts instead where it is set.
     log_dir: PathBuf = "log.dir" String Some("./data"), Any;
-    /// Keep data in a temporary directory that goes with the process; log.dir is not touched then, and ottla.flush is os
-    /// unless it is set.
+    /// Data directories, made if missing, separated by commas; empty for log.dir. A new partition goes to the one with the fewest;
+    /// if the disk of one fails, the others go on. Topics and configs are kept in the first, which the broker cannot do without.
+    log_dirs: Vec<PathBuf> = "log.dirs" List Some(""), Any;
+    /// Bytes of a data directory's file system that appends leave free, so that there is room for what makes room (deleting topics
+    /// or records); 0 for none.
+    log_dir_min_free_bytes: u64 = "ottla.log.dir.min.free.bytes" Long Some("16777216"), AtLeast(0);
+    /// Files of logs that are open at once, besides those in use at the moment: beyond, the longest unused is closed. 0 for
+    /// half of the descriptors that the process may have.
+    log_max_open_files: usize = "ottla.log.max.open.files" Int Some("0"), AtLeast(0);
+    /// Keep data in a temporary directory that goes with the process; log.dir and log.dirs are not touched then, and ottla.flush
+    /// is os unless it is set.
     ephemeral: bool = "ottla.ephemeral" Boolean Some("false"), Any;
     /// File that appears once requests are answered, holding one host:port a line in the order of the listeners; empty for none.
     ready_file: Option<PathBuf> = "ottla.ready.file" String Some(""), Any;

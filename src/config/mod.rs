@@ -242,6 +242,14 @@ impl Config {
         &self.explicit
     }
 
+    /// Where data is kept: `log.dirs`, or `log.dir` without it.
+    pub fn directories(&self) -> &[PathBuf] {
+        match &self.log_dirs[..] {
+            [] => std::slice::from_ref(&self.log_dir),
+            several => several,
+        }
+    }
+
     /// The address that clients of the listener of this name are given; `None` for the one that they connected to.
     pub fn advertised(&self, listener_name: &str) -> Option<&Endpoint> {
         self.advertised_listeners.iter().find(|endpoint| endpoint.name == listener_name)
@@ -281,6 +289,8 @@ impl Config {
         }
         check_names("listeners", self.listeners.iter().map(|endpoint| &endpoint.name))?;
         check_names("advertised.listeners", self.advertised_listeners.iter().map(|endpoint| &endpoint.name))?;
+        let directories: Vec<_> = self.log_dirs.iter().map(|path| path.display().to_string()).collect();
+        check_names("log.dirs", directories.iter())?;
         check_names("ottla.topics", self.topics.iter().map(|topic| &topic.name))?;
         for endpoint in &self.advertised_listeners {
             if self.listeners.iter().all(|listener| listener.name != endpoint.name) {
@@ -401,6 +411,12 @@ impl FromText for Option<PathBuf> {
             return Err(Fault::Expected("a path without NUL bytes"));
         }
         Ok(Some(text).filter(|text| !text.is_empty()).map(PathBuf::from))
+    }
+}
+
+impl FromText for Vec<PathBuf> {
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        if text.is_empty() { Ok(Vec::new()) } else { text.split(',').map(PathBuf::from_text).collect() }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint};
 use crate::group::Groups;
-use crate::log::Partition;
+use crate::log::{LogDirectories, Partition};
 use crate::protocol::ErrorCode;
 use crate::protocol::wire::Str;
 use crate::telemetry::{ConnectionCounters, RequestCounters};
@@ -27,6 +27,9 @@ pub const CLUSTER_OPERATIONS: i32 = 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 
 /// The same for a group: read, delete, describe, describe configs, alter configs.
 pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 
+/// Stands for the leader of a partition that has none.
+pub const NO_LEADER: i32 = -1;
+
 /// What all requests share.
 pub struct Shared {
     /// The broker's settings.
@@ -35,6 +38,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Id of the cluster.
     pub cluster_id: Uuid,
+    /// Where partitions are kept.
+    pub logs: Arc<LogDirectories>,
     /// Topics, configs, producer ids.
     pub catalog: Catalog,
     /// Consumer groups.

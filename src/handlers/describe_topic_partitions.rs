@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::RequestContext;
-use super::context::TOPIC_OPERATIONS;
+use super::context::{NO_LEADER, TOPIC_OPERATIONS};
 use crate::catalog::state::validate_name;
 use crate::catalog::{CatalogError, Topic};
+use crate::log::Partition;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::describe_topic_partitions::{
     DescribeTopicPartitionsNextCursor, DescribeTopicPartitionsPartition, DescribeTopicPartitionsRequest,
@@ -84,18 +85,31 @@ fn describe(
         is_internal: topic.is_internal(),
         partitions: (first..last)
             .filter_map(|index| topic.partition(index))
-            .map(|partition| DescribeTopicPartitionsPartition {
-                partition_index: partition.index(),
-                leader_id: cx.node_id(),
-                leader_epoch: partition.leader_epoch(),
-                replica_nodes: vec![cx.node_id()],
-                isr_nodes: vec![cx.node_id()],
-                eligible_leader_replicas: Some(Vec::new()),
-                last_known_elr: Some(Vec::new()),
-                ..Default::default()
-            })
+            .map(|partition| describe_partition(cx, partition))
             .collect(),
         topic_authorized_operations: TOPIC_OPERATIONS,
         ..Default::default()
+    }
+}
+
+/// One whose log directory is offline has no leader and a replica that is offline; unlike Metadata, Kafka calls that no error here.
+fn describe_partition(cx: &RequestContext, partition: &Partition) -> DescribeTopicPartitionsPartition {
+    let known = DescribeTopicPartitionsPartition {
+        partition_index: partition.index(),
+        leader_id: cx.node_id(),
+        leader_epoch: partition.leader_epoch(),
+        replica_nodes: vec![cx.node_id()],
+        isr_nodes: vec![cx.node_id()],
+        eligible_leader_replicas: Some(Vec::new()),
+        last_known_elr: Some(Vec::new()),
+        ..Default::default()
+    };
+    match partition.is_offline() {
+        false => known,
+        true => DescribeTopicPartitionsPartition {
+            leader_id: NO_LEADER,
+            offline_replicas: vec![cx.node_id()],
+            ..known
+        },
     }
 }

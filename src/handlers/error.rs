@@ -19,7 +19,10 @@ impl From<&LogError> for ErrorCode {
             LogError::Deleted => Self::UnknownTopicOrPartition,
             // Retriable, so that clients go on when this broker is back.
             LogError::Shutdown => Self::NotLeaderOrFollower,
-            LogError::Poisoned | LogError::NoSpace { .. } | LogError::Disk { .. } => Self::KafkaStorageError,
+            LogError::Offline
+            | LogError::NoSpace { .. }
+            | LogError::OutOfDescriptors { .. }
+            | LogError::Disk { .. } => Self::KafkaStorageError,
             LogError::Damaged { .. } => Self::CorruptMessage,
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::RequestContext;
-use super::context::{CLUSTER_OPERATIONS, TOPIC_OPERATIONS};
+use super::context::{CLUSTER_OPERATIONS, NO_LEADER, TOPIC_OPERATIONS};
 use crate::catalog::state::{NewTopic, validate_name};
 use crate::catalog::view::is_internal;
 use crate::catalog::{CatalogError, Topic};
@@ -121,13 +121,23 @@ fn describe(cx: &RequestContext, topic: &Topic, operations: i32) -> MetadataTopi
     }
 }
 
+/// One whose log directory is offline has no leader, as in Kafka, and a replica that is offline.
 fn describe_partition(cx: &RequestContext, partition: &Partition) -> MetadataPartition {
-    MetadataPartition {
+    let known = MetadataPartition {
         partition_index: partition.index(),
         leader_id: cx.node_id(),
         leader_epoch: partition.leader_epoch(),
         replica_nodes: vec![cx.node_id()],
         isr_nodes: vec![cx.node_id()],
         ..Default::default()
+    };
+    match partition.is_offline() {
+        false => known,
+        true => MetadataPartition {
+            error_code: ErrorCode::LeaderNotAvailable.into(),
+            leader_id: NO_LEADER,
+            offline_replicas: vec![cx.node_id()],
+            ..known
+        },
     }
 }

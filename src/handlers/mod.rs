@@ -15,6 +15,7 @@ pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
+pub mod describe_log_dirs;
 pub mod describe_topic_partitions;
 pub mod error;
 pub mod fetch;
@@ -47,9 +48,9 @@ use crate::protocol::api::{Api, decode};
 use crate::protocol::header::{RequestHeader, frame_response};
 use crate::protocol::messages::{
     AlterConfigs, ApiVersions, CreatePartitions, CreateTopics, DeleteGroups, DeleteRecords, DeleteTopics,
-    DescribeCluster, DescribeConfigs, DescribeGroups, DescribeTopicPartitions, Fetch, FindCoordinator,
-    Heartbeat, IncrementalAlterConfigs, InitProducerId, JoinGroup, LeaveGroup, ListGroups, ListOffsets,
-    Metadata, OffsetCommit, OffsetDelete, OffsetFetch, OffsetForLeaderEpoch, Produce, SyncGroup,
+    DescribeCluster, DescribeConfigs, DescribeGroups, DescribeLogDirs, DescribeTopicPartitions, Fetch,
+    FindCoordinator, Heartbeat, IncrementalAlterConfigs, InitProducerId, JoinGroup, LeaveGroup, ListGroups,
+    ListOffsets, Metadata, OffsetCommit, OffsetDelete, OffsetFetch, OffsetForLeaderEpoch, Produce, SyncGroup,
 };
 use crate::protocol::wire::{Chunks, DecodeError, Wire};
 use crate::telemetry::{ApiCounters, RequestCounters};
@@ -222,6 +223,7 @@ handlers! {
     OffsetForLeaderEpoch => offset_for_leader_epoch::handle, in turn;
     DescribeConfigs => describe_configs::handle, in turn;
     AlterConfigs => alter_configs::handle, in turn;
+    DescribeLogDirs => describe_log_dirs::handle, in turn;
     CreatePartitions => create_partitions::handle, in turn;
     DeleteGroups => delete_groups::handle, in turn;
     IncrementalAlterConfigs => incremental_alter_configs::handle, in turn;

@@ -37,7 +37,7 @@ pub async fn begin(cx: RequestContext, request: ProduceRequest) -> Started<Produ
         for wanted in topic.partition_data {
             let index = wanted.index;
             let appended = match (acks, &found) {
-                (-1..=1, Ok(found)) => append(&cx, found, wanted, &request.transactional_id, acks).await,
+                (-1..=1, Ok(found)) => append(&cx, found, wanted, &request.transactional_id).await,
                 (-1..=1, Err(code)) => Err(Refused::code(*code)),
                 _ => Err(Refused::code(ErrorCode::InvalidRequiredAcks)),
             };
@@ -132,16 +132,12 @@ async fn append(
     topic: &Topic,
     wanted: ProducePartition,
     transactional_id: &Option<Str>,
-    acks: i16,
 ) -> Result<(Arc<Partition>, ProducePartitionResponse, i64), Refused> {
     let partition = topic.partition(wanted.index).ok_or(Refused::code(ErrorCode::UnknownTopicOrPartition))?;
     let Records::Bytes(batch) = wanted.records else {
         return Err(Refused::code(ErrorCode::InvalidRecord));
     };
     let config = partition.config();
-    if acks == -1 && config.min_insync_replicas > 1 {
-        return Err(Refused::code(ErrorCode::NotEnoughReplicas));
-    }
     let rules = Rules {
         max_message_bytes: config.max_message_bytes,
         segment_bytes: config.segment_bytes as usize,
@@ -228,10 +224,10 @@ impl From<InvalidBatch> for Refused {
 
 impl From<LogError> for Refused {
     fn from(error: LogError) -> Self {
-        let code = ErrorCode::from(&error);
-        if code == ErrorCode::KafkaStorageError {
+        // Of what befalls a whole directory, the log has told once.
+        if let LogError::OutOfDescriptors { .. } | LogError::Disk { .. } = error {
             tracing::error!(%error, "append failed");
         }
-        Self { code, message: Some(error.to_string()), record_errors: Vec::new() }
+        Self { code: ErrorCode::from(&error), message: Some(error.to_string()), record_errors: Vec::new() }
     }
 }

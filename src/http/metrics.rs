@@ -23,8 +23,6 @@ const PIECE_BYTES: usize = 32 << 10;
 pub struct Observed {
     /// What all requests share.
     pub shared: Arc<Shared>,
-    /// The logs.
-    pub directory: Arc<LogDirectory>,
     /// The memory of requests in flight.
     pub budget: Budget,
     /// Places that [`Shared::decompressions`] began with.
@@ -153,7 +151,7 @@ impl Exposition {
 
     /// What is bounded, with its bound.
     fn limits(&self, text: &mut Text) {
-        let Observed { shared, directory, budget, decompressions_max } = &self.observed;
+        let Observed { shared, budget, decompressions_max } = &self.observed;
         text.single(&names::QUEUED_REQUEST_BYTES, budget.used());
         text.single(&names::QUEUED_REQUEST_BYTES_LIMIT, budget.total());
         text.single(&names::FETCH_SESSIONS, shared.fetch_sessions.len());
@@ -161,12 +159,15 @@ impl Exposition {
         let idle = shared.decompressions.available_permits();
         text.single(&names::DECOMPRESSIONS, decompressions_max.saturating_sub(idle));
         text.single(&names::DECOMPRESSIONS_LIMIT, decompressions_max);
-        text.single(&names::UNSYNCED_BYTES, directory.unsynced_bytes());
-        text.single(&names::UNSYNCED_BYTES_LIMIT, directory.unsynced_bytes_limit());
+        text.single(&names::UNSYNCED_BYTES, shared.logs.unsynced_bytes());
+        text.single(&names::UNSYNCED_BYTES_LIMIT, shared.logs.unsynced_bytes_limit());
+        let (open_files, open_files_limit) = shared.logs.open_files();
+        text.single(&names::OPEN_FILES, open_files);
+        text.single(&names::OPEN_FILES_LIMIT, open_files_limit);
     }
 
     fn logs(&self, text: &mut Text) {
-        let Observed { shared, directory, .. } = &self.observed;
+        let shared = &self.observed.shared;
         let open: Vec<_> = self.partitions.iter().filter_map(|partition| partition.known().open).collect();
         text.single(&names::TOPICS, shared.catalog.view().topics().count());
         text.single(&names::PARTITIONS, self.partitions.len());
@@ -174,7 +175,7 @@ impl Exposition {
         text.single(&names::PRODUCERS, open.iter().map(|open| open.producers).sum::<usize>());
         text.single(&names::LOG_BYTES, open.iter().map(|open| open.size_bytes).sum::<u64>());
         text.single(&names::SEGMENTS, open.iter().map(|open| open.segments).sum::<usize>());
-        let counters = directory.counters();
+        let counters = shared.logs.counters();
         text.single(&names::APPENDED_RECORDS, counters.appended_records.value());
         text.single(&names::APPENDED_BYTES, counters.appended_bytes.value());
         text.single(&names::RETIRED_SEGMENTS, counters.retired_segments.value());
@@ -182,7 +183,16 @@ impl Exposition {
         text.describe(&names::SYNC_SECONDS);
         text.histogram(&names::SYNC_SECONDS, &[], &counters.syncs);
         text.single(&names::FAILED_SYNCS, counters.failed_syncs.value());
-        text.single(&names::SYNC_QUEUE, directory.sync_queue_len());
+        text.single(&names::SYNC_QUEUE, shared.logs.sync_queue_len());
+        text.single(&names::REFUSED_APPENDS, counters.refused_appends.value());
+        let mut each = |metric: &Metric, of: fn(&LogDirectory) -> bool| {
+            text.describe(metric);
+            for directory in shared.logs.all() {
+                text.sample(metric, &[("directory", &directory.path().display())], u8::from(of(directory)));
+            }
+        };
+        each(&names::DIRECTORY_OFFLINE, |directory| directory.offline().is_some());
+        each(&names::DIRECTORY_FULL, LogDirectory::is_full);
     }
 
     /// Writes a metric of the partitions from `first` on until the piece is large enough; gives the first one not written.

@@ -29,8 +29,6 @@ pub struct LogConfig {
     pub message_timestamp_before_max_ms: i64,
     /// How far a record's time may lead the broker's clock, ms.
     pub message_timestamp_after_max_ms: i64,
-    /// In-sync replicas that acks=all asks for.
-    pub min_insync_replicas: i32,
     /// Segment size before rolling, bytes.
     pub segment_bytes: u64,
     /// Segment age before rolling, ms of record time.
@@ -81,7 +79,6 @@ pub(super) mod tests {
             message_timestamp_type: TimestampType::CreateTime,
             message_timestamp_before_max_ms: i64::MAX,
             message_timestamp_after_max_ms: 3_600_000,
-            min_insync_replicas: 1,
             segment_bytes: 1 << 30,
             segment_ms: 604_800_000,
             segment_jitter_ms: 0,

@@ -1,11 +1,11 @@
 //! A log directory: what is common to the partitions in one folder. Its lock, identity and checkpoints; the threads that sync,
 //! and those that clean up; a start after a clean stop that looks at no partition, and one after a crash that looks at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,9 +20,10 @@ use super::partition::{Partition, Retired};
 use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
+use super::space::SpaceGuard;
 use super::view::SyncWork;
 use crate::clock::Clock;
-use crate::storage::{Disk, DiskFile, Durability, Lock, read_file, replace_file};
+use crate::storage::{Disk, DiskFile, Durability, Lock, Space, read_file, replace_file};
 use crate::telemetry::LogCounters;
 use crate::uuid::Uuid;
 
@@ -78,6 +79,8 @@ pub struct DirectoryOptions {
     pub producer_id_expiration_ms: i64,
     /// Idempotent producers that a partition remembers at most.
     pub producers_max: usize,
+    /// Bytes of the file system that appends leave free; 0: they take what there is.
+    pub min_free_bytes: u64,
     /// Whether every byte is read again, however the last stop was: for a repair.
     pub check_all: bool,
     /// Whether an existing directory may belong to any node.
@@ -100,6 +103,7 @@ impl DirectoryOptions {
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
+            min_free_bytes: 0,
             check_all: false,
             any_node: false,
             retention_check_interval: Duration::from_secs(300),
@@ -167,6 +171,22 @@ pub enum OpenDirectoryError {
         /// What is wrong with it.
         source: InvalidCheckpoint,
     },
+    /// Two directories have the same partition.
+    #[error("{} and {} are both the partition's: one of them must go", first.display(), second.display())]
+    Twice {
+        /// Its folder in one of them.
+        first: PathBuf,
+        /// Its folder in the other.
+        second: PathBuf,
+    },
+    /// A directory is new where the others have partitions, and none of them says which topics there are.
+    #[error("{}: is new, but there are partitions in {}: the log directory that knows their topics is missing", path.display(), other.display())]
+    Missing {
+        /// The new directory.
+        path: PathBuf,
+        /// The one with partitions.
+        other: PathBuf,
+    },
     /// The disk says no: permission, space, a read-only mount.
     #[error("{}: {source}", path.display())]
     Disk {
@@ -198,7 +218,16 @@ pub struct LogDirectory {
     folders: Vec<(String, i32)>,
 }
 
-type Key = (String, i32);
+pub(super) type Key = (String, i32);
+
+/// What all directories of a broker share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Common {
+    /// What is counted of all partitions.
+    pub counters: Arc<LogCounters>,
+    /// Wakes who must know that a directory is offline.
+    pub alarm: Arc<Notify>,
+}
 
 /// What the directory, its threads and its partitions share.
 #[derive(Debug)]
@@ -208,7 +237,7 @@ pub struct Shared {
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
-    pub(super) counters: LogCounters,
+    pub(super) counters: Arc<LogCounters>,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
     /// What could not be taken away yet, for the next look of retention.
@@ -229,6 +258,13 @@ pub struct Shared {
     /// Whether all logs are known to be whole: then a stop can be a clean one.
     whole: AtomicBool,
     stopped: AtomicBool,
+    space: SpaceGuard,
+    /// Why nothing in it is trusted any more, once that is so.
+    offline: OnceLock<String>,
+    /// Whether the broker cannot do without it.
+    is_essential: AtomicBool,
+    /// Wakes who must know that a directory is offline.
+    alarm: Arc<Notify>,
     /// Held until the directory is closed or dropped.
     lock: Mutex<Option<Box<dyn Lock>>>,
 }
@@ -267,6 +303,8 @@ struct Checkpoints {
     log_starts: BTreeMap<Key, i64>,
     written_recovery_points: String,
     written_log_starts: String,
+    /// Of these the files still tell, though they are gone: their names must not be used again before that is mended.
+    stale: BTreeSet<Key>,
 }
 
 /// What the cleaning thread has to do.
@@ -290,6 +328,16 @@ impl LogDirectory {
         options: DirectoryOptions,
         disk: Arc<dyn Disk>,
         clock: Clock,
+    ) -> Result<Arc<Self>, OpenDirectoryError> {
+        Self::open_with(options, disk, clock, Common::default())
+    }
+
+    /// The same of one of several.
+    pub(super) fn open_with(
+        options: DirectoryOptions,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+        common: Common,
     ) -> Result<Arc<Self>, OpenDirectoryError> {
         let path = options.path.clone();
         let failed = |source| OpenDirectoryError::Disk { path: path.clone(), source };
@@ -321,6 +369,14 @@ impl LogDirectory {
             .filter_map(|entry| parse_folder(&entry.name))
             .collect();
         // From here on the directory is ours, and changed.
+        let mut checkpoints = checkpoints;
+        for entry in entries.iter().filter(|entry| entry.is_dir) {
+            if let Some(key) = parse_deleted(&entry.name)
+                && !folders.contains(&key)
+            {
+                checkpoints.forget(&key);
+            }
+        }
         let trust = match read_file(&*disk, &path.join(BOOT_FILE), 4096) {
             _ if options.check_all => Trust::Synced,
             _ if is_there(CLEAN_FILE) || folders.is_empty() => Trust::Everything,
@@ -333,30 +389,10 @@ impl LogDirectory {
             Some(ids) => ids,
             None => write_properties(&*disk, &options, &root)?,
         };
-        let shared = Arc::new(Shared {
-            disk,
-            clock,
-            trust,
-            queue: SyncQueue::default(),
-            counters: LogCounters::default(),
-            listed: Mutex::default(),
-            retired: Mutex::default(),
-            unsynced_bytes: AtomicU64::new(0),
-            synced_bytes: AtomicU64::new(0),
-            has_room: Notify::new(),
-            root,
-            partitions: Mutex::default(),
-            checkpoints: Mutex::new(checkpoints),
-            chores: Mutex::default(),
-            chores_changed: Condvar::new(),
-            progress: Progress::default(),
-            all_synced,
-            found: Mutex::default(),
-            whole: AtomicBool::new(trust == Trust::Everything),
-            stopped: AtomicBool::new(false),
-            lock: Mutex::new(Some(lock)),
-            options,
-        });
+        let mut shared = Shared::new(options, disk, clock, common, trust, root, checkpoints);
+        shared.all_synced = all_synced;
+        *shared.lock.lock() = Some(lock);
+        let shared = Arc::new(shared);
         if is_there(CLEAN_FILE) {
             // It must not be there again after a crash, not even in os mode: it would make a torn log pass for a whole one.
             // The first append waits until it is gone for good, so that the start need not.
@@ -374,6 +410,29 @@ impl LogDirectory {
         let threads = Mutex::new(threads);
         let was_clean = trust == Trust::Everything;
         Ok(Arc::new(Self { shared, threads, cluster_id, directory_id, was_clean, folders }))
+    }
+
+    /// Stands for a directory that cannot be used, for this reason: partitions in it are offline.
+    pub(super) fn unavailable(
+        options: DirectoryOptions,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+        common: Common,
+        reason: String,
+    ) -> Arc<Self> {
+        let shared =
+            Shared::new(options, disk, clock, common, Trust::Synced, Root::default(), Checkpoints::default());
+        // It is new: nobody else can have set it.
+        let _: Result<(), _> = shared.offline.set(reason);
+        shared.stop();
+        Arc::new(Self {
+            cluster_id: shared.options.cluster_id.unwrap_or_default(),
+            shared: Arc::new(shared),
+            threads: Mutex::default(),
+            directory_id: Uuid::default(),
+            was_clean: true,
+            folders: Vec::new(),
+        })
     }
 
     /// The cluster that it belongs to.
@@ -416,6 +475,11 @@ impl LogDirectory {
         self.folders.clone()
     }
 
+    /// Whether there was a folder of that partition at the start.
+    pub fn had_folder(&self, topic: &str, index: i32) -> bool {
+        self.folders.iter().any(|(found, number)| found == topic && *number == index)
+    }
+
     /// Bytes appended but not synced.
     pub fn unsynced_bytes(&self) -> u64 {
         self.shared.unsynced_bytes.load(Ordering::Relaxed)
@@ -436,6 +500,31 @@ impl LogDirectory {
         &self.shared.counters
     }
 
+    /// Why nothing in it can be read or written any more, if that is so.
+    pub fn offline(&self) -> Option<&str> {
+        self.shared.offline.get().map(String::as_str)
+    }
+
+    /// Whether the broker cannot do without it.
+    pub fn is_essential(&self) -> bool {
+        self.shared.is_essential.load(Ordering::SeqCst)
+    }
+
+    /// Whether the last append was refused for want of space.
+    pub fn is_full(&self) -> bool {
+        self.shared.space.is_full()
+    }
+
+    /// How much its file system holds. Asks the system, which may have to ask a server.
+    pub fn space(&self) -> io::Result<Space> {
+        self.shared.disk.space(self.path())
+    }
+
+    /// Whether `partition` is in this directory.
+    pub fn has(&self, partition: &Partition) -> bool {
+        Arc::ptr_eq(&self.shared, &partition.directory)
+    }
+
     /// The partition of that topic and number; while it lives, always the same one. A topic that replaces another of the same
     /// name must come after [`Self::delete`] of the other's partitions. No I/O: the folder is opened at the first use, and made
     /// at the first append.
@@ -447,6 +536,28 @@ impl LogDirectory {
         leader_epoch: i32,
         config: Arc<LogConfig>,
     ) -> Arc<Partition> {
+        self.partition_of_any_kind((topic, topic_id, index), leader_epoch, config, false)
+    }
+
+    /// The same of a log that the broker cannot do without. It may use the space that is kept free; and the broker cannot go on
+    /// when the directory fails.
+    pub fn essential_partition(
+        self: &Arc<Self>,
+        topic: &str,
+        topic_id: Uuid,
+        config: Arc<LogConfig>,
+    ) -> Arc<Partition> {
+        self.shared.is_essential.store(true, Ordering::SeqCst);
+        self.partition_of_any_kind((topic, topic_id, 0), 0, config, true)
+    }
+
+    fn partition_of_any_kind(
+        self: &Arc<Self>,
+        (topic, topic_id, index): (&str, Uuid, i32),
+        leader_epoch: i32,
+        config: Arc<LogConfig>,
+        is_essential: bool,
+    ) -> Arc<Partition> {
         let mut partitions = self.shared.partitions.lock();
         let key = (topic.to_owned(), index);
         if let Some(known) = partitions.get(&key).and_then(Weak::upgrade)
@@ -454,7 +565,11 @@ impl LogDirectory {
         {
             return known;
         }
-        let partition = Partition::new(&self.shared, topic, topic_id, index, leader_epoch, config);
+        let partition =
+            Partition::new(&self.shared, topic, topic_id, index, leader_epoch, config, is_essential);
+        if self.shared.is_offline() {
+            partition.go_offline();
+        }
         partitions.insert(key, Arc::downgrade(&partition));
         partition
     }
@@ -508,7 +623,8 @@ impl LogDirectory {
                     true
                 }
                 Err(source) => {
-                    let error = || LogError::disk(self.path(), io::Error::from(source.kind()));
+                    let error = || LogError::sync(self.path(), io::Error::from(source.kind()));
+                    self.shared.fail_if_written(&error());
                     recovered.failed.extend(to_sync.iter().map(|partition| (Arc::clone(partition), error())));
                     false
                 }
@@ -547,10 +663,15 @@ impl LogDirectory {
             }
         }
         partition.delete(|| {
-            let mut checkpoints = shared.checkpoints.lock();
-            checkpoints.recovery_points.remove(&key);
-            checkpoints.log_starts.remove(&key);
-            drop(checkpoints);
+            if shared.is_offline() {
+                // Whoever starts again with the disk mended finds it deleted.
+                return Ok(());
+            }
+            shared.checkpoints.lock().forget(&key);
+            if parse_deleted(&aside_name(&key, "delete")).is_none() {
+                // Its folder's new name will not tell the next start whose it was.
+                shared.forget_stale()?;
+            }
             if let Some(aside) = shared.set_aside(&partition.folder(), &key, "delete")? {
                 shared.remove_later(Removal::Folder(aside), Duration::ZERO);
             }
@@ -565,6 +686,7 @@ impl LogDirectory {
             let folder = self.shared.folder(topic, *index);
             let removed = match recovery::topic_id_of(&*self.shared.disk, &folder) {
                 Ok(Some(id)) if was_deleted(id) => {
+                    self.shared.checkpoints.lock().forget(&(topic.clone(), *index));
                     self.shared.set_aside(&folder, &(topic.clone(), *index), "delete")
                 }
                 Ok(_) => {
@@ -616,6 +738,47 @@ impl Drop for LogDirectory {
     }
 }
 
+impl Shared {
+    fn new(
+        options: DirectoryOptions,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+        common: Common,
+        trust: Trust,
+        root: Root,
+        checkpoints: Checkpoints,
+    ) -> Self {
+        Self {
+            disk,
+            clock,
+            trust,
+            queue: SyncQueue::default(),
+            counters: common.counters,
+            listed: Mutex::default(),
+            retired: Mutex::default(),
+            unsynced_bytes: AtomicU64::new(0),
+            synced_bytes: AtomicU64::new(0),
+            has_room: Notify::new(),
+            root,
+            partitions: Mutex::default(),
+            checkpoints: Mutex::new(checkpoints),
+            chores: Mutex::default(),
+            chores_changed: Condvar::new(),
+            progress: Progress::default(),
+            all_synced: false,
+            found: Mutex::default(),
+            whole: AtomicBool::new(trust == Trust::Everything),
+            stopped: AtomicBool::new(false),
+            lock: Mutex::default(),
+            space: SpaceGuard::new(options.min_free_bytes),
+            offline: OnceLock::new(),
+            is_essential: AtomicBool::new(false),
+            alarm: common.alarm,
+            options,
+        }
+    }
+}
+
 /// For the partitions.
 impl Shared {
     pub(super) fn folder(&self, topic: &str, index: i32) -> Arc<Path> {
@@ -635,12 +798,17 @@ impl Shared {
             && !partition.topic_id().is_zero()
         {
             tracing::warn!(folder = %folder.display(), topic_id = %other, "of another topic: set aside as a stray");
+            self.checkpoints.lock().forget(&key);
+            self.forget_stale()?;
             self.set_aside(&folder, &key, "stray")?;
-            let mut checkpoints = self.checkpoints.lock();
-            checkpoints.recovery_points.remove(&key);
-            checkpoints.log_starts.remove(&key);
         }
-        let checkpoints = self.checkpoints.lock();
+        let checkpoints = {
+            let mut checkpoints = self.checkpoints.lock();
+            if checkpoints.stale.contains(&key) {
+                checkpoints.write_both(&*self.disk, &self.options.path)?;
+            }
+            checkpoints
+        };
         Ok(OpenRequest {
             disk: &self.disk,
             folder,
@@ -679,7 +847,7 @@ impl Shared {
         if self.root.ever_synced.load(Ordering::Acquire) {
             return Ok(());
         }
-        self.sync_root().map_err(|source| LogError::disk(&self.options.path, source))
+        self.sync_root().inspect_err(|error| self.fail_if_written(error))
     }
 
     pub(super) async fn room(&self) {
@@ -763,20 +931,18 @@ impl Shared {
 
     fn sync_work(&self, folder: &Path, work: &SyncWork) -> Result<(), LogError> {
         for segment in &work.segments {
-            segment.file()?.sync_data().map_err(|source| LogError::Disk { path: segment.path(), source })?;
+            segment.file()?.sync_data().map_err(|source| LogError::sync(&segment.path(), source))?;
         }
         for file in &work.beside.files {
-            file.sync_data().map_err(|source| LogError::Disk { path: folder.to_owned(), source })?;
+            file.sync_data().map_err(|source| LogError::sync(folder, source))?;
         }
         if work.beside.names {
-            self.disk
-                .sync_dir(folder)
-                .map_err(|source| LogError::Disk { path: folder.to_owned(), source })?;
+            self.disk.sync_dir(folder).map_err(|source| LogError::sync(folder, source))?;
         }
         if work.beside.folder {
             self.root.changed();
         }
-        self.sync_root().map_err(|source| LogError::Disk { path: self.options.path.clone(), source })
+        self.sync_root()
     }
 
     /// Whether all logs are known to be whole: a partition that is not open needs no recovery then.
@@ -813,7 +979,9 @@ impl Shared {
         for Retired { partition, log_start, .. } in retired.iter().filter(|one| !one.partition.is_deleted()) {
             checkpoints.set_log_start((partition.topic().to_owned(), partition.index()), *log_start);
         }
-        checkpoints.write_log_starts(&*self.disk, &self.options.path)
+        let written = checkpoints.write_log_starts(&*self.disk, &self.options.path);
+        drop(checkpoints);
+        written.inspect_err(|error| self.fail_if_written(error))
     }
 
     /// Renames the files of a segment so that no start takes them for a log's; where they are now. What fails is left to the
@@ -826,7 +994,10 @@ impl Shared {
             match self.disk.rename(&path, &deleted) {
                 Ok(()) => files.push(deleted),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot be removed yet"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot be removed yet");
+                    self.fail_if_broken(&LogError::disk(&path, error));
+                }
             }
         }
         self.counters.retired_segments.increment();
@@ -844,6 +1015,9 @@ impl Shared {
 /// For the directory and its threads.
 impl Shared {
     fn close(&self) -> Result<(), LogError> {
+        if self.is_offline() {
+            return Err(LogError::Offline);
+        }
         if self.stopped.load(Ordering::SeqCst) {
             return Err(LogError::Shutdown);
         }
@@ -890,14 +1064,100 @@ impl Shared {
         for partition in unsynced {
             partition.sync();
             if partition.awaits_sync() {
-                result = result.and(Err(LogError::Poisoned));
+                result = result.and(Err(LogError::Offline));
             }
         }
         result
     }
 
+    pub(super) fn is_offline(&self) -> bool {
+        self.offline.get().is_some()
+    }
+
+    /// Takes the directory offline if a write or sync that ended so leaves what is on the disk in doubt.
+    pub(super) fn fail_if_written(&self, error: &LogError) {
+        if error.is_failure_of_writing() {
+            self.fail(error);
+        }
+    }
+
+    /// Takes the directory offline if a read that ended so says that the disk is broken.
+    pub(super) fn fail_if_broken(&self, error: &LogError) {
+        if error.is_failure_of_the_disk() {
+            self.fail(error);
+        }
+    }
+
+    /// Takes the directory offline, for as long as the process lives: nothing is read, written or synced any more, and there will
+    /// be no clean marker, so that the next start recovers. Takes no lock of a partition: its caller may hold one.
+    pub(super) fn fail(&self, error: &LogError) {
+        {
+            // Whoever makes a partition looks under this lock.
+            let _partitions = self.partitions.lock();
+            if self.offline.set(error.to_string()).is_err() {
+                return;
+            }
+        }
+        self.stopped.store(true, Ordering::SeqCst);
+        let partitions = self.live_partitions();
+        let (directory, count) = (self.options.path.display(), partitions.len());
+        tracing::error!(%directory, %error, partitions = count, "log directory offline");
+        partitions.iter().for_each(|partition| partition.go_offline());
+        self.end_work();
+        self.alarm.notify_waiters();
+    }
+
+    /// Refuses an append that would leave less space than is to be kept free.
+    pub(super) fn check_space(&self, bytes: usize) -> Result<(), LogError> {
+        match self.space.has_room(bytes, || self.disk.space(&self.options.path)) {
+            true => Ok(()),
+            false => {
+                let error = LogError::disk(&self.options.path, io::ErrorKind::StorageFull.into());
+                self.note_append(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Says once that there is no space, and once that there is again.
+    pub(super) fn note_append(&self, appended: Result<(), &LogError>) {
+        let directory = self.options.path.display();
+        match appended {
+            Ok(()) if self.space.took() => tracing::warn!(%directory, "there is space again for appends"),
+            Err(error @ LogError::NoSpace { .. }) => {
+                self.counters.refused_appends.increment();
+                if self.space.refused() {
+                    tracing::error!(%directory, %error, "no space: appends are refused until there is some");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Bytes of the segments in a partition's folder.
+    pub(super) fn bytes_of_logs(&self, folder: &Path) -> Result<u64, LogError> {
+        let entries = match self.disk.list(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(LogError::disk(folder, error)),
+        };
+        let mut bytes = 0;
+        for entry in entries.iter().filter(|entry| entry.name.ends_with(".log")) {
+            let path = folder.join(&entry.name);
+            bytes += self.disk.status(&path).map_err(|source| LogError::disk(&path, source))?.length;
+        }
+        Ok(bytes)
+    }
+
     fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.end_work();
+        let partitions = self.live_partitions();
+        partitions.iter().for_each(|partition| partition.close());
+    }
+
+    /// What waits to be done is dropped; who waits for room goes on.
+    fn end_work(&self) {
         self.queue.stop();
         let listed = std::mem::take(&mut *self.listed.lock());
         drop(listed);
@@ -908,8 +1168,6 @@ impl Shared {
             self.chores_changed.notify_all();
         }
         self.has_room.notify_waiters();
-        let partitions = self.live_partitions();
-        partitions.iter().for_each(|partition| partition.close());
     }
 
     fn sync_listed(&self) {
@@ -931,10 +1189,11 @@ impl Shared {
                 }
                 match partition.retain() {
                     Ok(gone) => retired.extend(gone),
-                    Err(LogError::Deleted | LogError::Shutdown | LogError::Poisoned) => {}
+                    Err(LogError::Deleted | LogError::Shutdown | LogError::Offline) => {}
                     Err(error) => {
                         let (topic, partition) = (partition.topic(), partition.index());
                         tracing::warn!(topic, partition, %error, "retention has to wait");
+                        self.fail_if_broken(&error);
                     }
                 }
             }
@@ -964,12 +1223,14 @@ impl Shared {
             partition.expire_producers(self.options.producer_id_expiration_ms);
         }
         self.checkpoint();
+        self.disk.close_idle();
     }
 
     fn checkpoint(&self) {
         self.synced_bytes.store(0, Ordering::Relaxed);
         if let Err(error) = self.write_checkpoints(&self.live_partitions()) {
             tracing::warn!(%error, "checkpoints not written: the next start after a crash will read more");
+            self.fail_if_written(&error);
         }
     }
 
@@ -985,8 +1246,16 @@ impl Shared {
             checkpoints.set_log_start(key.clone(), log_start);
             checkpoints.recovery_points.insert(key, recovery_point);
         }
-        checkpoints.write_recovery_points(&*self.disk, &self.options.path)?;
-        checkpoints.write_log_starts(&*self.disk, &self.options.path)
+        checkpoints.write_both(&*self.disk, &self.options.path)
+    }
+
+    /// Makes it durable that deleted partitions have no offsets: their names may be a new topic's.
+    fn forget_stale(&self) -> Result<(), LogError> {
+        let mut checkpoints = self.checkpoints.lock();
+        match checkpoints.stale.is_empty() {
+            true => Ok(()),
+            false => checkpoints.write_both(&*self.disk, &self.options.path),
+        }
     }
 
     fn write_boot_id(&self) -> io::Result<()> {
@@ -1000,8 +1269,9 @@ impl Shared {
         Ok(())
     }
 
-    fn sync_root(&self) -> io::Result<()> {
-        self.root.sync(&*self.disk, &self.options.path)
+    fn sync_root(&self) -> Result<(), LogError> {
+        let path = &self.options.path;
+        self.root.sync(&*self.disk, path).map_err(|source| LogError::sync(path, source))
     }
 
     /// Renames a partition's folder so that its name is free; where it is now, or `None` if there was none.
@@ -1024,7 +1294,14 @@ impl Shared {
 
     fn remove(&self, removal: Removal) {
         match removal {
-            Removal::Folder(path) => self.report_removal(&path, self.disk.remove_dir_all(&path)),
+            Removal::Folder(path) => match self.forget_stale() {
+                // The folder tells the next start of which partition the checkpoints should know nothing.
+                Ok(()) => self.report_removal(&path, self.disk.remove_dir_all(&path)),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "not removed: left to the next start");
+                    self.fail_if_written(&error);
+                }
+            },
             Removal::Files(paths) => {
                 paths.iter().for_each(|path| self.report_removal(path, self.disk.remove(path)));
             }
@@ -1048,7 +1325,8 @@ impl Shared {
         while !self.stopped.load(Ordering::SeqCst) {
             // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
             if let Err(error) = self.sync_root() {
-                tracing::warn!(%error, path = %self.options.path.display(), "names not synced");
+                tracing::warn!(%error, "names not synced");
+                self.fail_if_written(&error);
             }
             let (removals, checkpoints_due) = self.wait_for_chores(next_tick.min(next_retention));
             removals.into_iter().for_each(|removal| self.remove(removal));
@@ -1063,6 +1341,10 @@ impl Shared {
             } else if checkpoints_due {
                 self.checkpoint();
             }
+        }
+        if self.is_offline() {
+            // A disk that is to be replaced is not kept busy by open files.
+            self.live_partitions().iter().for_each(|partition| partition.release());
         }
     }
 
@@ -1123,6 +1405,21 @@ impl Checkpoints {
             let known = self.log_starts.entry(key).or_default();
             *known = log_start.max(*known);
         }
+    }
+
+    /// The partition is gone, and whoever has its name next begins anew.
+    fn forget(&mut self, key: &Key) {
+        let was_known = (self.recovery_points.remove(key), self.log_starts.remove(key));
+        if was_known != (None, None) {
+            self.stale.insert(key.clone());
+        }
+    }
+
+    fn write_both(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+        self.write_recovery_points(disk, folder)?;
+        self.write_log_starts(disk, folder)?;
+        self.stale.clear();
+        Ok(())
     }
 
     fn write_recovery_points(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
@@ -1214,7 +1511,7 @@ fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError
 }
 
 /// Cluster and directory id of an existing directory, after comparing them with what was asked for.
-fn read_properties(
+pub(super) fn read_properties(
     disk: &dyn Disk,
     options: &DirectoryOptions,
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
@@ -1315,6 +1612,13 @@ fn aside_name((topic, index): &Key, suffix: &str) -> String {
     format!("{}{tail}", &topic[..topic_bytes])
 }
 
+/// The partition that a folder to be removed was, unless its topic's name has been cut.
+fn parse_deleted(name: &str) -> Option<Key> {
+    let (folder, id) = name.strip_suffix("-delete")?.rsplit_once('.')?;
+    let is_whole = name.len() < FOLDER_NAME_BYTES_MAX && id.len() == 32;
+    parse_folder(folder).filter(|_| is_whole)
+}
+
 fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     let mut threads = Vec::new();
     for number in 0..shared.options.flush_threads.max(1) {
@@ -1332,14 +1636,15 @@ fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
 mod tests {
     use rustix::io::Errno;
 
+    use super::super::Waiter;
     use super::super::config::tests::config;
     use super::super::fixture::{
-        Fixture, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers, high_watermark,
-        log_file, path, run, sequenced,
+        Fixture, NOW_MS, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers,
+        high_watermark, is_ready, log_file, path, run, sequenced,
     };
     use super::*;
     use crate::storage::simulated::SimulatedDisk;
-    use crate::storage::{StdDisk, write_all_at};
+    use crate::storage::{BoundedDisk, StdDisk, write_all_at};
 
     fn open(
         disk: &SimulatedDisk,
@@ -1526,8 +1831,282 @@ mod tests {
         assert!(fixture.directory.was_clean());
         let partition = fixture.partition(config());
         assert_eq!(headers(&partition, 0).len(), 50);
-        assert!(fixture.disk.content(&path("00000000000000000000.index")).is_ok());
         assert!(partition.append(sequenced(0, 49)).unwrap().duplicate);
+    }
+
+    #[test]
+    fn a_stop_makes_no_files_beside_a_log_that_is_read_sooner_than_they_are() {
+        for (interval, made) in [(4096, false), (100, true)] {
+            let fixture = Fixture::new();
+            let indexed = || LogConfig { index_interval_bytes: interval, ..commit() };
+            let partition = fixture.partition(indexed());
+            (0..5).for_each(|sequence| assert!(append(&partition, sequenced(0, sequence)).is_ok()));
+            let fixture = fixture.stop();
+            for suffix in ["index", "timeindex"] {
+                let file = path(&format!("00000000000000000000.{suffix}"));
+                assert_eq!(fixture.disk.content(&file).is_ok(), made, "{suffix}");
+            }
+            let snapshot = path("00000000000000000005.snapshot");
+            assert_eq!(fixture.disk.content(&snapshot).is_ok(), made);
+            let partition = fixture.partition(indexed());
+            assert!((0..5).all(|sequence| partition.append(sequenced(0, sequence)).unwrap().duplicate));
+            assert_eq!(partition.max_timestamp().unwrap().unwrap().timestamp, NOW_MS);
+            assert_eq!(append(&partition, sequenced(0, 5)).unwrap(), 5);
+        }
+    }
+
+    #[test]
+    fn a_thousand_partitions_written_to_do_not_keep_a_thousand_files_open() {
+        let disk = SimulatedDisk::default();
+        let bounded = BoundedDisk::new(Arc::new(disk.clone()), 50);
+        let directory = LogDirectory::open(
+            DirectoryOptions::new("/data"),
+            Arc::new(bounded.clone()),
+            Clock::manual(NOW_MS),
+        )
+        .unwrap();
+        for config in [commit(), config()] {
+            let topic = format!("{:?}", config.flush);
+            let config = Arc::new(config);
+            let partition = |index| directory.partition(&topic, TOPIC_ID, index, 0, Arc::clone(&config));
+            let partitions: Vec<_> = (0..1000).map(partition).collect();
+            for partition in &partitions {
+                append(partition, batch(2)).unwrap();
+            }
+            eventually("files are closed", || bounded.open_files() <= 50 + 4);
+            // Every one of them is still written to, read, and synced at the end.
+            for partition in &partitions {
+                append(partition, batch(1)).unwrap();
+                assert_eq!(headers(partition, 0).len(), 2);
+            }
+        }
+        run(directory.close());
+        drop(directory);
+        disk.power_cut(1);
+        let directory = open(&disk, DirectoryOptions::new("/data")).unwrap();
+        assert!(directory.was_clean());
+        for index in [0, 500, 999] {
+            let partition = directory.partition("Os", TOPIC_ID, index, 0, Arc::new(config()));
+            assert_eq!(headers(&partition, 0).len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_takes_the_whole_directory_offline() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        append(&partition, batch(1)).unwrap();
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(config()));
+        append(&other, batch(3)).unwrap();
+        let unopened = fixture.directory.partition("unopened", TOPIC_ID, 0, 0, Arc::new(config()));
+        let waiter = Waiter::new();
+        let _subscription = other.subscribe(&waiter);
+        fixture.disk.fail_syncs(Errno::IO);
+        assert!(matches!(append(&partition, batch(1)), Err(LogError::Offline)));
+        // The disk may seem to work again: what it has lost meanwhile is not known.
+        fixture.disk.mend_syncs();
+        let later = fixture.directory.partition("later", TOPIC_ID, 0, 0, Arc::new(config()));
+        for partition in [&partition, &other, &unopened, &later] {
+            assert!(partition.is_offline());
+            // They are told one after the other.
+            eventually("it is told", || matches!(partition.append(batch(1)), Err(LogError::Offline)));
+            assert!(matches!(partition.read(0, 100, true), Err(LogError::Offline)));
+            assert!(matches!(partition.offsets(), Err(LogError::Offline)));
+            assert!(matches!(partition.delete_records(-1), Err(LogError::Offline)));
+            assert!(matches!(partition.max_timestamp(), Err(LogError::Offline)));
+            assert!(matches!(run(partition.durable(9)), Err(LogError::Offline)));
+            assert!(is_ready(partition.room()));
+        }
+        assert!(is_ready(waiter.wait()), "who waits for records is told");
+        assert!(fixture.directory.offline().is_some_and(|reason| reason.contains("events-0")));
+        assert_eq!(fixture.directory.counters().failed_syncs.value(), 1);
+        // Deleting a topic on it is left to the next start.
+        fixture.directory.delete(&other).unwrap();
+        assert!(names(&fixture.disk, "/data").contains(&"other-0".to_owned()));
+        let fixture = fixture.stop();
+        assert!(!fixture.directory.was_clean(), "no clean marker");
+        let partition = fixture.partition(commit());
+        fixture.recover(&partition);
+        assert!(end_offset(&partition) >= 1, "what was acknowledged is there");
+    }
+
+    #[test]
+    fn what_was_promised_before_a_failed_sync_survives_a_power_cut_after_it() {
+        for seed in 0..50 {
+            let fixture = Fixture::new();
+            let partition = fixture.partition(LogConfig { segment_bytes: 300, ..commit() });
+            let mut promised = 0;
+            for number in 0..20 {
+                if number == seed % 20 {
+                    fixture.disk.fail_syncs(Errno::IO);
+                }
+                match append(&partition, batch(1)) {
+                    Ok(_) => promised += 1,
+                    Err(_) => break,
+                }
+            }
+            drop(partition);
+            let fixture = fixture.cut_power(seed);
+            let partition = fixture.partition(LogConfig { segment_bytes: 300, ..commit() });
+            fixture.recover(&partition);
+            assert!(end_offset(&partition) >= promised, "seed {seed}");
+            assert_eq!(headers(&partition, 0).len() as i64, end_offset(&partition), "seed {seed}");
+        }
+    }
+
+    /// As a power cut that leaves only what was synced.
+    fn lose_all_unsynced(disk: &SimulatedDisk, directory: Arc<LogDirectory>) -> SimulatedDisk {
+        drop(directory);
+        disk.power_cut_at_its_worst();
+        disk.clone()
+    }
+
+    #[test]
+    fn names_are_durable_when_what_depends_on_them_is_acknowledged() {
+        let disk = SimulatedDisk::default();
+        let options = DirectoryOptions::new("/deep/in/data");
+        let narrow = || LogConfig { segment_bytes: 200, file_delete_delay_ms: 0, ..commit() };
+        let open_again = |disk: &SimulatedDisk| {
+            let directory = open(disk, options.clone()).unwrap();
+            let partition = directory.partition(TOPIC, TOPIC_ID, 0, 0, Arc::new(narrow()));
+            let recovered = directory.recover(std::slice::from_ref(&partition));
+            assert!(recovered.failed.is_empty() && recovered.cuts.is_empty(), "{recovered:?}");
+            (directory, partition)
+        };
+        // Folders above a new directory, its identity, a partition's folder, its first segment: by the first append.
+        let (directory, partition) = open_again(&disk);
+        let id = directory.directory_id();
+        append(&partition, batch(1)).unwrap();
+        let disk = lose_all_unsynced(&disk, directory);
+        let (directory, partition) = open_again(&disk);
+        assert_eq!((directory.directory_id(), end_offset(&partition)), (id, 1));
+        // New segments: by the append that began them.
+        (0..9).for_each(|_| assert!(append(&partition, batch(1)).is_ok()));
+        let disk = lose_all_unsynced(&disk, directory);
+        let (directory, partition) = open_again(&disk);
+        assert_eq!(headers(&partition, 0).len(), 10);
+        // A log start, whether the files below it are gone or not.
+        assert_eq!(partition.delete_records(5).unwrap(), 5);
+        let disk = lose_all_unsynced(&disk, directory);
+        let (directory, partition) = open_again(&disk);
+        assert_eq!((partition.offsets().unwrap().log_start_offset, headers(&partition, 5).len()), (5, 5));
+        // A topic of the same name as a deleted one: by its first append, which finds the name free.
+        directory.delete(&partition).unwrap();
+        drop(partition);
+        let other = Uuid([8; 16]);
+        let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+        append(&again, batch(2)).unwrap();
+        drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        let directory = open(&disk, options.clone()).unwrap();
+        let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+        assert!(directory.recover(std::slice::from_ref(&again)).failed.is_empty());
+        assert_eq!(headers(&again, 0).len(), 1, "the new one's");
+        // What a cut has taken away: before anything else is appended.
+        append(&again, batch(1)).unwrap();
+        drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        let last = Path::new("/deep/in/data/events-0/00000000000000000000.log");
+        disk.flip(last, batch(2).size_bytes() + batch(1).size_bytes() - 1, 1).unwrap();
+        let directory = open(&disk, options.clone()).unwrap();
+        let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+        assert_eq!(directory.recover(std::slice::from_ref(&again)).cuts.len(), 1);
+        drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        let (_directory, again) = {
+            let directory = open(&disk, options).unwrap();
+            let again = directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+            assert!(directory.recover(std::slice::from_ref(&again)).cuts.is_empty(), "it is not back");
+            (directory, again)
+        };
+        assert_eq!(end_offset(&again), 2);
+        // A clean stop is one only if all of it is there.
+        let fixture = Fixture::new();
+        append(&fixture.partition(config()), batch(1)).unwrap();
+        let held = fixture.partition(config());
+        append(&held, batch(1)).unwrap();
+        run(fixture.directory.close());
+        drop(held);
+        let disk = lose_all_unsynced(&fixture.disk, fixture.directory);
+        let fixture = Fixture::on(disk);
+        assert!(fixture.directory.was_clean());
+        assert_eq!(end_offset(&fixture.partition(config())), 2);
+    }
+
+    #[test]
+    fn whatever_of_the_directory_cannot_be_synced_takes_it_offline() {
+        // The names in it, before the first partition of a new directory.
+        let disk = SimulatedDisk::default();
+        disk.fail_syncs(Errno::IO);
+        let fixture = Fixture::on(disk);
+        eventually("the identity is not synced", || fixture.directory.offline().is_some());
+        // A checkpoint.
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        append(&partition, batch(5)).unwrap();
+        fixture.disk.fail_writes_after(3, Errno::IO);
+        assert!(partition.delete_records(2).is_err());
+        assert!(partition.is_offline());
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_no_broken_disk_and_one_that_cannot_be_read_is() {
+        let fixture = Fixture::new();
+        append(&fixture.partition(config()), batch(1)).unwrap();
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(config()));
+        append(&other, batch(1)).unwrap();
+        drop(other);
+        let fixture = fixture.stop();
+        fixture.disk.remove(&log_file(0)).unwrap();
+        let _: Result<_, _> = fixture.partition(config()).read(0, 1, true);
+        assert!(fixture.directory.offline().is_none());
+        fixture.disk.fail_opens(1, Errno::IO);
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(config()));
+        assert!(other.read(0, 1, true).is_err());
+        assert!(fixture.directory.offline().is_some());
+    }
+
+    #[test]
+    fn without_a_descriptor_nothing_is_lost_and_nothing_is_offline() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        fixture.disk.fail_opens(1, Errno::MFILE);
+        assert!(partition.append(batch(1)).is_err());
+        append(&partition, batch(1)).unwrap();
+        // A new folder's names are synced with it: that opens it.
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(commit()));
+        fixture.disk.hold_syncs();
+        let appended = other.append(batch(1)).unwrap();
+        fixture.disk.fail_opens(3, Errno::NFILE);
+        fixture.disk.release_syncs();
+        run(other.durable(appended.last_offset + 1)).unwrap();
+        assert!(fixture.directory.offline().is_none());
+        let fixture = fixture.cut_power(3);
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(commit()));
+        fixture.recover(&other);
+        assert_eq!(end_offset(&other), 1);
+    }
+
+    #[test]
+    fn appends_leave_some_space_free_and_go_on_when_there_is_more() {
+        let disk = SimulatedDisk::default();
+        let options = DirectoryOptions { min_free_bytes: 1 << 20, ..DirectoryOptions::new("/data") };
+        let directory = open(&disk, options).unwrap();
+        let partition = directory.partition(TOPIC, TOPIC_ID, 0, 0, Arc::new(config()));
+        let essential = directory.essential_partition("own", Uuid([3; 16]), Arc::new(config()));
+        // A look allows for a part of what is left, so that there is a next one soon.
+        disk.set_usable_bytes((1 << 20) + 4000);
+        append(&partition, batch(1)).unwrap();
+        disk.set_usable_bytes(1 << 20);
+        eventually("the next look", || partition.append(batch(1)).is_err());
+        assert!(matches!(partition.append(batch(1)), Err(LogError::NoSpace { .. })));
+        assert!(directory.is_full() && directory.counters().refused_appends.value() > 1);
+        assert!(!headers(&partition, 0).is_empty(), "reads go on");
+        append(&essential, batch(1)).unwrap();
+        assert!(directory.is_full(), "what may use the reserve says nothing of the others");
+        disk.set_usable_bytes(2 << 20);
+        eventually("appends go on", || partition.append(batch(1)).is_ok());
+        assert!(!directory.is_full());
     }
 
     #[test]
@@ -1564,6 +2143,50 @@ mod tests {
         let fixture = fixture.kill();
         assert_eq!(fixture.directory.partition_folders(), [(TOPIC.to_owned(), 0)]);
         eventually("the folder goes", || !names(&fixture.disk, "/data").iter().any(is_deleted));
+    }
+
+    #[test]
+    fn a_new_topic_of_a_deleted_ones_name_knows_nothing_of_its_offsets_over_any_death() {
+        for death in 0..5 {
+            let fixture = Fixture::new();
+            let narrow = || LogConfig { segment_bytes: 200, ..commit() };
+            let partition = fixture.partition(narrow());
+            (0..9).for_each(|_| assert!(append(&partition, batch(1)).is_ok()));
+            partition.delete_records(8).unwrap();
+            if death == 4 {
+                // The process dies before the name is used again, and before anything is cleaned up.
+                fixture.disk.hold_syncs();
+            }
+            fixture.directory.delete(&partition).unwrap();
+            drop(partition);
+            let other = Uuid([8; 16]);
+            let new = |fixture: &Fixture| fixture.directory.partition(TOPIC, other, 0, 0, Arc::new(narrow()));
+            let before = if death == 4 { 0 } else { 3 };
+            (0..before).for_each(|_| assert!(append(&new(&fixture), batch(1)).is_ok()));
+            let fixture = match death {
+                0 => fixture.kill(),
+                1 => fixture.stop(),
+                2 => fixture.cut_power(5),
+                3 => {
+                    fixture.disk.release_syncs();
+                    drop(fixture.directory);
+                    fixture.disk.power_cut_at_its_worst();
+                    Fixture::on(fixture.disk)
+                }
+                _ => {
+                    let left = fixture.disk.copy();
+                    fixture.disk.release_syncs();
+                    drop(fixture.directory);
+                    Fixture::on(left)
+                }
+            };
+            let partition = new(&fixture);
+            if !fixture.directory.was_clean() {
+                assert!(fixture.recover(&partition).is_empty());
+            }
+            let offsets = partition.offsets().unwrap();
+            assert_eq!((offsets.log_start_offset, offsets.log_end_offset), (0, before), "{death}");
+        }
     }
 
     #[test]
@@ -1650,7 +2273,11 @@ mod tests {
             let expected = expected.map(|(topic, index)| (topic.to_owned(), index));
             assert_eq!(parse_folder(name), expected, "{name}");
         }
+        let deleted = aside_name(&("a.b-c".to_owned(), 3), "delete");
+        assert_eq!(parse_deleted(&deleted), Some(("a.b-c".to_owned(), 3)), "{deleted}");
+        assert_eq!(parse_deleted("a-0.00000000000000000000000000000007-stray"), None);
         let name = aside_name(&("t".repeat(249), 12), "delete");
+        assert_eq!(parse_deleted(&name), None, "cut");
         assert!(name.len() == 255 && name.ends_with("-delete") && parse_folder(&name).is_none());
     }
 

@@ -167,21 +167,40 @@ impl Log {
         Ok(())
     }
 
-    /// Whether [`Self::settle`] has nothing to do: the newest snapshot is that of the log's end, the file ends with its last
-    /// batch, and the indexes are written.
-    pub fn is_settled(&self) -> bool {
+    /// Whether [`Self::complete`] has nothing to do: the newest snapshot is that of the log's end and the indexes are written, if
+    /// that is worth it, and the file ends with its last batch.
+    pub fn is_complete(&self) -> bool {
         self.segments.last().is_none_or(|active| {
-            self.snapshots.last() == Some(&self.end_offset) && !active.is_longer() && active.is_sealed()
+            let has_all = || self.snapshots.last() == Some(&self.end_offset) && active.is_sealed();
+            !active.is_longer() && (has_all() || self.is_small())
         })
     }
 
-    /// Completes all files, for a clean stop or a new segment. Nothing is synced.
-    pub fn settle(&mut self) -> Result<(), LogError> {
-        let Some(active) = self.segments.last() else { return Ok(()) };
-        if active.is_longer() {
+    /// Completes all files for a clean stop, as far as that spares the next start more than it costs this one. Nothing is
+    /// synced.
+    pub fn complete(&mut self) -> Result<(), LogError> {
+        if self.is_small() { self.trim() } else { self.settle() }
+    }
+
+    /// Whether all of it is read sooner than three files beside it would be opened: it has not come to an index entry.
+    fn is_small(&self) -> bool {
+        let [only] = &self.segments[..] else { return false };
+        self.snapshots.is_empty() && only.is_unindexed()
+    }
+
+    /// Lets the active segment's file end with its last batch.
+    fn trim(&mut self) -> Result<(), LogError> {
+        if let Some(active) = self.segments.last().filter(|active| active.is_longer()) {
             active.trim()?;
             self.unsynced.files.push(Arc::clone(active.file()?));
         }
+        Ok(())
+    }
+
+    /// Completes the active segment's files.
+    fn settle(&mut self) -> Result<(), LogError> {
+        self.trim()?;
+        let Some(active) = self.segments.last() else { return Ok(()) };
         let sealed = active.seal()?;
         self.unsynced.files.extend(sealed);
         self.unsynced.names = true;

@@ -1,11 +1,15 @@
 //! Partitions on disk: append, read, recover. Layers, each knowing only what is below it: [`partition`] (high watermark,
 //! waiters) over [`log`] (ordered segments, one writer) over [`segment`] (one base offset, its files and indexes) over
-//! [`crate::storage`]. [`directory`] is the log directory around them: lock, checkpoints, syncing, start and stop.
+//! [`crate::storage`]. [`directory`] is the log directory around them: lock, checkpoints, syncing, start and stop;
+//! [`directories`] are all of them, of which one may fail while the others go on.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 pub use self::config::{FlushMode, LogConfig};
+pub use self::directories::LogDirectories;
 pub use self::directory::{
     DirectoryOptions, Identity, LogDirectory, OpenDirectoryError, Recovered, parse_folder,
 };
@@ -16,9 +20,11 @@ pub use self::replay::{ReplayError, replay};
 pub use self::scan::Damage;
 pub use self::segment::TimestampOffset;
 pub use self::waiter::{Subscription, Waiter};
+use crate::storage::bounded::is_out_of_descriptors;
 
 pub mod checkpoint;
 pub mod config;
+pub mod directories;
 pub mod directory;
 pub mod ephemeral;
 pub mod epochs;
@@ -42,6 +48,7 @@ mod roll;
 pub mod salvage;
 pub mod scan;
 mod segment;
+mod space;
 pub mod verify;
 mod view;
 mod waiter;
@@ -93,13 +100,21 @@ pub enum LogError {
     /// The broker is stopping.
     #[error("the log directory is closed")]
     Shutdown,
-    /// A write or sync has failed before: nothing more is written until the log has been through recovery.
-    #[error("the log takes no writes since a write or sync failed")]
-    Poisoned,
+    /// The log directory's disk has failed: nothing in it is trusted until the broker has started again and recovered.
+    #[error("the log directory is offline")]
+    Offline,
     /// The disk is full. What was written of the batch has been cut off; later appends may succeed.
     #[error("no space for {}: {source}", path.display())]
     NoSpace {
         /// The file that would have grown.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process may open no more files. Nothing was changed; later calls may succeed.
+    #[error("cannot open {}: {source}", path.display())]
+    OutOfDescriptors {
+        /// What was to be opened.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -126,10 +141,36 @@ pub enum LogError {
 
 impl LogError {
     fn disk(path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path, source },
-            _ => Self::Disk { path, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::NoSpace { path: path.to_owned(), source }
+            }
+            _ => Self::sync(path, source),
         }
     }
+
+    /// For a sync: one that finds no space has lost what was written.
+    fn sync(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        match is_out_of_descriptors(&source) {
+            true => Self::OutOfDescriptors { path, source },
+            false => Self::Disk { path, source },
+        }
+    }
+
+    /// Whether a write or sync that ended so leaves what is on the disk in doubt.
+    fn is_failure_of_writing(&self) -> bool {
+        matches!(self, Self::Disk { .. })
+    }
+
+    /// Whether a read that ended so says that the disk is broken, and not that something is missing.
+    fn is_failure_of_the_disk(&self) -> bool {
+        matches!(self, Self::Disk { source, .. } if is_failure_of_the_disk(source))
+    }
+}
+
+/// Whether an error says that the device or its file system is broken.
+fn is_failure_of_the_disk(error: &io::Error) -> bool {
+    let broken = [Errno::IO, Errno::NXIO, Errno::NODEV, Errno::UCLEAN, Errno::STALE, Errno::REMOTEIO];
+    Errno::from_io_error(error).is_some_and(|code| broken.contains(&code))
 }

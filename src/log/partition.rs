@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -26,6 +27,9 @@ use crate::record::range::FileRange;
 use crate::record::{TimestampType, ValidBatch};
 use crate::uuid::Uuid;
 
+/// Pause before a sync is tried again that found no file descriptor.
+const RETRY_SYNC: Duration = Duration::from_millis(10);
+
 /// One partition of a topic. Nothing of it is on disk before its first append, and nothing of it is open before its first use.
 pub struct Partition {
     this: Weak<Self>,
@@ -33,6 +37,8 @@ pub struct Partition {
     topic: Arc<str>,
     topic_id: Uuid,
     index: i32,
+    /// Whether the broker cannot do without it: it may use the space that is kept free.
+    is_essential: bool,
     leader_epoch: AtomicI32,
     config: ArcSwap<LogConfig>,
     status: AtomicU8,
@@ -58,8 +64,8 @@ enum Status {
     Live,
     /// The broker is stopping: nothing more is appended, what was appended is being synced.
     Closing,
-    /// A write or sync has failed: what is visible can be read, nothing is written.
-    Poisoned,
+    /// The disk has failed: see [`LogError::Offline`].
+    Offline,
     Closed,
     Deleted,
 }
@@ -156,6 +162,7 @@ impl Partition {
         index: i32,
         leader_epoch: i32,
         config: Arc<LogConfig>,
+        is_essential: bool,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: Weak::clone(this),
@@ -163,6 +170,7 @@ impl Partition {
             topic: topic.into(),
             topic_id,
             index,
+            is_essential,
             leader_epoch: AtomicI32::new(leader_epoch),
             config: ArcSwap::new(config),
             status: AtomicU8::new(Status::Live as u8),
@@ -258,18 +266,28 @@ impl Partition {
             }
             TimestampType::CreateTime => -1,
         };
+        if !self.is_essential {
+            self.directory.check_space(batch.size_bytes())?;
+        }
         self.directory.await_start()?;
         let placed = match log.append(&mut batch, self.leader_epoch(), &config, now_ms) {
             Ok(placed) => placed,
-            Err(error) => return Err(self.append_failed(log, error)),
+            Err(error) => {
+                self.directory.note_append(Err(&error));
+                return Err(self.append_failed(log, error));
+            }
         };
         if log.snapshot_is_due()
             && let Err(error) = log.take_snapshot()
         {
             // The batch is in the log; without the snapshot a restart reads more headers.
             tracing::warn!(topic = %self.topic, partition = self.index, %error, "no producer snapshot");
+            self.directory.fail_if_written(&error);
         }
         self.publish(log, &batch, placed, &config);
+        if !self.is_essential {
+            self.directory.note_append(Ok(()));
+        }
         drop(writer);
         let (base_offset, last_offset) = (placed.base_offset, batch.header().last_offset());
         Ok(Appended { base_offset, last_offset, log_append_time_ms, log_start_offset, duplicate: false })
@@ -302,6 +320,11 @@ impl Partition {
     pub fn read(&self, offset: i64, max_bytes: usize, minimum_one_batch: bool) -> Result<ReadSet, LogError> {
         self.open()?;
         self.check_readable()?;
+        self.read_open(offset, max_bytes, minimum_one_batch)
+            .inspect_err(|error| self.directory.fail_if_broken(error))
+    }
+
+    fn read_open(&self, offset: i64, max_bytes: usize, minimum_one_batch: bool) -> Result<ReadSet, LogError> {
         let (start, mut read) = {
             let view = self.view.lock();
             let read = ReadSet {
@@ -368,6 +391,19 @@ impl Partition {
         }
     }
 
+    /// Whether its log directory is offline.
+    pub fn is_offline(&self) -> bool {
+        self.status() == Status::Offline || self.directory.is_offline()
+    }
+
+    /// Bytes of its log files. Looks into the folder of one that is not open.
+    pub fn size_bytes(&self) -> Result<u64, LogError> {
+        match self.known().open {
+            Some(open) => Ok(open.size_bytes),
+            None => self.directory.bytes_of_logs(&self.folder()),
+        }
+    }
+
     /// Whether anyone waits for more by [`Self::subscribe`].
     pub fn is_waited_for(&self) -> bool {
         self.waiters.is_anyone_here()
@@ -381,7 +417,8 @@ impl Partition {
 
     /// The first visible record at or after `timestamp` (ms since the epoch).
     pub fn offset_for_timestamp(&self, timestamp: i64) -> Result<Option<TimestampOffset>, LogError> {
-        self.unless_start_moves(|| self.find_from(timestamp))
+        let found = self.unless_start_moves(|| self.find_from(timestamp));
+        found.inspect_err(|error| self.directory.fail_if_broken(error))
     }
 
     fn find_from(&self, timestamp: i64) -> Result<Option<TimestampOffset>, LogError> {
@@ -500,7 +537,7 @@ impl Partition {
         let config = self.config.load();
         let opened = self.directory.open_request(self, &config).and_then(|request| recovery::open(&request));
         self.directory.opened(self, opened.as_ref().map(|opened| opened.cut.clone()));
-        let opened = opened?;
+        let opened = opened.inspect_err(|error| self.directory.fail_if_broken(error))?;
         let mut log = opened.log;
         // What is in the log was written under an epoch that counts, whatever the catalog remembers.
         self.bump_leader_epoch(log.epochs.latest().map_or(0, |latest| latest.epoch));
@@ -558,11 +595,17 @@ impl Partition {
         view.synced != view.log_end
     }
 
-    /// Syncs what has been written, makes it visible and wakes who waited for that. A failure poisons the partition.
+    /// Syncs what has been written, makes it visible and wakes who waited for that. A failure takes the directory offline.
     pub(super) fn sync(&self) {
         let _syncing = self.syncing.lock();
         let work = self.view.lock().begin_sync();
         let synced = self.check_syncable().and_then(|()| self.directory.execute(&self.folder(), &work));
+        if let Err(LogError::OutOfDescriptors { .. }) = synced {
+            // Sockets may have taken them all; one that closes will do.
+            std::thread::sleep(RETRY_SYNC);
+            self.view.lock().retry_sync(work);
+            return self.take_step(SyncStep::Enqueue);
+        }
         self.directory.synced(work.bytes);
         match synced {
             Ok(()) => {
@@ -579,8 +622,8 @@ impl Partition {
                 };
                 self.take_step(step);
             }
-            Err(LogError::Deleted | LogError::Shutdown | LogError::Poisoned) => {}
-            Err(error) => self.poison(&error),
+            Err(LogError::Deleted | LogError::Shutdown | LogError::Offline) => {}
+            Err(error) => self.directory.fail(&error),
         }
         self.wake();
     }
@@ -592,12 +635,24 @@ impl Partition {
         let Some(log) = writer.as_mut() else { return Ok(false) };
         self.advance_status(Status::Closing);
         self.check_syncable()?;
-        if !self.awaits_sync() && log.is_settled() {
+        if !self.awaits_sync() && log.is_complete() {
             return Ok(false);
         }
-        log.settle()?;
+        log.complete()?;
         self.view.lock().wrote_beside(std::mem::take(&mut log.unsynced));
         Ok(!log.segments.is_empty())
+    }
+
+    /// The disk has failed, and who waits learns it.
+    pub(super) fn go_offline(&self) {
+        self.advance_status(Status::Offline);
+        self.wake();
+    }
+
+    /// Lets go of the files of a partition that is offline.
+    pub(super) fn release(&self) {
+        *self.writer.lock() = None;
+        self.view.lock().segments.clear();
     }
 
     /// Nothing more happens here, and who waits learns it.
@@ -817,16 +872,8 @@ impl Partition {
             view.wants_sync(self.commits())
         };
         self.take_step(step);
-        if let LogError::Disk { .. } = error {
-            self.poison(&error);
-        }
+        self.directory.fail_if_written(&error);
         error
-    }
-
-    fn poison(&self, error: &LogError) {
-        tracing::error!(topic = %self.topic, partition = self.index, %error, "takes no more writes");
-        self.advance_status(Status::Poisoned);
-        self.wake();
     }
 
     fn take_step(&self, step: SyncStep) {
@@ -878,7 +925,7 @@ impl Partition {
         match self.status.load(Ordering::SeqCst) {
             0 => Status::Live,
             1 => Status::Closing,
-            2 => Status::Poisoned,
+            2 => Status::Offline,
             3 => Status::Closed,
             _ => Status::Deleted,
         }
@@ -892,14 +939,15 @@ impl Partition {
         match self.status() {
             Status::Live => Ok(()),
             Status::Closing | Status::Closed => Err(LogError::Shutdown),
-            Status::Poisoned => Err(LogError::Poisoned),
+            Status::Offline => Err(LogError::Offline),
             Status::Deleted => Err(LogError::Deleted),
         }
     }
 
     fn check_readable(&self) -> Result<(), LogError> {
         match self.status() {
-            Status::Live | Status::Closing | Status::Poisoned => Ok(()),
+            Status::Live | Status::Closing => Ok(()),
+            Status::Offline => Err(LogError::Offline),
             Status::Closed => Err(LogError::Shutdown),
             Status::Deleted => Err(LogError::Deleted),
         }
@@ -909,7 +957,7 @@ impl Partition {
     fn check_syncable(&self) -> Result<(), LogError> {
         match self.status() {
             Status::Live | Status::Closing => Ok(()),
-            Status::Poisoned => Err(LogError::Poisoned),
+            Status::Offline => Err(LogError::Offline),
             Status::Closed => Err(LogError::Shutdown),
             Status::Deleted => Err(LogError::Deleted),
         }
@@ -974,7 +1022,7 @@ impl Partition {
                 }
                 let length = (end - position).min(left);
                 if length > 0 {
-                    let file = Arc::clone(segment.file()?);
+                    let file = segment.pinned()?;
                     ranges.push(FileRange { file, position, length: length as usize });
                     left -= length;
                 }
@@ -1282,7 +1330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_or_sync_ends_writing_and_not_reading() {
+    fn a_failed_write_or_sync_ends_writing_and_reading() {
         for fail in [
             (|disk| disk.fail_writes_after(3, Errno::IO)) as fn(&crate::storage::simulated::SimulatedDisk),
             |disk| disk.fail_syncs(Errno::IO),
@@ -1293,9 +1341,10 @@ mod tests {
             fail(&fixture.disk);
             assert!(append(&partition, batch(1)).is_err());
             fixture.disk.mend_writes();
-            assert!(matches!(partition.append(batch(1)), Err(LogError::Poisoned)));
-            assert!(matches!(run(partition.durable(2)), Err(LogError::Poisoned)));
-            assert_eq!((high_watermark(&partition), headers(&partition, 0).len()), (1, 1));
+            assert!(matches!(partition.append(batch(1)), Err(LogError::Offline)));
+            assert!(matches!(run(partition.durable(2)), Err(LogError::Offline)));
+            assert!(matches!(partition.read(0, 1, true), Err(LogError::Offline)));
+            assert_eq!(partition.known().high_watermark, 1);
         }
     }
 

@@ -933,13 +933,15 @@ mod tests {
 
     #[test]
     fn a_snapshot_ahead_of_the_log_is_not_used() {
-        let fixture = written(config(), 6).stop();
+        // A log without index entries has no snapshot either.
+        let indexed = || LogConfig { index_interval_bytes: 10, ..config() };
+        let fixture = written(indexed(), 6).stop();
         let newest = path(&file_name(6, "snapshot"));
         assert!(fixture.disk.content(&newest).is_ok());
         let size = fixture.disk.content(&log_file(0)).unwrap().len() / 6;
         let fixture = fixture.kill();
         fixture.disk.cut(&log_file(0), 4 * size).unwrap();
-        let partition = fixture.partition(config());
+        let partition = fixture.partition(indexed());
         fixture.recover(&partition);
         assert!(fixture.disk.content(&newest).is_err());
         assert!(matches!(

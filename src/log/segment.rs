@@ -17,6 +17,7 @@ use super::retention::Expiring;
 use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED};
 use crate::clock::TimestampMs;
 use crate::record::batch::{NO_TIMESTAMP, UNCOUNTED_BYTES};
+use crate::record::range::RangeFile;
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
 use crate::storage::{Disk, DiskFile, read_exact_at, write_all_at};
@@ -55,7 +56,7 @@ pub struct Segment {
     base_offset: i64,
     folder: Arc<Path>,
     disk: Arc<dyn Disk>,
-    /// Opened at the first use. The one place where a limit on open files will act.
+    /// Opened at the first use. The disk may close what it stands for while nobody uses it.
     file: OnceLock<Arc<dyn DiskFile>>,
     size_bytes: AtomicU64,
     /// How long the file was made for batches to come, zeros until then; 0 if it ends with the last batch.
@@ -243,6 +244,11 @@ impl Segment {
         Ok(self.file.get_or_init(|| opened))
     }
 
+    /// The `.log` file for ranges to point into: open for as long as somebody has it.
+    pub fn pinned(&self) -> Result<Arc<dyn RangeFile>, LogError> {
+        Arc::clone(self.file()?).pin().map_err(|source| self.failed(source))
+    }
+
     /// Bytes of batches in the `.log` file.
     pub fn size_bytes(&self) -> Result<u64, LogError> {
         match self.size_bytes.load(Ordering::Acquire) {
@@ -370,16 +376,38 @@ impl Segment {
 
     /// The largest timestamp in the segment and the last offset of the first batch that has it; `None` without timestamps.
     pub fn newest(&self) -> Result<Option<TimeEntry>, LogError> {
-        self.with_state(|state, disk| match state.newest {
+        let indexed = self.with_state(|state, disk| match state.newest {
             Some(newest) => Ok(Some(newest)),
             None => state.times.last(disk),
-        })
+        })?;
+        if indexed.is_some() || !self.is_unindexed() {
+            return Ok(indexed);
+        }
+        // Of a small log a clean stop writes no indexes.
+        let mut newest: Option<TimeEntry> = None;
+        let walked = self.replay(self.base_offset, |header| {
+            if header.max_timestamp > newest.map_or(NO_TIMESTAMP, |newest| newest.timestamp) {
+                newest = Some(TimeEntry { timestamp: header.max_timestamp, offset: header.last_offset() });
+            }
+        });
+        match walked {
+            // Who reads it will find the damage.
+            Ok(()) | Err(LogError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let mut state = self.state.lock();
+        Ok(newest.map(|newest| *state.newest.get_or_insert(newest)))
     }
 
     /// The largest timestamp of the segment's first batch; `None` if it is empty.
     pub fn first_timestamp(&self) -> Result<Option<TimestampMs>, LogError> {
         let first = self.walk(None, self.size_bytes()?, |_| true)?;
         Ok(first.map(|(_, header)| header.max_timestamp))
+    }
+
+    /// Whether it has no index entries; not, if that cannot be told.
+    pub fn is_unindexed(&self) -> bool {
+        self.with_state(|state, disk| state.offsets.len(disk)).is_ok_and(|entries| entries == 0)
     }
 
     /// Whether an index has taken all entries that its file may have.
@@ -435,6 +463,10 @@ impl Segment {
             }
         };
         let (rescanned, wrong_length) = rescan(length, &mut on_batch)?;
+        // Damage right where it began in the middle: what lies before was not seen, nor where that ends.
+        let unseen = rescanned.damage.is_some() && rescanned.end_offset == self.base_offset;
+        let unseen = (unseen && rescanned.size_bytes > 0).then_some(rescanned.size_bytes);
+        let wrong_length = wrong_length.or(unseen);
         let rescanned = match (wrong_length, rescanned.damage) {
             // Once more, up to the batch that led astray.
             (Some(position), damage) => Rescanned { damage, ..rescan(position, &mut on_batch)?.0 },

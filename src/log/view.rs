@@ -187,6 +187,13 @@ impl View {
         if again { self.wants_sync(commit) } else { SyncStep::None }
     }
 
+    /// A sync could not be tried: it must be, by who called.
+    pub fn retry_sync(&mut self, work: SyncWork) {
+        self.beside.absorb(work.beside);
+        self.unsynced_bytes += work.bytes;
+        self.sync = SyncState::Queued;
+    }
+
     /// Everything below `end` is durable.
     pub fn raise_synced(&mut self, end: Place) {
         if end.offset >= self.synced.offset {

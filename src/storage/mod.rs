@@ -8,11 +8,13 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
+pub use self::bounded::BoundedDisk;
 pub use self::overlay::{Change, Overlay};
 pub use self::read_only::ReadOnlyDisk;
 pub use self::std_disk::StdDisk;
 use crate::record::range::RangeFile;
 
+pub mod bounded;
 mod overlay;
 mod read_only;
 pub mod simulated;
@@ -25,6 +27,15 @@ pub struct Entry {
     pub name: String,
     /// Whether it is a folder.
     pub is_dir: bool,
+}
+
+/// How much a file system holds, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// In all.
+    pub total_bytes: u64,
+    /// That this process may still write.
+    pub usable_bytes: u64,
 }
 
 /// What is known of a file without opening it.
@@ -80,6 +91,12 @@ pub trait Disk: Send + Sync + Debug {
     /// of many files.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
 
+    /// How much the file system holds that has `path`.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Gives back what nobody has used for a while. Called now and then.
+    fn close_idle(&self) {}
+
     /// A text that changes when the machine restarts (the page cache is lost) and stays while it runs.
     fn boot_id(&self) -> io::Result<String>;
 }
@@ -100,6 +117,9 @@ pub trait DiskFile: RangeFile {
 
     /// Bytes in the file.
     fn length(&self) -> io::Result<u64>;
+
+    /// The file as ranges point into it: with its descriptor, where it has one, open for as long as somebody has it.
+    fn pin(self: Arc<Self>) -> io::Result<Arc<dyn RangeFile>>;
 }
 
 /// Writes all of `parts` at `position`: usually one call of the file, more if it writes short.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, FileStatus, Lock, read_exact_at};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, Space, read_exact_at};
 use crate::record::range::RangeFile;
 
 /// Bytes that are kept of what is written to a file. More is written only by copying, and is not read back.
@@ -284,6 +284,10 @@ impl Disk for Overlay {
         Ok(())
     }
 
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.below.space(path)
+    }
+
     fn boot_id(&self) -> io::Result<String> {
         self.below.boot_id()
     }
@@ -404,6 +408,10 @@ impl DiskFile for OverlayFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.content.lock().length)
+    }
+
+    fn pin(self: Arc<Self>) -> io::Result<Arc<dyn RangeFile>> {
+        Ok(self)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, FileStatus, Lock, StdDisk};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, Space, StdDisk};
 
 /// Files are opened for reading, so that a read-only mount and the files of somebody else can be looked at; whatever would change
 /// something is refused as a read-only file system does.
@@ -75,6 +75,10 @@ impl Disk for ReadOnlyDisk {
 
     fn sync_all(&self, _path: &Path) -> io::Result<()> {
         refused()
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        StdDisk.space(path)
     }
 
     fn boot_id(&self) -> io::Result<String> {

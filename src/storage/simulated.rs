@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, Entry, FileStatus, Lock};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, Space};
 use crate::record::range::RangeFile;
 
 /// Cheap to clone; clones are the same disk.
@@ -51,6 +51,12 @@ struct Faults {
     /// Bytes that can still be written before writes fail with the error.
     write_limit: Option<(u64, Errno)>,
     sync_error: Option<Errno>,
+    /// How many openings (of folders for syncing, too) fail, and with what.
+    open_error: Option<(usize, Errno)>,
+    /// A folder whose disk has failed: nothing below it can be opened, written, synced or listed.
+    broken: Option<(PathBuf, Errno)>,
+    /// What is left to be written, for who asks beforehand; `None` for plenty.
+    usable_bytes: Option<u64>,
     write_bytes_max: Option<usize>,
     syncs_held: bool,
     syncs_waiting: usize,
@@ -75,24 +81,32 @@ impl SimulatedDisk {
     /// left, the last of them torn at a random byte; of the names changed since a folder's last sync, random ones are
     /// back as they were. Files that are open go on existing for who has them, but no longer reach the disk.
     pub fn power_cut(&self, seed: u64) {
-        self.lose_power(seed, SimulatedFile::after_power_cut);
+        self.lose_power(Some(fastrand::Rng::with_seed(seed)), SimulatedFile::after_power_cut);
     }
 
-    /// The same, but what was written since a file's last sync reached the disk in any order: a random choice of the writes is
-    /// left, each whole or torn.
+    /// The same, and everything is lost that was not synced.
+    pub fn power_cut_at_its_worst(&self) {
+        self.lose_power(None, SimulatedFile::after_power_cut);
+    }
+
+    /// As [`Self::power_cut`], but what was written since a file's last sync reached the disk in any order: a random choice of
+    /// the writes is left, each whole or torn.
     pub fn power_cut_out_of_order(&self, seed: u64) {
-        self.lose_power(seed, SimulatedFile::after_reordered_power_cut);
+        self.lose_power(Some(fastrand::Rng::with_seed(seed)), SimulatedFile::after_reordered_power_cut);
     }
 
-    fn lose_power(&self, seed: u64, left: fn(&SimulatedFile, &mut fastrand::Rng) -> SimulatedFile) {
-        let mut random = fastrand::Rng::with_seed(seed);
+    fn lose_power(
+        &self,
+        mut random: Option<fastrand::Rng>,
+        left: fn(&SimulatedFile, Option<&mut fastrand::Rng>) -> SimulatedFile,
+    ) {
         let mut tree = self.0.tree.lock();
         tree.boots += 1;
         tree.locks.clear();
         for node in &mut tree.nodes {
             match node {
-                Node::Folder(folder) => folder.lose_unsynced(&mut random),
-                Node::File(file) => *file = Arc::new(left(file, &mut random)),
+                Node::Folder(folder) => folder.lose_unsynced(random.as_mut()),
+                Node::File(file) => *file = Arc::new(left(file, random.as_mut())),
             }
         }
         drop(tree);
@@ -155,6 +169,43 @@ impl SimulatedDisk {
     /// Syncs of files fail with `error` from now on.
     pub fn fail_syncs(&self, error: Errno) {
         self.0.faults.lock().sync_error = Some(error);
+    }
+
+    /// Syncs work again.
+    pub fn mend_syncs(&self) {
+        self.0.faults.lock().sync_error = None;
+    }
+
+    /// The next `count` openings of files, and of folders to sync or list, fail with `error`.
+    pub fn fail_opens(&self, count: usize, error: Errno) {
+        self.0.faults.lock().open_error = Some((count, error));
+    }
+
+    /// Whatever is done to files and names below `folder` fails with `error` from now on, as when its disk has died.
+    pub fn fail_below(&self, folder: &Path, error: Errno) {
+        self.0.faults.lock().broken = Some((folder.to_owned(), error));
+    }
+
+    /// The disk that had failed works again.
+    pub fn mend_below(&self) {
+        self.0.faults.lock().broken = None;
+    }
+
+    /// What [`Disk::space`] says is left; writes are not held to it.
+    pub fn set_usable_bytes(&self, bytes: u64) {
+        self.0.faults.lock().usable_bytes = Some(bytes);
+    }
+
+    /// Notes that `path` is to be opened, which may fail.
+    fn open_something(&self, path: &Path) -> io::Result<()> {
+        self.0.check(path)?;
+        match &mut self.0.faults.lock().open_error {
+            Some((left @ 1.., error)) => {
+                *left -= 1;
+                Err((*error).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A write takes at most `bytes` from now on: who writes has to go on with the rest.
@@ -224,24 +275,36 @@ impl SimulatedDisk {
     }
 }
 
+impl Machine {
+    fn check(&self, path: &Path) -> io::Result<()> {
+        match &self.faults.lock().broken {
+            Some((folder, error)) if path.starts_with(folder) => Err((*error).into()),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Disk for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.0.faults.lock().opens += 1;
-        Ok(self.0.tree.lock().file(path)?)
+        self.open_something(path)?;
+        Descriptor::of(self.0.tree.lock().file(path)?, path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open_something(path)?;
         let mut tree = self.0.tree.lock();
         if let Ok(existing) = tree.file(path) {
             existing.set_len(0)?;
-            return Ok(existing);
+            return Descriptor::of(existing, path);
         }
         let file = Arc::new(SimulatedFile { content: Mutex::default(), machine: Arc::clone(&self.0) });
         tree.add(path, Node::File(Arc::clone(&file)))?;
-        Ok(file)
+        Descriptor::of(file, path)
     }
 
     fn status(&self, path: &Path) -> io::Result<FileStatus> {
+        self.0.check(path)?;
         let file = self.0.tree.lock().file(path)?;
         let content = file.content.lock();
         Ok(FileStatus { length: content.seen.len() as u64, modified_ms: content.modified_ms })
@@ -258,6 +321,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.check(path)?;
         let mut tree = self.0.tree.lock();
         let mut made = PathBuf::new();
         for component in path.components() {
@@ -270,6 +334,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.check(from)?;
         let mut tree = self.0.tree.lock();
         let node = tree.resolve(from)?;
         tree.parent(to)?;
@@ -280,6 +345,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.check(path)?;
         let mut tree = self.0.tree.lock();
         tree.file(path)?;
         tree.forget(path)
@@ -293,6 +359,7 @@ impl Disk for SimulatedDisk {
 
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.0.faults.lock().opens += 1;
+        self.open_something(path)?;
         let mut tree = self.0.tree.lock();
         let names = tree.folder(path)?.names.clone();
         let is_dir = |node: usize| matches!(tree.nodes[node], Node::Folder(_));
@@ -300,6 +367,10 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.open_something(path)?;
+        if let Some(error) = self.0.faults.lock().sync_error {
+            return Err(error.into());
+        }
         let mut tree = self.0.tree.lock();
         let folder = tree.folder(path)?;
         folder.durable_names = folder.names.clone();
@@ -319,6 +390,12 @@ impl Disk for SimulatedDisk {
             }
         }
         Ok(())
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.0.tree.lock().resolve(path)?;
+        let usable_bytes = self.0.faults.lock().usable_bytes.unwrap_or(1 << 40);
+        Ok(Space { total_bytes: 1 << 40, usable_bytes })
     }
 
     fn boot_id(&self) -> io::Result<String> {
@@ -375,7 +452,12 @@ impl Tree {
 }
 
 impl Folder {
-    fn lose_unsynced(&mut self, random: &mut fastrand::Rng) {
+    /// Loses random ones, or all.
+    fn lose_unsynced(&mut self, random: Option<&mut fastrand::Rng>) {
+        let Some(random) = random else {
+            self.names = self.durable_names.clone();
+            return;
+        };
         let names: BTreeSet<String> = self.names.keys().chain(self.durable_names.keys()).cloned().collect();
         for name in names {
             if random.bool() {
@@ -450,15 +532,17 @@ impl SimulatedFile {
         content.unsynced.push(change);
     }
 
-    fn after_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+    fn after_power_cut(&self, random: Option<&mut fastrand::Rng>) -> Self {
         let content = self.content.lock();
         let mut left = content.durable.clone();
-        let whole = random.usize(..=content.unsynced.len());
-        for change in &content.unsynced[..whole] {
-            change.apply(&mut left, usize::MAX);
-        }
-        if let Some(torn @ Change::Write { bytes, .. }) = content.unsynced.get(whole) {
-            torn.apply(&mut left, random.usize(..=bytes.len()));
+        if let Some(random) = random {
+            let whole = random.usize(..=content.unsynced.len());
+            for change in &content.unsynced[..whole] {
+                change.apply(&mut left, usize::MAX);
+            }
+            if let Some(torn @ Change::Write { bytes, .. }) = content.unsynced.get(whole) {
+                torn.apply(&mut left, random.usize(..=bytes.len()));
+            }
         }
         let modified_ms = content.modified_ms;
         let content = Content { seen: left.clone(), durable: left, modified_ms, ..Content::default() };
@@ -467,7 +551,9 @@ impl SimulatedFile {
 }
 
 impl SimulatedFile {
-    fn after_reordered_power_cut(&self, random: &mut fastrand::Rng) -> Self {
+    /// What is left if the changes reached the disk in any order; without randomness, nothing is.
+    fn after_reordered_power_cut(&self, random: Option<&mut fastrand::Rng>) -> Self {
+        let Some(random) = random else { return self.after_power_cut(None) };
         let content = self.content.lock();
         let mut left = content.durable.clone();
         for change in &content.unsynced {
@@ -481,12 +567,6 @@ impl SimulatedFile {
         let content = Content { seen: left.clone(), durable: left, ..Content::default() };
         Self { content: Mutex::new(content), machine: Arc::clone(&self.machine) }
     }
-}
-
-impl RangeFile for SimulatedFile {
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let content = self.content.lock();
@@ -496,16 +576,6 @@ impl RangeFile for SimulatedFile {
         Ok(read)
     }
 
-    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.read_at(buffer, position)
-    }
-
-    fn is_cached(&self, _position: u64, _length: usize) -> bool {
-        true
-    }
-}
-
-impl DiskFile for SimulatedFile {
     fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
         let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut faults = self.machine.faults.lock();
@@ -568,6 +638,68 @@ impl DiskFile for SimulatedFile {
 
     fn length(&self) -> io::Result<u64> {
         Ok(self.content.lock().seen.len() as u64)
+    }
+}
+
+/// A file that was opened; who opens it twice has two.
+#[derive(Debug)]
+struct Descriptor {
+    file: Arc<SimulatedFile>,
+    path: PathBuf,
+}
+
+impl Descriptor {
+    fn of(file: Arc<SimulatedFile>, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(Self { file, path: path.to_owned() }))
+    }
+
+    /// The file, if its disk works.
+    fn working(&self) -> io::Result<&SimulatedFile> {
+        self.file.machine.check(&self.path).map(|()| &*self.file)
+    }
+}
+
+impl RangeFile for Descriptor {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.working()?.read_at(buffer, position)
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.working()?.read_at(buffer, position)
+    }
+
+    fn is_cached(&self, _position: u64, _length: usize) -> bool {
+        true
+    }
+}
+
+impl DiskFile for Descriptor {
+    fn write_vectored_at(&self, parts: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        self.working()?.write_vectored_at(parts, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.working()?.sync_data()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.working()?.set_len(length)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.working()?.allocate(length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.working()?.length()
+    }
+
+    fn pin(self: Arc<Self>) -> io::Result<Arc<dyn RangeFile>> {
+        Ok(self)
     }
 }
 

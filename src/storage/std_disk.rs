@@ -10,7 +10,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate};
 use rustix::io::{Errno, ReadWriteFlags};
 
-use super::{Disk, DiskFile, Entry, FileStatus, Lock};
+use super::{Disk, DiskFile, Entry, FileStatus, Lock, Space};
 use crate::record::range::RangeFile;
 
 /// Bytes between the places that [`RangeFile::is_cached`] probes. The kernel reads ahead and evicts in runs of pages, so a
@@ -115,6 +115,12 @@ impl Disk for StdDisk {
         Ok(rustix::fs::syncfs(File::open(path)?)?)
     }
 
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(path)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { total_bytes: bytes(found.f_blocks), usable_bytes: bytes(found.f_bavail) })
+    }
+
     fn boot_id(&self) -> io::Result<String> {
         Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
     }
@@ -198,6 +204,10 @@ impl DiskFile for StdFile {
     fn length(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
+
+    fn pin(self: Arc<Self>) -> io::Result<Arc<dyn RangeFile>> {
+        Ok(self)
+    }
 }
 
 #[cfg(test)]
@@ -257,6 +267,14 @@ mod tests {
         assert!(StdDisk.try_lock(&path).unwrap().is_none());
         drop(held);
         assert!(StdDisk.try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_file_system_has_a_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let space = StdDisk.space(folder.path()).unwrap();
+        assert!(space.total_bytes > 0 && space.usable_bytes <= space.total_bytes, "{space:?}");
+        assert!(StdDisk.space(&folder.path().join("nowhere")).is_err());
     }
 
     #[test]

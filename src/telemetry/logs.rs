@@ -9,6 +9,8 @@ pub struct LogCounters {
     pub appended_records: Counter,
     /// Bytes of the batches appended.
     pub appended_bytes: Counter,
+    /// Appends refused for want of space.
+    pub refused_appends: Counter,
     /// Syncs of a partition's files, and how long they took.
     pub syncs: Histogram,
     /// Of these, how many failed.

@@ -104,7 +104,7 @@ metrics! {
     RETIRED_BYTES: Counter "ottla_log_retired_bytes_total";
     /// Syncs of a partition's files, and how long each took.
     SYNC_SECONDS: Histogram "ottla_log_sync_seconds";
-    /// Syncs that failed; each made its partition read-only.
+    /// Syncs that failed; the first takes its log directory offline.
     FAILED_SYNCS: Counter "ottla_log_failed_syncs_total";
     /// Partitions that wait for a syncing thread.
     SYNC_QUEUE: Gauge "ottla_log_sync_queue_partitions";
@@ -112,6 +112,16 @@ metrics! {
     UNSYNCED_BYTES: Gauge "ottla_log_unsynced_bytes";
     /// Unsynced bytes at which appends in os mode wait.
     UNSYNCED_BYTES_LIMIT: Gauge "ottla_log_unsynced_limit_bytes";
+    /// Files of logs that are open.
+    OPEN_FILES: Gauge "ottla_log_open_files";
+    /// The limit of that: ottla.log.max.open.files.
+    OPEN_FILES_LIMIT: Gauge "ottla_log_open_files_limit";
+    /// Appends refused for want of space.
+    REFUSED_APPENDS: Counter "ottla_log_refused_appends_total";
+    /// 1 for a log directory whose disk has failed: its partitions are offline until the broker starts again.
+    DIRECTORY_OFFLINE: Gauge "ottla_log_directory_offline";
+    /// 1 for a log directory that has refused its last append for want of space.
+    DIRECTORY_FULL: Gauge "ottla_log_directory_full";
 
     /// First offset of a partition.
     LOG_START_OFFSET: Gauge "ottla_partition_log_start_offset";

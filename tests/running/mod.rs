@@ -44,9 +44,17 @@ pub fn ottla(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The directory of a server: gone with it, or somebody else's.
+enum Home {
+    Own(TempDir),
+    Other(PathBuf),
+}
+
 /// A server on a directory of its own, on a free port unless its arguments say otherwise.
 pub struct Server {
-    home: TempDir,
+    home: Home,
+    /// What its command line begins with.
+    through: Vec<String>,
     arguments: Vec<String>,
     child: Option<Child>,
     addresses: Vec<String>,
@@ -60,8 +68,22 @@ impl Server {
 
     /// The same in a directory made before: its data goes to `data`, what it logs to `log`.
     pub fn start_in(home: TempDir, arguments: &[&str]) -> Self {
+        Self::start_through(home, Vec::new(), arguments)
+    }
+
+    /// The same by a command that runs what follows it, from the directory that it is in.
+    pub fn start_through(home: TempDir, through: Vec<String>, arguments: &[&str]) -> Self {
+        Self::launched(Home::Own(home), through, arguments)
+    }
+
+    /// The same in a directory of somebody else.
+    pub fn start_in_folder(home: &Path, arguments: &[&str]) -> Self {
+        Self::launched(Home::Other(home.to_owned()), Vec::new(), arguments)
+    }
+
+    fn launched(home: Home, through: Vec<String>, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut server = Self { home, arguments, child: None, addresses: Vec::new() };
+        let mut server = Self { home, through, arguments, child: None, addresses: Vec::new() };
         server.launch();
         server
     }
@@ -71,10 +93,18 @@ impl Server {
         // A server that comes back is where its clients look for it.
         let listen = self.addresses.first().map_or("127.0.0.1:0", String::as_str);
         let listen = if given("--listen") { vec![] } else { vec!["--listen", listen] };
-        let data = if given("--ephemeral") { vec![] } else { vec!["--data", "data"] };
+        let data = if given("--ephemeral") || given("--data") { vec![] } else { vec!["--data", "data"] };
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let _ = fs::remove_file(self.ready_path());
-        let mut command = ottla(self.home(), &["--ready-file", "ready"]);
+        let mut command = match &self.through[..] {
+            [] => ottla(self.home(), &["--ready-file", "ready"]),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(env!("CARGO_BIN_EXE_ottla")).args(["--ready-file", "ready"]);
+                command.env("TMPDIR", self.home()).current_dir(self.home());
+                command
+            }
+        };
         command.args(listen).args(data).args(&self.arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
@@ -102,7 +132,10 @@ impl Server {
     }
 
     pub fn home(&self) -> &Path {
-        self.home.path()
+        match &self.home {
+            Home::Own(home) => home.path(),
+            Home::Other(home) => home,
+        }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -177,6 +210,15 @@ impl Server {
         self.ask_to_stop();
         let status = self.wait();
         assert_eq!(status.code(), Some(0), "{}", self.log());
+    }
+
+    /// Files that it has open, of any kind but sockets.
+    #[cfg(target_os = "linux")]
+    pub fn open_files(&self) -> usize {
+        let descriptors = format!("/proc/{}/fd", self.child.as_ref().unwrap().id());
+        let opened =
+            fs::read_dir(descriptors).unwrap().filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        opened.filter(|path| path.is_absolute()).count()
     }
 
     /// A number of `/proc/PID/status`, in bytes: `VmRSS` now, `VmHWM` at its most.

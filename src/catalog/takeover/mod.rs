@@ -78,6 +78,8 @@ pub struct TakenTopic {
 /// Something that is there but is not taken, or only in part. Displays as a line.
 #[derive(Debug)]
 pub enum NotTaken {
+    /// The file of settings, which lies elsewhere: always.
+    ServerProperties,
     /// Topics are known by the names of their folders only.
     MetadataLog(MetadataFault),
     /// The metadata log ends with an interrupted append.
@@ -188,7 +190,7 @@ impl Takeover {
                 }
             }
         }
-        let mut takeover = Self::default();
+        let mut takeover = Self { not_taken: vec![NotTaken::ServerProperties], ..Self::default() };
         match metadata {
             Ok(told) => {
                 if told.torn_bytes > 0 {
@@ -477,6 +479,11 @@ fn careful_configs(topic: &str) -> ConfigMap {
 impl fmt::Display for NotTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ServerProperties => write!(
+                f,
+                "server.properties: what it sets for all topics, such as log.retention.hours, is not known; give it to Ottla by \
+                 --config or --set"
+            ),
             Self::MetadataLog(fault) => write!(
                 f,
                 "topic configs: {fault}; topics are taken by the names of their folders, and keep their records for ever \

@@ -26,9 +26,6 @@ Stop the Kafka broker first. Nothing is changed in its directory: all is copied,
 import that was interrupted leaves a directory that no broker opens; run it again. Where no copy is wanted, and there is a
 backup, `ottla --data DIR` on Kafka's own directory serves it as it is.";
 
-/// What nobody takes over, whatever the directory holds.
-const NEVER_TAKEN: &str = "server.properties: defaults of topics stand in it; what differs from Kafka's own, give to Ottla by --config or --set";
-
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub(super) struct Flags {
@@ -210,7 +207,7 @@ impl Plan {
             let whose = if broker.is_empty() { "all nodes" } else { "this node" };
             writeln!(out, "Dynamic configs of {whose}: {configs:?}")?;
         }
-        writeln!(out, "\nNot taken:\n  {NEVER_TAKEN}")?;
+        writeln!(out, "\nNot taken:")?;
         let mut told = BTreeSet::new();
         for what in &self.takeover.not_taken {
             let line = what.to_string();

@@ -16,8 +16,11 @@ use crate::cli::output::say;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::log::directory::{Found, LOCK_FILE, is_of_owner};
-use crate::log::{DirectoryOptions, LogDirectory, OpenDirectoryError};
-use crate::storage::{Change, Disk, Overlay, ReadOnlyDisk, StdDisk};
+use crate::log::{DirectoryOptions, LogDirectories, OpenDirectoryError};
+use crate::storage::{BoundedDisk, Change, Disk, Overlay, ReadOnlyDisk, StdDisk};
+
+/// Files of logs that are open at once.
+const OPEN_FILES_MAX: usize = 512;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -98,14 +101,16 @@ fn recover(path: &Path, disk: Arc<dyn Disk>) -> Result<Found, CommandError> {
         .build()
         .map_err(CommandError::Runtime)?;
     runtime.block_on(async {
-        let directory = LogDirectory::open(options, disk, clock.clone()).map_err(StartError::Directory)?;
+        let (paths, files) = ([path.to_owned()], BoundedDisk::new(disk, OPEN_FILES_MAX));
+        let directories = LogDirectories::open(&paths, &options, CATALOG_LOG, files, &clock)
+            .map_err(StartError::Directory)?;
         let stop = CancellationToken::new();
-        let opened = Catalog::open(&directory, &config, &clock, stop.clone()).await;
+        let opened = Catalog::open(&directories, &config, &clock, stop.clone()).await;
         let catalog = opened.map_err(|source| StartError::Catalog { path: path.to_owned(), source })?;
         stop.cancel();
-        directory.close().await;
+        directories.close().await;
         drop(catalog);
-        Ok(directory.found())
+        Ok(directories.all()[0].found())
     })
 }
 

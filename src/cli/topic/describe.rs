@@ -11,11 +11,12 @@ use crate::cli::client::{ClientError, Cluster, Isolation, TopicPartition, code_o
 use crate::cli::output::{NOTHING, or_nothing, print_json, print_table};
 use crate::cli::position::{Range, ranges};
 use crate::protocol::api::Api;
-use crate::protocol::messages::DescribeConfigs;
 use crate::protocol::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribedConfig,
 };
+use crate::protocol::messages::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsTopic};
 use crate::protocol::messages::metadata::MetadataTopicResponse;
+use crate::protocol::messages::{DescribeConfigs, DescribeLogDirs};
 use crate::protocol::wire::Str;
 
 /// DescribeConfigs' source of a value that nobody has set.
@@ -52,6 +53,8 @@ struct Partition {
     isr: Vec<i32>,
     start_offset: Option<i64>,
     end_offset: Option<i64>,
+    /// Bytes of the leader's log; none if it does not say.
+    size_bytes: Option<i64>,
 }
 
 pub(super) fn run(cluster: &mut Cluster, flags: &Flags) -> Result<(), CommandError> {
@@ -76,13 +79,14 @@ fn describe(cluster: &mut Cluster, name: &Str, all_configs: bool) -> Result<Topi
     let led = topic.partitions.iter().filter(|partition| brokers.contains(&partition.leader_id));
     let led: Vec<_> = led.map(|partition| TopicPartition::new(name, partition.partition_index)).collect();
     let ranges = ranges(cluster, led.iter(), Isolation::ReadUncommitted)?;
+    let sizes = sizes(cluster, name, &topic);
     let configs = configs(cluster, name)?.into_iter();
     let configs = configs.filter(|config| all_configs || config.config_source != DEFAULT_SOURCE);
     Ok(Topic {
         topic: name.to_string(),
         id: (!topic.topic_id.is_zero()).then(|| topic.topic_id.to_string()),
         internal: topic.is_internal,
-        partitions: partitions(&topic, name, &ranges),
+        partitions: partitions(&topic, name, &ranges, &sizes),
         configs: configs
             .map(|config| (config.name.to_string(), config.value.map(|value| value.to_string())))
             .collect(),
@@ -93,6 +97,7 @@ fn partitions(
     topic: &MetadataTopicResponse,
     name: &Str,
     ranges: &BTreeMap<TopicPartition, Range>,
+    sizes: &BTreeMap<i32, i64>,
 ) -> Vec<Partition> {
     let mut partitions = Vec::with_capacity(topic.partitions.len());
     for partition in &topic.partitions {
@@ -104,9 +109,29 @@ fn partitions(
             isr: partition.isr_nodes.clone(),
             start_offset: range.map(|range| range.start),
             end_offset: range.map(|range| range.end_exclusive),
+            size_bytes: sizes.get(&partition.partition_index).copied(),
         });
     }
     partitions
+}
+
+/// Bytes of each partition, as its leader has it. No broker has to tell: it may be old, or not allow it.
+fn sizes(cluster: &mut Cluster, name: &Str, topic: &MetadataTopicResponse) -> BTreeMap<i32, i64> {
+    let mut led: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for partition in topic.partitions.iter().filter(|partition| partition.leader_id >= 0) {
+        led.entry(partition.leader_id).or_default().push(partition.partition_index);
+    }
+    let mut sizes = BTreeMap::new();
+    for (leader, partitions) in led {
+        let wanted = DescribeLogDirsTopic { topic: name.clone(), partitions };
+        let request = DescribeLogDirsRequest { topics: Some(vec![wanted]) };
+        let answer = cluster.call::<DescribeLogDirs>(leader, &request).unwrap_or_default();
+        let topics = answer.results.into_iter().flat_map(|directory| directory.topics);
+        for partition in topics.flat_map(|topic| topic.partitions).filter(|one| !one.is_future_key) {
+            sizes.insert(partition.partition_index, partition.partition_size);
+        }
+    }
+    sizes
 }
 
 fn configs(cluster: &mut Cluster, name: &Str) -> Result<Vec<DescribedConfig>, ClientError> {
@@ -130,7 +155,7 @@ impl Topic {
     fn print(&self, out: &mut impl Write) -> io::Result<()> {
         let internal = if self.internal { ", internal" } else { "" };
         writeln!(out, "{}  id {}{internal}", self.topic, or_nothing(self.id.as_ref()))?;
-        let titles = ["PARTITION", "LEADER", "REPLICAS", "ISR", "START", "END", "RECORDS"];
+        let titles = ["PARTITION", "LEADER", "REPLICAS", "ISR", "START", "END", "RECORDS", "BYTES"];
         let rows = self.partitions.iter().map(Partition::cells).collect();
         print_table(out, &titles, rows, "  ")?;
         let value = |value: &Option<String>| value.clone().unwrap_or_else(|| NOTHING.to_owned());
@@ -156,6 +181,7 @@ impl Partition {
             or_nothing(self.start_offset),
             or_nothing(self.end_offset),
             or_nothing(records),
+            or_nothing(self.size_bytes),
         ]
     }
 }

@@ -148,10 +148,10 @@ impl Indexes {
 
     /// After the last batch nothing may be left.
     pub fn end(mut self, report: &mut Report) {
-        if let Some(offsets) = &mut self.offsets {
-            if let Some(entry) = self.awaited.or_else(|| offsets.take(|_| true)) {
-                offsets.found(no_such_batch(&entry), report);
-            }
+        if let Some(offsets) = &mut self.offsets
+            && let Some(entry) = self.awaited.or_else(|| offsets.take(|_| true))
+        {
+            offsets.found(no_such_batch(&entry), report);
         }
         if let Some(times) = &mut self.times
             && !self.skips
