@@ -428,8 +428,9 @@ impl World {
             disk.power_cut(self.seed);
         }
         self.open(disk);
-        let cuts = self.fixture.as_ref().unwrap().directory.found().cuts;
+        // After a clean stop it is only opened now.
         let offsets = self.partition().offsets().unwrap();
+        let cuts = self.fixture.as_ref().unwrap().directory.found().cuts;
         // A log whose end is damaged below its start begins anew.
         let before: Vec<_> = self
             .batches
