@@ -463,7 +463,7 @@ fn damage_is_found_at_its_place() {
         let ran = verify(path);
         let said = format!("damage: {log} at position {second}: checksum ");
         assert!(ran.out.contains(&said), "{ran:?}");
-        assert_eq!((ran.err.trim_end(), ran.code), ("ottla: damage found: 1", 1));
+        assert_eq!((ran.err.trim_end(), ran.code), ("ottla: damage found: 1", 1), "{}", ran.out);
     }
     flip(&log, second + 100);
     flip(&index, 7);

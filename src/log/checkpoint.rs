@@ -61,6 +61,10 @@ pub fn parse<E>(
         let parsed = entry(&mut fields).filter(|_| fields.next().is_none());
         entries.push(parsed.ok_or(InvalidCheckpoint::Entry { line: number + 3 })?);
     }
+    // A number that was cut is still one.
+    if !text.ends_with('\n') {
+        return Err(InvalidCheckpoint::Entry { line: entries.len() + 2 });
+    }
     match entries.len() {
         found if found == promised => Ok(entries),
         found => Err(InvalidCheckpoint::Count { promised, found }),
@@ -94,6 +98,7 @@ mod tests {
         assert_eq!(parse(b"0\nmany\n", pair), Err(InvalidCheckpoint::Header));
         assert_eq!(parse(b"\xff\n0\n", pair), Err(InvalidCheckpoint::Header));
         assert_eq!(parse(b"1\n0\n", pair), Err(InvalidCheckpoint::Version("1".to_owned())));
+        assert_eq!(parse(b"0\n2\n1 1\n2 1", pair), Err(InvalidCheckpoint::Entry { line: 4 }));
         assert_eq!(parse(b"0\n2\n1 1\n", pair), Err(InvalidCheckpoint::Count { promised: 2, found: 1 }));
         assert_eq!(parse(b"0\n1\n1 x\n", pair), Err(InvalidCheckpoint::Entry { line: 3 }));
         assert_eq!(parse(b"0\n2\n1 1\n1 1 1\n", pair), Err(InvalidCheckpoint::Entry { line: 4 }));

@@ -59,6 +59,15 @@ impl LeaderEpochs {
         false
     }
 
+    /// As [`Self::assign`], but what is known of older epochs at and beyond `start_offset` is of a log that ends there now, or
+    /// that has begun anew.
+    pub fn begin(&mut self, epoch: i32, start_offset: i64) -> bool {
+        if self.latest().is_some_and(|latest| latest.epoch < epoch) {
+            self.truncate_end(start_offset);
+        }
+        self.assign(epoch, start_offset)
+    }
+
     /// Forgets what lies at and beyond `end_offset_exclusive`: the log was cut there.
     pub fn truncate_end(&mut self, end_offset_exclusive: i64) -> bool {
         let before = self.starts.len();
@@ -121,6 +130,14 @@ mod tests {
         }
         assert!(!LeaderEpochs::default().assign(-1, 0));
         assert_eq!(epochs.latest(), Some(EpochStart { epoch: 2, start_offset: 10 }));
+    }
+
+    #[test]
+    fn a_newer_epoch_takes_the_place_of_those_that_began_no_earlier() {
+        let mut moved = epochs(&[(0, 0), (2, 10)]);
+        assert!(moved.begin(3, 10));
+        assert!(!moved.begin(3, 12) && !moved.begin(2, 20));
+        assert_eq!(moved, epochs(&[(0, 0), (3, 10)]));
     }
 
     #[test]

@@ -119,7 +119,7 @@ impl Log {
         }
         batch.assign(self.end_offset, leader_epoch);
         let new_segment = self.make_room(batch, config, now_ms)?;
-        if self.epochs.assign(leader_epoch, self.end_offset)
+        if self.epochs.begin(leader_epoch, self.end_offset)
             && let Err(error) = self.write_epochs()
         {
             // The next append tries again.
@@ -167,11 +167,13 @@ impl Log {
         Ok(())
     }
 
-    /// Whether [`Self::complete`] has nothing to do: the newest snapshot is that of the log's end, if one is worth it, and the
-    /// file ends with its last batch.
+    /// Whether [`Self::complete`] has nothing to do: the newest snapshot is that of the log's end and the indexes are written, if
+    /// that is worth it, and the file ends with its last batch.
     pub fn is_complete(&self) -> bool {
-        let has_snapshot = || self.snapshots.last() == Some(&self.end_offset);
-        self.segments.last().is_none_or(|active| !active.is_longer() && (has_snapshot() || self.is_small()))
+        self.segments.last().is_none_or(|active| {
+            let has_all = || self.snapshots.last() == Some(&self.end_offset) && active.is_sealed();
+            !active.is_longer() && (has_all() || self.is_small())
+        })
     }
 
     /// Completes all files for a clean stop, as far as that spares the next start more than it costs this one. Nothing is
@@ -266,8 +268,12 @@ impl Log {
 
     fn begin_segment(&mut self, config: &LogConfig, now_ms: TimestampMs) -> Result<(), LogError> {
         let segment = Segment::create(&self.disk, &self.folder, self.end_offset)?;
-        if config.preallocate {
-            segment.preallocate(config.segment_bytes.min(SEGMENT_BYTES_MAX))?;
+        if config.preallocate
+            && let Err(error) = segment.preallocate(config.segment_bytes.min(SEGMENT_BYTES_MAX))
+        {
+            // What is smaller may still fit into the segment before: an empty one must not lie in between.
+            self.disk.remove(&segment.path()).map_err(|source| LogError::disk(&segment.path(), source))?;
+            return Err(error);
         }
         self.segments.push(Arc::new(segment));
         self.active = Active::begin(now_ms, config);

@@ -299,6 +299,7 @@ impl OpenRequest<'_> {
     fn open(&self, listing: Listing) -> Result<Opened, LogError> {
         let Opened { mut log, .. } = self.empty(true);
         let (mut epochs, epochs_known) = self.read_epochs()?;
+        let written = epochs.clone();
         // No checksum covers a batch's epoch: one that nobody has led in is none.
         let newest = epochs.latest().map_or(0, |latest| latest.epoch).max(self.leader_epoch);
         let epoch_max = if epochs_known { newest } else { i32::MAX };
@@ -318,10 +319,10 @@ impl OpenRequest<'_> {
                 tolerate_damage(replayed)?;
             }
         }
-        let ended_later = epochs.truncate_end(log.end_offset);
+        epochs.truncate_end(log.end_offset);
         epochs.truncate_start(log.start_offset);
         log.epochs = epochs;
-        if ended_later {
+        if log.epochs != written {
             log.write_epochs()?;
         }
         self.restore_producers(&mut log, listing.snapshots)?;
@@ -368,12 +369,16 @@ impl OpenRequest<'_> {
                 let cut = self.cut(log, &segment, (0, 0), reason, &bases[number..])?;
                 return Ok(Some(cut));
             }
-            // The last segment was never compacted.
-            let is_dense = number + 1 == bases.len() && !self.config.compact;
-            let ending = if is_dense { Ending::Dense } else { Ending::Open };
+            let ending = match bases.get(number + 1) {
+                Some(next) => (Ending::Open, *next),
+                // The last segment was never compacted.
+                None if !self.config.compact => (Ending::Dense, i64::MAX),
+                None => (Ending::Open, i64::MAX),
+            };
             let rescanned = segment.rescan(start, check_from_offset, ending, self.config, |batch| {
-                if batch.partition_leader_epoch <= epoch_max {
-                    epochs.assign(batch.partition_leader_epoch, batch.base_offset);
+                let (epoch, base_offset) = (batch.partition_leader_epoch, batch.base_offset);
+                if epoch <= epoch_max {
+                    epochs.begin(epoch, base_offset);
                 }
                 self.checked_bytes.fetch_add(batch.size_bytes() as u64, Ordering::Relaxed);
             })?;
@@ -462,8 +467,13 @@ impl OpenRequest<'_> {
     /// A closed segment without its indexes: they are made again; damage that shows only warns, since it is below what is
     /// known to be whole.
     fn rebuild_indexes(&self, segment: &Segment, log: &mut Log) -> Result<(), LogError> {
-        let rescanned =
-            segment.rescan(RescanStart::Beginning, UNCHECKED, Ending::Open, self.config, |_| {})?;
+        let rescanned = segment.rescan(
+            RescanStart::Beginning,
+            UNCHECKED,
+            (Ending::Open, i64::MAX),
+            self.config,
+            |_| {},
+        )?;
         if let Some(damage) = rescanned.damage {
             let (path, position) = (segment.path(), rescanned.size_bytes);
             tracing::warn!(path = %path.display(), position, %damage, "damaged where it was synced");
@@ -484,8 +494,12 @@ impl OpenRequest<'_> {
             self.remove(&file_name(*snapshot, "snapshot"))?;
         }
         let mut opened = self.empty(true);
-        opened.log.unsynced.names = true;
         opened.log.write_epochs()?;
+        // What is appended next must not be found under epochs of what was here before.
+        for file in std::mem::take(&mut opened.log.unsynced).files {
+            file.sync_data().map_err(|source| LogError::disk(&self.folder, source))?;
+        }
+        self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))?;
         opened.cut = cut.map(Arc::new);
         Ok(opened)
     }

@@ -438,20 +438,37 @@ impl Segment {
         self.with_state(Indexes::seal)
     }
 
+    /// Whether all index entries are in the files.
+    pub fn is_sealed(&self) -> bool {
+        let state = self.state.lock();
+        let times = state.newest.is_none_or(|newest| state.times.is_written_to(newest.timestamp));
+        !state.offsets.has_pending() && !state.times.has_pending() && times
+    }
+
     /// Walks over the batches from `start` on, adds the missing index entries, and stops at the first damage, which then is
     /// the segment's end. Headers are always checked for plausibility; checksums from the batch that holds
-    /// `check_from_offset` on.
+    /// `check_from_offset` on. `ending` is what is known of its end, and an offset that no batch reaches.
     pub fn rescan(
         &self,
         start: RescanStart,
         check_from_offset: i64,
-        ending: Ending,
+        ending: (Ending, i64),
         config: &LogConfig,
         mut on_batch: impl FnMut(&BatchHeader),
     ) -> Result<Rescanned, LogError> {
         let length = self.file()?.length().map_err(|source| self.failed(source))?;
         let rescan = |until: u64, on_batch: &mut dyn FnMut(&BatchHeader)| {
-            self.rescan_until(until, start, check_from_offset, ending, config, on_batch)
+            let found = self.rescan_until(until, start, check_from_offset, ending, config, on_batch)?;
+            let found_none = found.0.end_offset == self.base_offset && found.0.size_bytes > 0;
+            match found_none {
+                // The batch of the last index entry is the damaged one: where the one before it ends, the walk to it tells.
+                true => {
+                    let until = if found.0.damage.is_some() { until } else { found.0.size_bytes };
+                    let start = RescanStart::Beginning;
+                    self.rescan_until(until, start, check_from_offset, ending, config, on_batch)
+                }
+                false => Ok(found),
+            }
         };
         let (rescanned, wrong_length) = rescan(length, &mut on_batch)?;
         // Damage right where it began in the middle: what lies before was not seen, nor where that ends.
@@ -474,7 +491,7 @@ impl Segment {
         length: u64,
         start: RescanStart,
         check_from_offset: i64,
-        ending: Ending,
+        ending: (Ending, i64),
         config: &LogConfig,
         on_batch: &mut dyn FnMut(&BatchHeader),
     ) -> Result<(Rescanned, Option<u64>), LogError> {
@@ -491,8 +508,8 @@ impl Segment {
         self.with_state(|state, disk| state.rewind(disk, from))?;
         let position = from.map_or(0, |entry| u64::from(entry.position));
         let start = (position, self.base_offset);
-        let mut scanner =
-            Scanner::new(file, self.base_offset, start, length, RESCAN_BUFFER_BYTES).ending(ending, i64::MAX);
+        let mut scanner = Scanner::new(file, self.base_offset, start, length, RESCAN_BUFFER_BYTES)
+            .ending(ending.0, ending.1);
         let mut rescanned = Rescanned {
             end_offset: self.base_offset,
             size_bytes: position,

@@ -83,6 +83,16 @@ impl<E: IndexEntry> Index<E> {
         self.pending.len() >= PENDING_MAX
     }
 
+    /// Whether all entries are in the file, if the last has at least `key`.
+    pub fn is_written_to(&self, key: i64) -> bool {
+        self.pending.is_empty() && self.last.is_some_and(|last| last.key() >= key)
+    }
+
+    /// Whether there are entries that are only in memory.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Writes the entries that are only in memory.
     pub fn write(&mut self, disk: &dyn Disk) -> io::Result<()> {
         let written = self.open(disk)?;

@@ -112,7 +112,7 @@ fn verify_properties(disk: &dyn Disk, path: &Path, report: &mut Report) {
         "version"
     } else if !property("node.id").or_else(|| property("broker.id")).is_some_and(is_node) {
         "node.id"
-    } else if !property("cluster.id").is_some_and(|id| !id.is_empty()) {
+    } else if property("cluster.id").is_none_or(str::is_empty) {
         "cluster.id"
     } else if !property("directory.id").is_none_or(is_id) {
         "directory.id"

@@ -20,6 +20,8 @@ pub struct Indexes {
     times: Option<Pending<TimeEntry>>,
     /// An offset entry that led to a batch with a smaller last offset: of several appended together it may name the last.
     awaited: Option<OffsetEntry>,
+    /// Whether the batches before the next one were damaged.
+    skips: bool,
 }
 
 /// Entries of a file that are not compared yet.
@@ -87,17 +89,22 @@ impl Indexes {
             offsets: Pending::read(disk, log.with_extension("index"), base_offset, report),
             times: Pending::read(disk, log.with_extension("timeindex"), base_offset, report),
             awaited: None,
+            skips: false,
         }
     }
 
     /// Compares with the next batch of the log.
     pub fn see(&mut self, position: u64, batch: &BatchHeader, report: &mut Report) {
         self.see_offsets(position, batch, report);
+        let skips = std::mem::take(&mut self.skips);
         if let Some(times) = &mut self.times {
             while let Some(TimeEntry { offset, timestamp }) =
                 times.take(|entry| entry.offset <= batch.last_offset())
             {
                 if offset < batch.base_offset {
+                    if skips {
+                        continue;
+                    }
                     times.found(Fault::TimeEntryOffset { offset, timestamp }, report);
                 } else if timestamp != batch.max_timestamp {
                     let found = batch.max_timestamp;
@@ -130,25 +137,24 @@ impl Indexes {
         }
     }
 
-    /// The batches before `position` and `offset` are damaged: what leads there is not compared.
-    pub fn skip(&mut self, position: u64, offset: i64) {
+    /// The batches before the one at `position` are damaged: what leads there is not compared.
+    pub fn skip(&mut self, position: u64) {
         self.awaited = None;
+        self.skips = true;
         if let Some(offsets) = &mut self.offsets {
             while offsets.take(|entry| u64::from(entry.position) < position).is_some() {}
-        }
-        if let Some(times) = &mut self.times {
-            while times.take(|entry| entry.offset < offset).is_some() {}
         }
     }
 
     /// After the last batch nothing may be left.
     pub fn end(mut self, report: &mut Report) {
-        if let Some(offsets) = &mut self.offsets {
-            if let Some(entry) = self.awaited.or_else(|| offsets.take(|_| true)) {
-                offsets.found(no_such_batch(&entry), report);
-            }
+        if let Some(offsets) = &mut self.offsets
+            && let Some(entry) = self.awaited.or_else(|| offsets.take(|_| true))
+        {
+            offsets.found(no_such_batch(&entry), report);
         }
         if let Some(times) = &mut self.times
+            && !self.skips
             && let Some(TimeEntry { offset, timestamp }) = times.take(|_| true)
         {
             times.found(Fault::TimeEntryOffset { offset, timestamp }, report);

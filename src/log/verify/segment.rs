@@ -59,9 +59,9 @@ pub fn verify(disk: &dyn Disk, path: &Path, about: Circumstances, progress: Prog
             Ok(None) => break,
             Err(ScanError::Damaged { position, damage }) => {
                 match go_on(&mut scanner, &*file, path, about, (position, length), damage, &mut report) {
-                    Ok(true) => indexes.skip(scanner.position(), offset_end),
+                    Ok(true) => indexes.skip(scanner.position()),
                     Ok(false) => {
-                        indexes.skip(u64::MAX, i64::MAX);
+                        indexes.skip(u64::MAX);
                         break;
                     }
                     Err(error) => return unreadable(report, path, error),
