@@ -95,8 +95,7 @@ fn old_records_go_when_their_topic_says_so_and_stay_away() {
 
 #[test]
 fn a_topic_is_kept_to_its_size() {
-    // A file that is synced batch by batch is longer than its batches while it is written.
-    let mut server = server(&["--topic", "t:1:segment.bytes=1048576", "--flush", "os"]);
+    let mut server = server(&["--topic", "t:1:segment.bytes=1048576"]);
     let sender = Sender::to(&server, &[]);
     let large = vec![7; 700 << 10];
     for offset in 0..6 {

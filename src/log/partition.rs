@@ -1396,30 +1396,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_whose_batches_are_synced_one_by_one_is_longer_than_they_are_while_it_is_written() {
-        let length = |fixture: &Fixture| fixture.disk.content(&log_file(0)).unwrap().len();
-        let synced = commit();
-        let fixture = Fixture::new();
-        let partition = fixture.partition(synced.clone());
-        append(&partition, batch(1)).unwrap();
-        let size = batch(1).size_bytes();
-        assert!(length(&fixture) > 2 * size, "the next sync finds the length as it was");
-        assert_eq!(headers(&partition, 0).len(), 1);
-
-        let fixture = fixture.kill();
-        let partition = fixture.partition(synced.clone());
-        assert!(fixture.recover(&partition).is_empty(), "nothing of value was cut");
-        assert_eq!((end_offset(&partition), length(&fixture)), (1, size));
-        append(&partition, batch(1)).unwrap();
-
-        let fixture = fixture.stop();
-        assert_eq!(length(&fixture), 2 * size);
-        let partition = fixture.partition(config());
-        append(&partition, batch(1)).unwrap();
-        assert_eq!(length(&fixture), 3 * size, "in os mode there is nothing to gain");
-    }
-
-    #[test]
     fn a_failed_write_or_sync_ends_writing_and_reading() {
         for fail in [
             (|disk| disk.fail_writes_after(3, Errno::IO)) as fn(&crate::storage::simulated::SimulatedDisk),

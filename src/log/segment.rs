@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::LogError;
-use super::config::{FlushMode, LogConfig};
+use super::config::LogConfig;
 use super::epochs::LeaderEpochs;
 use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
 use super::retention::Expiring;
@@ -33,13 +33,6 @@ const RESCAN_BUFFER_BYTES: usize = 256 << 10;
 
 /// Largest `.log` file: index entries hold positions in 32 bits, of which Kafka's readers take 31.
 pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
-
-/// How far a file is made longer than its batches.
-const GROWTH_BYTES: u64 = 64 << 10;
-
-/// Largest batch that it is done for: a larger one takes new blocks of the disk each time, and their places have to be written
-/// with it anyway.
-const GROWN_FOR_BYTES: usize = 8 << 10;
 
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
@@ -199,18 +192,6 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the file longer than it need be before a small batch up to `end` is written, if each batch will be synced: a sync
-    /// has the file's length to write, too, whenever that has changed.
-    fn grow_ahead(&self, file: &dyn DiskFile, end: u64, size_bytes: usize) -> io::Result<()> {
-        if size_bytes > GROWN_FOR_BYTES || end <= self.reserved_to.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let length = (end + GROWTH_BYTES).min(SEGMENT_BYTES_MAX);
-        file.set_len(length)?;
-        self.reserved_to.store(length, Ordering::Release);
-        Ok(())
-    }
-
     /// Whether the file may be longer than its batches.
     pub fn is_longer(&self) -> bool {
         self.reserved_to.load(Ordering::Acquire) > 0
@@ -268,9 +249,6 @@ impl Segment {
         let header: [u8; HEADER_BYTES] = batch.header_bytes();
         let mut parts = [IoSlice::new(&header), IoSlice::new(batch.payload())];
         let (file, end) = (&**self.file()?, position + batch.size_bytes() as u64);
-        if config.flush == FlushMode::Commit {
-            self.grow_ahead(file, end, batch.size_bytes()).map_err(|source| self.failed(source))?;
-        }
         write_all_at(file, &mut parts, position).map_err(|source| self.failed(source))?;
         self.size_bytes.store(end, Ordering::Release);
         let noted =
@@ -523,8 +501,7 @@ impl Segment {
                 Ok(None) => return Ok((rescanned, None)),
                 Err(ScanError::Damaged { damage, .. }) => {
                     // Elsewhere zeros are what the death of a machine has left of a batch.
-                    let may_be_longer = config.preallocate || config.flush == FlushMode::Commit;
-                    let reserved = may_be_longer && self.ends_in_zeros(rescanned.size_bytes, length)?;
+                    let reserved = config.preallocate && self.ends_in_zeros(rescanned.size_bytes, length)?;
                     rescanned.damage = Some(damage).filter(|_| !reserved);
                     break;
                 }
