@@ -917,6 +917,23 @@ mod tests {
     }
 
     #[test]
+    fn a_clean_stop_makes_no_index_files_for_a_small_log_but_completes_those_that_are_there() {
+        let fixture = written(config(), 1);
+        let index = |suffix| path(&file_name(0, suffix));
+        let fixture = fixture.stop();
+        assert!(fixture.disk.content(&index("index")).is_err());
+        // As Kafka leaves a segment that has no batch yet.
+        fixture.disk.create(&index("index")).unwrap();
+        fixture.disk.create(&index("timeindex")).unwrap();
+        let partition = fixture.partition(config());
+        append(&partition, batch(1)).unwrap();
+        drop(partition);
+        let fixture = fixture.stop();
+        assert_eq!(fixture.disk.content(&index("index")).unwrap().len(), 0);
+        assert_eq!(fixture.disk.content(&index("timeindex")).unwrap().len(), 12);
+    }
+
+    #[test]
     fn a_lost_or_damaged_snapshot_is_replaced_by_an_older_one_or_by_the_log() {
         let narrow = LogConfig { segment_bytes: 300, ..config() };
         for damage in 0..3 {

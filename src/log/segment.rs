@@ -396,9 +396,11 @@ impl Segment {
         Ok(first.map(|(_, header)| header.max_timestamp))
     }
 
-    /// Whether it has no index entries; not, if that cannot be told.
+    /// Whether it has neither index entries nor index files; not, if that cannot be told. Kafka makes files that are missing, but
+    /// goes by one that is there and lacks entries.
     pub fn is_unindexed(&self) -> bool {
-        self.with_state(|state, disk| state.offsets.len(disk)).is_ok_and(|entries| entries == 0)
+        self.with_state(|state, disk| Ok(state.offsets.is_absent(disk)? && state.times.is_absent(disk)?))
+            .is_ok_and(|absent| absent)
     }
 
     /// Whether an index has taken all entries that its file may have.

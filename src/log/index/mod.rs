@@ -61,6 +61,11 @@ impl<E: IndexEntry> Index<E> {
         Ok(self.open(disk)? + self.pending.len())
     }
 
+    /// Whether it has neither entries nor a file, which would have to be kept right.
+    pub fn is_absent(&mut self, disk: &dyn Disk) -> io::Result<bool> {
+        Ok(self.len(disk)? == 0 && self.file.is_none())
+    }
+
     /// The entry with the largest key.
     pub fn last(&mut self, disk: &dyn Disk) -> io::Result<Option<E>> {
         self.open(disk)?;
