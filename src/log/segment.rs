@@ -4,7 +4,7 @@
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -52,8 +52,8 @@ pub struct Segment {
     /// Opened at the first use. The disk may close what it stands for while nobody uses it.
     file: OnceLock<Arc<dyn DiskFile>>,
     size_bytes: AtomicU64,
-    /// How long the file was made for batches to come, zeros until then; 0 if it ends with the last batch.
-    reserved_to: AtomicU64,
+    /// Whether the file was made longer for batches to come: zeros until then.
+    preallocated: AtomicBool,
     /// Where a reader last met damage, so that it is logged once.
     damaged_at: AtomicU64,
     /// Its file, from when on another segment has the names of its files.
@@ -153,7 +153,7 @@ impl Segment {
             file: OnceLock::from(file),
             size_bytes: AtomicU64::new(0),
             retired: OnceLock::new(),
-            reserved_to: AtomicU64::new(0),
+            preallocated: AtomicBool::new(false),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         })
@@ -175,7 +175,7 @@ impl Segment {
             file: OnceLock::new(),
             size_bytes: AtomicU64::new(SIZE_UNKNOWN),
             retired: OnceLock::new(),
-            reserved_to: AtomicU64::new(0),
+            preallocated: AtomicBool::new(false),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         }
@@ -188,18 +188,18 @@ impl Segment {
             file.set_len(0).map_err(|source| self.failed(source))?;
             return Err(self.failed(source));
         }
-        self.reserved_to.store(length, Ordering::Release);
+        self.preallocated.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Whether the file may be longer than its batches.
-    pub fn is_longer(&self) -> bool {
-        self.reserved_to.load(Ordering::Acquire) > 0
+    pub fn is_preallocated(&self) -> bool {
+        self.preallocated.load(Ordering::Acquire)
     }
 
     /// Cuts off what lies behind the last batch for later ones.
     pub fn trim(&self) -> Result<(), LogError> {
-        if self.is_longer() {
+        if self.is_preallocated() {
             self.cut_rest()?;
         }
         Ok(())
@@ -276,7 +276,7 @@ impl Segment {
     pub fn cut_rest(&self) -> Result<(), LogError> {
         let size = self.size_bytes()?;
         self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))?;
-        self.reserved_to.store(0, Ordering::Release);
+        self.preallocated.store(false, Ordering::Release);
         Ok(())
     }
 
