@@ -145,6 +145,7 @@ impl Broker {
         let options = DirectoryOptions {
             node_id: config.node_id,
             os_unsynced_max_bytes: OS_UNSYNCED_MAX_BYTES,
+            journal_bytes: config.commit_journal_bytes,
             flush_threads: config.num_flush_threads,
             producer_id_expiration_ms: config.producer_id_expiration_ms,
             min_free_bytes: config.log_dir_min_free_bytes,

@@ -16,7 +16,8 @@ use super::LogError;
 use super::checkpoint::{self, InvalidCheckpoint};
 use super::cleaner::{Cleaner, CleanerConfig};
 use super::config::{FlushMode, LogConfig};
-use super::flush::SyncQueue;
+use super::flush::{SyncQueue, Turn};
+use super::journal::{self, Journal, Owner};
 use super::partition::{Partition, Retired};
 use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
@@ -76,6 +77,8 @@ pub struct DirectoryOptions {
     pub os_unsynced_max_bytes: u64,
     /// Threads that sync.
     pub flush_threads: usize,
+    /// Where each of the two files of the commit journal is full, bytes; 0: there is none.
+    pub journal_bytes: u64,
     /// Threads that recover after a crash.
     pub recovery_threads: usize,
     /// Silence after which an idempotent producer is forgotten, ms.
@@ -103,6 +106,7 @@ impl DirectoryOptions {
             cluster_id: None,
             os_unsynced_max_bytes: 64 << 20,
             flush_threads: 4,
+            journal_bytes: 8 << 20,
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
@@ -200,6 +204,18 @@ pub enum OpenDirectoryError {
     },
 }
 
+impl OpenDirectoryError {
+    /// What has failed in a file of the directory `path`.
+    fn of_log(path: &Path, error: LogError) -> Self {
+        match error {
+            LogError::Disk { path, source }
+            | LogError::NoSpace { path, source }
+            | LogError::OutOfDescriptors { path, source } => Self::Disk { path, source },
+            error => Self::Disk { path: path.to_owned(), source: io::Error::other(error) },
+        }
+    }
+}
+
 /// What [`LogDirectory::recover`] has done.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -243,6 +259,7 @@ pub struct Shared {
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
+    journal: Mutex<Journal>,
     pub(super) counters: Arc<LogCounters>,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
@@ -388,12 +405,25 @@ impl LogDirectory {
                 checkpoints.forget(&key);
             }
         }
-        let trust = match read_file(&*disk, &path.join(BOOT_FILE), 4096) {
+        let is_same_boot = matches!(
+            read_file(&*disk, &path.join(BOOT_FILE), 4096), Ok(known) if known == boot_id.as_bytes()
+        );
+        let trust = match is_same_boot {
             _ if options.check_all => Trust::Synced,
             _ if is_there(CLEAN_FILE) || folders.is_empty() => Trust::Everything,
-            Ok(known) if known == boot_id.as_bytes() => Trust::PageCache,
-            _ => Trust::Synced,
+            true => Trust::PageCache,
+            false => Trust::Synced,
         };
+        let replayed = match is_there(CLEAN_FILE) {
+            true => journal::forget(&*disk, &path).map(|()| 0),
+            false => journal::replay(&*disk, &path, is_same_boot),
+        };
+        match replayed.map_err(|error| OpenDirectoryError::of_log(&path, error))? {
+            0 => {}
+            files => {
+                tracing::info!(directory = %path.display(), files, "took over what the commit journal had")
+            }
+        }
         let root = Root::default();
         root.changed_above(made);
         let (cluster_id, directory_id) = match properties {
@@ -805,6 +835,7 @@ impl Shared {
             clock,
             trust,
             queue: SyncQueue::default(),
+            journal: Mutex::new(Journal::new(options.journal_bytes)),
             counters: common.counters,
             listed: Mutex::default(),
             retired: Mutex::default(),
@@ -998,6 +1029,72 @@ impl Shared {
         self.sync_root()
     }
 
+    /// What a syncing thread does until the end.
+    fn work_at_syncing(&self) {
+        while let Some(turn) = self.queue.next() {
+            match turn {
+                Turn::Commit(partitions) => self.queue.committed(self.commit(partitions)),
+                Turn::Files(partition) => partition.sync(),
+            }
+        }
+        // It has hold of partitions, which have hold of what it is in.
+        self.journal.lock().end();
+    }
+
+    /// Makes durable what was appended to `partitions`, by the journal; those whose files must be synced for it.
+    fn commit(&self, partitions: Vec<Arc<Partition>>) -> Vec<Arc<Partition>> {
+        let mut journal = self.journal.lock();
+        journal.begin();
+        let mut left = Vec::new();
+        let mut committing = Vec::with_capacity(partitions.len());
+        for partition in &partitions {
+            match partition.begin_commit(&mut journal) {
+                Some(begun) => committing.push((partition, begun)),
+                None => left.push(Arc::clone(partition)),
+            }
+        }
+        let is_written = journal.is_empty() || journal.has_room() && self.write_journal(&mut journal);
+        for (partition, begun) in committing {
+            if is_written {
+                if !begun.is_empty() {
+                    journal.owes(partition, begun.end_offset());
+                }
+                begun.end();
+            } else {
+                begun.give_up();
+                left.push(Arc::clone(partition));
+            }
+        }
+        left
+    }
+
+    /// Whether the journal could be written.
+    fn write_journal(&self, journal: &mut Journal) -> bool {
+        let began = Instant::now();
+        let written = journal.write(&*self.disk, &self.options.path, || {
+            self.root.changed();
+            self.sync_root()
+        });
+        self.counters.syncs.observe(began.elapsed());
+        match &written {
+            Ok(()) => {}
+            // The syncs of the files will find out what there is.
+            Err(LogError::NoSpace { .. } | LogError::OutOfDescriptors { .. }) => {}
+            Err(error) => {
+                self.counters.failed_syncs.increment();
+                self.fail(error);
+            }
+        }
+        written.is_ok()
+    }
+
+    /// Sees to it that what the journal has of segments below `segment` will never be written to them.
+    pub(super) fn void_journal(&self, owner: Owner<'_>, segment: i64) -> bool {
+        let mut journal = self.journal.lock();
+        journal.add_void(owner, segment);
+        journal.has_room() && self.write_journal(&mut journal)
+    }
+
     /// Whether all logs are known to be whole: a partition that is not open needs no recovery then.
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::SeqCst)
@@ -1119,6 +1216,7 @@ impl Shared {
         partitions.iter().for_each(|partition| partition.close());
         let closed = settled.and_then(|()| {
             self.write_checkpoints(&partitions)?;
+            journal::forget(&*self.disk, &self.options.path)?;
             self.mark_clean()
         });
         self.stop();
@@ -1721,7 +1819,7 @@ fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     for number in 0..shared.options.flush_threads.max(1) {
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("sync-{number}"));
-        threads.push(thread.spawn(move || shared.queue.work())?);
+        threads.push(thread.spawn(move || shared.work_at_syncing())?);
     }
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("log-chores".to_owned());
@@ -2015,7 +2113,7 @@ mod tests {
             assert!(is_ready(partition.room()));
         }
         assert!(is_ready(waiter.wait()), "who waits for records is told");
-        assert!(fixture.directory.offline().is_some_and(|reason| reason.contains("events-0")));
+        assert!(fixture.directory.offline().is_some_and(|reason| reason.contains("ottla-journal-0")));
         assert_eq!(fixture.directory.counters().failed_syncs.value(), 1);
         // Deleting a topic on it is left to the next start.
         fixture.directory.delete(&other).unwrap();
@@ -2102,6 +2200,9 @@ mod tests {
         // What a cut has taken away: before anything else is appended.
         append(&again, batch(1)).unwrap();
         drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        // This start brings it from the journal into the file.
+        let directory = open(&disk, options.clone()).unwrap();
         let disk = lose_all_unsynced(&disk, directory);
         let last = Path::new("/deep/in/data/events-0/00000000000000000000.log");
         disk.flip(last, batch(2).size_bytes() + batch(1).size_bytes() - 1, 1).unwrap();

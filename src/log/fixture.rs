@@ -32,8 +32,13 @@ impl Fixture {
 
     pub fn on(disk: SimulatedDisk) -> Self {
         let clock = Clock::manual(NOW_MS);
-        let options =
-            DirectoryOptions { flush_threads: 2, recovery_threads: 2, ..DirectoryOptions::new("/data") };
+        let options = DirectoryOptions {
+            flush_threads: 2,
+            recovery_threads: 2,
+            // So little that its two files change places every few appends.
+            journal_bytes: 1500,
+            ..DirectoryOptions::new("/data")
+        };
         let directory = LogDirectory::open(options.clone(), Arc::new(disk.clone()), clock.clone()).unwrap();
         Self { disk, clock, options, directory }
     }

@@ -41,6 +41,11 @@ pub struct Unsynced {
 }
 
 impl Unsynced {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && !self.names && !self.folder
+    }
+
     /// Adds what `other` has.
     pub fn absorb(&mut self, other: Self) {
         self.files.extend(other.files);

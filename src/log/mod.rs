@@ -35,6 +35,7 @@ pub mod epochs;
 mod fixture;
 mod flush;
 pub mod index;
+mod journal;
 #[expect(clippy::module_inception, reason = "Kafka's word for the thing is the module's too")]
 mod log;
 #[cfg(test)]

@@ -242,6 +242,11 @@ impl Segment {
         }
     }
 
+    /// Fills `buffer` with the bytes from `position` on, which have been written.
+    pub fn read_raw(&self, buffer: &mut [u8], position: u64) -> Result<(), LogError> {
+        read_exact_at(&**self.file()?, buffer, position).map_err(|source| self.failed(source))
+    }
+
     /// Writes a batch behind the last one, in one write, and returns its position. Nothing is changed by a failure, except that
     /// bytes which are no part of the segment may lie behind its end.
     pub fn append(&self, batch: &ValidBatch, config: &LogConfig) -> Result<u64, LogError> {
