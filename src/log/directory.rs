@@ -22,6 +22,7 @@ use super::partition::{Partition, Retired};
 use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
+use super::slice;
 use super::space::SpaceGuard;
 use super::view::SyncWork;
 use crate::clock::Clock;
@@ -1819,7 +1820,13 @@ fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     for number in 0..shared.options.flush_threads.max(1) {
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("sync-{number}"));
-        threads.push(thread.spawn(move || shared.work_at_syncing())?);
+        let work = move || {
+            if let Err(error) = slice::prefer_short() {
+                tracing::debug!(%error, "syncing threads get no turns of their own");
+            }
+            shared.work_at_syncing();
+        };
+        threads.push(thread.spawn(work)?);
     }
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("log-chores".to_owned());

@@ -52,6 +52,7 @@ mod roll;
 pub mod salvage;
 pub mod scan;
 mod segment;
+mod slice;
 mod space;
 pub mod verify;
 mod view;
