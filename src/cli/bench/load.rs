@@ -1,5 +1,5 @@
-//! Load: a thread a connection, each keeping a fixed number of requests in flight, and a window over their progress in
-//! which things are counted. Nothing is built, and no record is touched, while the window is open.
+//! Load: a thread a connection (one thread for all, if they are many), each keeping a fixed number of requests in flight, and
+//! a window over their progress in which things are counted. Nothing is built, and no record is touched, while the window is open.
 
 use std::collections::VecDeque;
 use std::iter::repeat_n;
@@ -14,6 +14,10 @@ use crate::cli::client::{Connection, Frame};
 
 /// How often the window looks at the progress.
 const WATCH: Duration = Duration::from_millis(1);
+
+/// More connections than this share a thread, which waits busily: that many sleepers would be woken for every answer, at the cost
+/// of the server.
+const OWN_THREADS_MAX: usize = 16;
 
 /// A connection and its requests, which are sent over and over in this order.
 pub(super) struct Lane {
@@ -49,27 +53,28 @@ pub(super) fn run(
     let progress = Progress::default();
     thread::scope(|scope| {
         let (progress, take) = (&progress, &take);
-        let lanes: Vec<_> = lanes
-            .into_iter()
-            .map(|Lane { mut client, frames }| {
-                scope.spawn(move || {
-                    let frames = frames.iter().cycle().take_while(|_| progress.phase() != Phase::Over);
-                    let driven = drive(&mut client, frames, in_flight, progress, take);
-                    if driven.is_err() {
-                        progress.enter(Phase::Over);
-                    }
-                    driven
-                })
-            })
-            .collect();
+        let threads: Vec<_> = if lanes.len() > OWN_THREADS_MAX {
+            vec![scope.spawn(move || ended(progress, drive_in_turn(lanes, in_flight, progress, take)))]
+        } else {
+            let drive_one = move |Lane { mut client, frames }| {
+                let frames = frames.iter().cycle().take_while(|_| progress.phase() != Phase::Over);
+                ended(progress, drive(&mut client, frames, in_flight, progress, take))
+            };
+            lanes.into_iter().map(|lane| scope.spawn(move || drive_one(lane))).collect()
+        };
         let measured = watch(window, progress);
         progress.enter(Phase::Over);
         let mut latencies = Latencies::default();
-        for lane in lanes {
-            latencies.add(&lane.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        for thread in threads {
+            latencies.add(&thread.join().unwrap_or_else(|panic| resume_unwind(panic))?);
         }
         measured.map(|measured| Measured { latencies, ..measured })
     })
+}
+
+/// A thread that fails ends the load for all.
+fn ended(progress: &Progress, driven: Result<Latencies, BenchError>) -> Result<Latencies, BenchError> {
+    driven.inspect_err(|_| progress.enter(Phase::Over))
 }
 
 /// Sends `frames`, `in_flight` at a time, and waits for all answers: without a window.
@@ -144,6 +149,39 @@ fn drive<'f>(
             return Ok(latencies);
         }
     }
+}
+
+/// Drives all lanes by asking one after the other whether answers have come.
+fn drive_in_turn(
+    lanes: Vec<Lane>,
+    in_flight: usize,
+    progress: &Progress,
+    take: &impl Fn(&mut Connection) -> Result<u64, BenchError>,
+) -> Result<Latencies, BenchError> {
+    let mut latencies = Latencies::default();
+    let (mut clients, frames): (Vec<_>, Vec<_>) =
+        lanes.into_iter().map(|Lane { client, frames }| (client.waiting_busily(), frames)).unzip();
+    let mut frames: Vec<_> = frames.iter().map(|frames| frames.iter().cycle()).collect();
+    let mut sent_at = vec![VecDeque::with_capacity(in_flight); clients.len()];
+    while progress.phase() != Phase::Over || sent_at.iter().any(|sent_at| !sent_at.is_empty()) {
+        for ((client, frames), sent_at) in clients.iter_mut().zip(&mut frames).zip(&mut sent_at) {
+            while !sent_at.is_empty() && client.asks_whether_received()? {
+                progress.answered(take(client)?);
+                let sent: Instant = sent_at.pop_front().expect("one is awaited");
+                if progress.phase() == Phase::Measuring {
+                    latencies.record(sent.elapsed());
+                }
+            }
+            if sent_at.len() < in_flight && progress.phase() != Phase::Over {
+                let now = Instant::now();
+                let sent = client.send(frames.take(in_flight - sent_at.len()))?;
+                sent_at.extend(repeat_n(now, sent));
+            }
+        }
+        // Whoever shares the core goes first.
+        thread::yield_now();
+    }
+    Ok(latencies)
 }
 
 /// A moment of a load.
