@@ -4,9 +4,11 @@
 //! A log that has something damaged in it, or cannot be cleaned for another reason that will not pass, is named once and left
 //! alone until the next start.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -26,6 +28,9 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// Shorter debts are not worth a sleep.
 const SLEEP_MIN: Duration = Duration::from_millis(5);
+
+/// How long a thread works before it lets others have the core, unless a single batch takes longer.
+const WORK_MAX: Duration = Duration::from_micros(100);
 
 /// Shortest rest.
 const REST_MIN: Duration = Duration::from_millis(5);
@@ -83,7 +88,8 @@ impl CleanerConfig {
     fn limits(&self) -> Limits {
         let threads = self.threads.max(1);
         Limits {
-            dedupe_buffer_bytes: self.dedupe_buffer_bytes / threads as u64,
+            // A part is left to what else a round holds: index entries, the records of a batch, the list of segments.
+            dedupe_buffer_bytes: self.dedupe_buffer_bytes / threads as u64 / 64 * 63,
             load_factor: self.load_factor,
             // One half to read, one to write.
             io_buffer_bytes: (self.io_buffer_bytes / threads / 2).max(IO_BUFFER_MIN_BYTES),
@@ -334,7 +340,16 @@ impl Shared {
         }
         // A gap that compaction leaves must lie below where recovery begins, or it would look like a loss.
         self.save_recovery_point(partition)?;
-        let spend = |bytes| self.spend(partition, bytes);
+        let worked_from = Cell::new(Instant::now());
+        let spend = |bytes| {
+            if worked_from.get().elapsed() >= WORK_MAX {
+                // Who waits for this core, an append most of all, need not wait for the milliseconds that a thread is left to
+                // run by the system.
+                thread::yield_now();
+                worked_from.set(Instant::now());
+            }
+            self.spend(partition, bytes)
+        };
         let swap = |old: &[Arc<Segment>]| self.swap_in(partition, old);
         let round = Round {
             partition,
