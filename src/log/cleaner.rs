@@ -29,8 +29,8 @@ const BURST: Duration = Duration::from_millis(100);
 /// Shorter debts are not worth a sleep.
 const SLEEP_MIN: Duration = Duration::from_millis(5);
 
-/// How long a thread works before it lets others have the core, unless a single batch takes longer.
-const WORK_MAX: Duration = Duration::from_micros(100);
+/// How long a thread works at least before it lets others have the core.
+const WORK_MIN: Duration = Duration::from_micros(100);
 
 /// Shortest rest.
 const REST_MIN: Duration = Duration::from_millis(5);
@@ -340,13 +340,11 @@ impl Shared {
         }
         // A gap that compaction leaves must lie below where recovery begins, or it would look like a loss.
         self.save_recovery_point(partition)?;
-        let worked_from = Cell::new(Instant::now());
+        let turn = Cell::new((Instant::now(), WORK_MIN));
         let spend = |bytes| {
-            if worked_from.get().elapsed() >= WORK_MAX {
-                // Who waits for this core, an append most of all, need not wait for the milliseconds that a thread is left to
-                // run by the system.
-                thread::yield_now();
-                worked_from.set(Instant::now());
+            let (worked_from, work) = turn.get();
+            if worked_from.elapsed() >= work {
+                turn.set(let_others_work());
             }
             self.spend(partition, bytes)
         };
@@ -404,6 +402,16 @@ impl Shared {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Lets who waits for this core go first, an append most of all: it need not wait for the milliseconds that the system leaves a
+/// thread to run. Gives from when on to work again, and for how long: as long as others have worked, so that those who always
+/// do leave half of the core.
+fn let_others_work() -> (Instant, Duration) {
+    let waited_from = Instant::now();
+    thread::yield_now();
+    let now = Instant::now();
+    (now, WORK_MIN.max(now - waited_from))
 }
 
 fn key_of(partition: &Partition) -> Key {
