@@ -54,6 +54,13 @@ impl SyncQueue {
         }
     }
 
+    /// The same once, for the partition that has waited longest; whether there was one.
+    #[cfg(test)]
+    pub fn work_once(&self) -> bool {
+        let next = self.state.lock().queue.pop_front();
+        next.inspect(|partition| partition.sync()).is_some()
+    }
+
     fn next(&self) -> Option<Arc<Partition>> {
         let mut state = self.state.lock();
         loop {

@@ -598,8 +598,7 @@ impl Partition {
     pub(super) fn raise_all_synced(&self) {
         let bytes = {
             let mut view = self.view.lock();
-            let end = view.log_end;
-            view.raise_synced(end);
+            view.raise_all_synced();
             std::mem::take(&mut view.unsynced_bytes)
         };
         self.directory.synced(bytes);
@@ -608,8 +607,7 @@ impl Partition {
 
     /// Whether there is more than is known to be on disk.
     pub(super) fn awaits_sync(&self) -> bool {
-        let view = self.view.lock();
-        view.synced != view.log_end
+        self.view.lock().awaits_sync()
     }
 
     /// Syncs what has been written, makes it visible and wakes who waited for that. A failure takes the directory offline.
