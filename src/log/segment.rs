@@ -16,7 +16,7 @@ use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
 use super::retention::Expiring;
 use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED};
 use crate::clock::TimestampMs;
-use crate::record::batch::{NO_TIMESTAMP, UNCOUNTED_BYTES};
+use crate::record::batch::NO_TIMESTAMP;
 use crate::record::range::RangeFile;
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
@@ -526,11 +526,9 @@ impl Segment {
         Ok((rescanned, wrong_length))
     }
 
-    /// Whether the file has nothing but zeros from `position` to `length`, and more of them than a batch can begin with.
+    /// Whether the file has nothing but zeros from `position` to `length`. Of a batch that was torn in its first bytes, which are
+    /// zeros, no more was lost than of one that left none.
     fn ends_in_zeros(&self, mut position: u64, length: u64) -> Result<bool, LogError> {
-        if length - position < UNCOUNTED_BYTES as u64 {
-            return Ok(false);
-        }
         // What is damage in all other cases shows in the first bytes.
         let mut buffer = vec![0; HEADER_BYTES];
         while position < length {
