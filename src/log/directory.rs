@@ -316,6 +316,9 @@ struct Checkpoints {
     /// Where the last compaction of a log ended.
     cleaned_to: BTreeMap<Key, i64>,
     written_cleaned_to: String,
+    /// Whether the file still tells of a partition that is gone: a log that has its name and grows longer would count as compacted
+    /// up to there.
+    cleaned_is_stale: bool,
     /// Of these the files still tell, though they are gone: their names must not be used again before that is mended.
     stale: BTreeSet<Key>,
 }
@@ -1086,9 +1089,7 @@ impl Shared {
         if !partition.is_deleted() {
             checkpoints.cleaned_to.insert((partition.topic().to_owned(), partition.index()), offset);
         }
-        let checkpoints = &mut *checkpoints;
-        let path = self.options.path.join(CLEANED_FILE);
-        write_checkpoint(&*self.disk, &path, &checkpoints.cleaned_to, &mut checkpoints.written_cleaned_to)
+        checkpoints.write_cleaned_to(&*self.disk, &self.options.path)
     }
 
     /// Writes down where the recovery of a log would begin now, so that it lasts.
@@ -1558,10 +1559,10 @@ impl Checkpoints {
 
     /// The partition is gone, and whoever has its name next begins anew.
     fn forget(&mut self, key: &Key) {
-        // Where it was compacted to is only a hint, which a shorter log refutes.
-        self.cleaned_to.remove(key);
-        let was_known = (self.recovery_points.remove(key), self.log_starts.remove(key));
-        if was_known != (None, None) {
+        let was_cleaned = self.cleaned_to.remove(key).is_some();
+        self.cleaned_is_stale |= was_cleaned;
+        let was_known = (self.recovery_points.remove(key), self.log_starts.remove(key)) != (None, None);
+        if was_cleaned || was_known {
             self.stale.insert(key.clone());
         }
     }
@@ -1569,7 +1570,17 @@ impl Checkpoints {
     fn write_both(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
         self.write_recovery_points(disk, folder)?;
         self.write_log_starts(disk, folder)?;
+        if self.cleaned_is_stale {
+            self.write_cleaned_to(disk, folder)?;
+        }
         self.stale.clear();
+        Ok(())
+    }
+
+    fn write_cleaned_to(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+        let path = folder.join(CLEANED_FILE);
+        write_checkpoint(disk, &path, &self.cleaned_to, &mut self.written_cleaned_to)?;
+        self.cleaned_is_stale = false;
         Ok(())
     }
 
@@ -1910,6 +1921,23 @@ mod tests {
             disk.power_cut(seed);
             assert!(Fixture::open(disk, 0).unwrap().directory.was_clean(), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_new_topic_is_not_taken_for_compacted_as_far_as_the_old_one_of_its_name() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let old = append_at_once(&fixture, config());
+        fixture.directory.shared.save_cleaned_to(&old, 1).unwrap();
+        fixture.directory.delete(&old).unwrap();
+        drop(old);
+        let new = fixture.directory.partition(TOPIC, Uuid([8; 16]), 0, 0, Arc::new(config()));
+        (0..2).for_each(|number| assert_eq!(new.append(batch(1)).unwrap().base_offset, number));
+        drop(new);
+        let fixture = Fixture::open(fixture.halt(), 0).unwrap();
+        let new = fixture.directory.partition(TOPIC, Uuid([8; 16]), 0, 0, Arc::new(config()));
+        assert!(fixture.recover(&new).is_empty());
+        assert_eq!(end_offset(&new), 2);
+        assert_eq!(fixture.directory.shared.cleaned_to(&(TOPIC.to_owned(), 0)), None);
     }
 
     #[test]
