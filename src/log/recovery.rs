@@ -554,14 +554,15 @@ impl OpenRequest<'_> {
         }
         log.snapshots = whole.iter().map(|(offset, _)| *offset).collect();
         let newest = whole.pop();
-        let newest_offset = newest.as_ref().map_or(log.start_offset, |(offset, _)| *offset);
+        // Batches below the log's start count as long as their segment is there: who has sent them is known until a stop, too.
+        let first_base = log.segments.first().map_or(log.start_offset, |segment| segment.base_offset());
+        let newest_offset = newest.as_ref().map_or(first_base, |(offset, _)| *offset);
         let mut from = newest_offset;
         if let Some((offset, producers)) = whole.pop() {
             (from, log.producers) = (offset, producers);
         } else if self.is_short(log)? {
-            from = log.start_offset;
+            from = first_base;
         }
-        let from = from.max(log.start_offset);
         let first = log.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         for segment in &log.segments[first..] {
             let replayed = segment.replay(from, |batch| {
@@ -684,6 +685,25 @@ mod tests {
         assert!(fixture.recover(&partition).is_empty());
         assert_eq!(partition.epoch_at(0).unwrap(), Some(0));
         assert_eq!(fixture.disk.content(&epochs).unwrap(), b"0\n1\n0 0\n");
+    }
+
+    #[test]
+    fn a_producer_whose_last_batch_was_deleted_is_known_after_a_kill_as_before_it() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let partition = fixture.partition(config());
+        partition.append(sequenced(0, 0)).unwrap();
+        partition.append(batch(1)).unwrap();
+        partition.append(batch(1)).unwrap();
+        partition.delete_records(2).unwrap();
+        let known = partition.producers().unwrap();
+        assert_eq!(known.len(), 1);
+        drop(partition);
+        let fixture = Fixture::open(fixture.halt(), 0).unwrap();
+        let partition = fixture.partition(config());
+        assert!(fixture.recover(&partition).is_empty());
+        assert_eq!(partition.producers().unwrap(), known);
+        assert!(partition.append(sequenced(0, 0)).unwrap().duplicate);
+        assert!(matches!(partition.append(sequenced(0, 5)), Err(LogError::OutOfOrderSequence { .. })));
     }
 
     #[test]
