@@ -659,13 +659,19 @@ impl Drop for Named {
     }
 }
 
-fn run_seed(seed: u64) {
+/// Makes a run, and gives what its steps have come to.
+fn run_seed(seed: u64) -> String {
     let _named = Named(seed);
     let mut world = World::new(seed);
+    let mut story = String::new();
     for _ in 0..world.random.usize(1..STEPS_MAX) {
         world.step();
+        let World { batches, end, log_start, promised, epoch, has_failed, .. } = &world;
+        let (writes, opens) = (world.disk().writes(), world.disk().opens());
+        story += &format!("{batches:?} {end} {log_start} {promised} {epoch} {has_failed} {writes} {opens}\n");
     }
     world.rot();
+    story
 }
 
 fn seeds() -> Vec<u64> {
@@ -681,5 +687,14 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn nothing_promised_is_lost_whatever_the_disk_does_and_what_rots_is_named() {
-    seeds().into_iter().for_each(run_seed);
+    for seed in seeds() {
+        run_seed(seed);
+    }
+}
+
+#[test]
+fn a_seed_makes_the_same_run_each_time() {
+    for seed in 0..100 {
+        assert_eq!(run_seed(seed), run_seed(seed), "seed {seed}");
+    }
 }
