@@ -26,6 +26,20 @@ struct State {
     stopped: bool,
 }
 
+impl State {
+    /// What there is to do now.
+    fn turn(&mut self) -> Option<Turn> {
+        // First what the journal could not take: more of the other comes all the time.
+        if let Some(partition) = self.files.pop_front() {
+            return Some(Turn::Files(partition));
+        }
+        (!self.committing && !self.queue.is_empty()).then(|| {
+            self.committing = true;
+            Turn::Commit(std::mem::take(&mut self.queue))
+        })
+    }
+}
+
 /// What a syncing thread does next.
 #[derive(Debug)]
 pub enum Turn {
@@ -68,19 +82,20 @@ impl SyncQueue {
     pub fn next(&self) -> Option<Turn> {
         let mut state = self.state.lock();
         loop {
+            if let Some(turn) = state.turn() {
+                return Some(turn);
+            }
             if state.stopped {
                 return None;
             }
-            // First what the journal could not take: more of the other comes all the time.
-            if let Some(partition) = state.files.pop_front() {
-                return Some(Turn::Files(partition));
-            }
-            if !state.committing && !state.queue.is_empty() {
-                state.committing = true;
-                return Some(Turn::Commit(std::mem::take(&mut state.queue)));
-            }
             self.changed.wait(&mut state);
         }
+    }
+
+    /// The same without waiting.
+    #[cfg(test)]
+    pub fn next_now(&self) -> Option<Turn> {
+        self.state.lock().turn()
     }
 
     /// The journal has been written, without `rest`. The caller comes back for the next turn.

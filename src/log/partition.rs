@@ -640,8 +640,7 @@ impl Partition {
     pub(super) fn raise_all_synced(&self) {
         let bytes = {
             let mut view = self.view.lock();
-            let end = view.log_end;
-            view.raise_files_synced(end);
+            view.raise_all_synced();
             std::mem::take(&mut view.unsynced_bytes)
         };
         self.directory.synced(bytes);
@@ -650,8 +649,7 @@ impl Partition {
 
     /// Whether there is more than is known to be durable in the files.
     pub(super) fn awaits_sync(&self) -> bool {
-        let view = self.view.lock();
-        view.files_synced != view.log_end
+        self.view.lock().awaits_sync()
     }
 
     /// Puts what was appended since the last sync into `journal`, which is to be written; `None` if only a sync of the files will

@@ -16,7 +16,7 @@ use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
 use super::retention::Expiring;
 use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED, is_zero};
 use crate::clock::TimestampMs;
-use crate::record::batch::{NO_TIMESTAMP, UNCOUNTED_BYTES};
+use crate::record::batch::NO_TIMESTAMP;
 use crate::record::range::RangeFile;
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
@@ -508,10 +508,9 @@ impl Segment {
                 Ok(None) => return Ok((rescanned, None)),
                 Err(ScanError::Damaged { damage, .. }) => {
                     // Elsewhere zeros are what the death of a machine has left of a batch.
-                    // More zeros than a batch can begin with are what was reserved.
+                    // Of a batch that was torn in its first bytes, which are zeros, no more was lost than of one that left none.
                     let left = (rescanned.size_bytes, length);
                     let reserved = config.preallocate
-                        && length - rescanned.size_bytes >= UNCOUNTED_BYTES as u64
                         && is_zero(&**self.file()?, left).map_err(|source| self.failed(source))?;
                     rescanned.damage = Some(damage).filter(|_| !reserved);
                     break;

@@ -198,6 +198,17 @@ impl View {
         listed
     }
 
+    /// Whether there is more than is known to be durable in the files.
+    pub fn awaits_sync(&self) -> bool {
+        self.files_synced != self.log_end || !self.beside.is_empty()
+    }
+
+    /// Everything that was written is durable.
+    pub fn raise_all_synced(&mut self) {
+        self.beside = Unsynced::default();
+        self.raise_files_synced(self.log_end);
+    }
+
     /// What a sync that begins now has to cover.
     pub fn begin_sync(&mut self) -> SyncWork {
         self.sync = SyncState::Running;
