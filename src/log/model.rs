@@ -565,13 +565,21 @@ impl World {
         let at = self.random.usize(..batches_end(&whole));
         let (position, flipped) = batch_at(&whole, at);
         let epochs = disk.content(Path::new("/data/t-3/leader-epoch-checkpoint"));
-        if EPOCH_BYTES.contains(&(at - position as usize))
-            && !epochs.is_ok_and(|epochs| epochs.ends_with(b"\n"))
-        {
+        let in_epoch = EPOCH_BYTES.contains(&(at - position as usize));
+        if in_epoch && !epochs.is_ok_and(|epochs| epochs.ends_with(b"\n")) {
             // No checksum covers it, and what else tells of it got lost.
             return;
         }
-        disk.flip(file, at, 1 << self.random.u8(..8)).unwrap();
+        let bit = 1 << self.random.u8(..8);
+        let mut rotten = whole;
+        rotten[at] ^= bit;
+        let may_be_first = flipped.end == self.end || flipped.base < self.log_start;
+        if in_epoch && may_be_first && (0..=self.epoch).contains(&batch_at(&rotten, at).1.epoch) {
+            // The last batch may well be the first of an epoch that the broker has led in, if Kafka has written it; and of one that
+            // the log start lies in, nobody knows any more when its epoch began.
+            return;
+        }
+        disk.flip(file, at, bit).unwrap();
         let what = format!("seed {}: byte {at} of {}, in {flipped:?}", self.seed, file.display());
 
         let mut verification = Verification::new(&disk);
