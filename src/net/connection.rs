@@ -311,8 +311,8 @@ impl Connection {
     /// Reads what is there. By way of `AsyncRead`, which knows that a short read has emptied the socket and spares the next
     /// attempt; the buffer is made only now, so that a connection that waits has none.
     async fn read(&mut self) -> Result<(), End> {
-        let (stream, room) = (&mut self.stream, self.incoming.room());
-        match poll_fn(|cx| Poll::Ready(poll_read_buf(Pin::new(&mut *stream), cx, room))).await {
+        let (stream, mut room) = (&mut self.stream, self.incoming.room());
+        match poll_fn(|cx| Poll::Ready(poll_read_buf(Pin::new(&mut *stream), cx, &mut room))).await {
             Poll::Ready(Ok(0)) => Err(End::Peer),
             Poll::Ready(Ok(read)) => {
                 self.incoming.arrived(read);

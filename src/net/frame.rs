@@ -1,6 +1,7 @@
 //! Length-prefixed frames: a signed 32-bit size, then that many bytes.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::buf::Limit;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use nom::number::complete as number;
 
 /// Bytes of the size that stands before a frame.
@@ -45,12 +46,14 @@ pub struct FrameBuffer {
     bytes: BytesMut,
     limit: usize,
     read_bytes: usize,
+    /// Of the frame that was taken last, with its size.
+    last_bytes: usize,
 }
 
 impl FrameBuffer {
     /// For frames of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { bytes: BytesMut::new(), limit, read_bytes: FIRST_READ_BYTES }
+        Self { bytes: BytesMut::new(), limit, read_bytes: FIRST_READ_BYTES, last_bytes: 0 }
     }
 
     /// Bytes of the frame at the front, without its size prefix; `None` while not even the size is there.
@@ -75,6 +78,7 @@ impl FrameBuffer {
     pub fn take(&mut self) -> Result<Option<Bytes>, FrameError> {
         match self.announced()? {
             Some(size) if self.bytes.len() >= SIZE_BYTES + size => {
+                self.last_bytes = SIZE_BYTES + size;
                 self.bytes.advance(SIZE_BYTES);
                 Ok(Some(self.bytes.split_to(size).freeze()))
             }
@@ -93,18 +97,25 @@ impl FrameBuffer {
         self.bytes.len()
     }
 
-    /// Makes room and returns the buffer to read into. A frame that is under way gets the room it needs at once if it is
-    /// not larger than what has arrived already; a larger one grows by doubling.
-    pub fn room(&mut self) -> &mut BytesMut {
+    /// Makes room and returns the buffer to read into, and for how many bytes. A frame that is under way gets the room it needs
+    /// at once if it is not larger than what has arrived already; a larger one grows by doubling. A read that could take the
+    /// beginning of a frame with it, which would have to be copied to where its rest will be, ends before that if frames go on
+    /// being as large as the last one was.
+    pub fn room(&mut self) -> Limit<&mut BytesMut> {
         let missing = match self.announced() {
             Ok(Some(size)) => (SIZE_BYTES + size).saturating_sub(self.bytes.len()),
             _ => 0,
         };
         let wanted = missing.min(self.bytes.len().max(LARGEST_READ_BYTES)).max(self.read_bytes);
+        let after = wanted - missing.min(wanted);
+        let wanted = match after.checked_rem(self.last_bytes) {
+            Some(cut) if after > cut && (missing > 0 || self.bytes.is_empty()) => wanted - cut,
+            _ => wanted,
+        };
         if self.bytes.capacity() - self.bytes.len() < wanted {
             self.bytes.reserve(wanted);
         }
-        &mut self.bytes
+        (&mut self.bytes).limit(wanted)
     }
 
     /// Notes that a read brought `read` bytes: reads that fill their room ask for more next time.
@@ -124,8 +135,6 @@ impl FrameBuffer {
 
 #[cfg(test)]
 mod tests {
-    use bytes::BufMut;
-
     use super::*;
 
     fn buffer(bytes: &[u8]) -> FrameBuffer {
@@ -157,9 +166,29 @@ mod tests {
     }
 
     #[test]
+    fn reads_end_where_frames_of_one_size_end() {
+        let mut frame = vec![0, 1, 0, 0];
+        frame.resize(4 + (1 << 16), 7);
+        let mut buffer = FrameBuffer::new(1 << 20);
+        buffer.read_bytes = LARGEST_READ_BYTES;
+        buffer.room().put_slice(&frame[..100]);
+        assert_eq!(buffer.room().remaining_mut(), LARGEST_READ_BYTES, "how large frames are is not known");
+        buffer.room().put_slice(&frame[100..]);
+        assert!(matches!(buffer.take(), Ok(Some(_))));
+        assert_eq!(buffer.room().remaining_mut(), 3 * frame.len());
+        buffer.room().put_slice(&frame[..100]);
+        assert_eq!(buffer.room().remaining_mut(), 4 * frame.len() - 100);
+        // One that is larger is read as any.
+        let mut buffer = FrameBuffer::new(1 << 20);
+        (buffer.read_bytes, buffer.last_bytes) = (LARGEST_READ_BYTES, frame.len());
+        buffer.room().put_slice(&(900i32 << 10).to_be_bytes());
+        assert_eq!(buffer.room().remaining_mut(), LARGEST_READ_BYTES);
+    }
+
+    #[test]
     fn a_large_announcement_alone_takes_no_memory() {
         let mut buffer = FrameBuffer::new(100 << 20);
         buffer.room().put_slice(&(90i32 << 20).to_be_bytes());
-        assert!(buffer.room().capacity() <= 2 * LARGEST_READ_BYTES);
+        assert!(buffer.room().get_ref().capacity() <= 2 * LARGEST_READ_BYTES);
     }
 }
