@@ -10,7 +10,8 @@ use std::sync::Arc;
 use ottla::coordinator::share_records::{ACKNOWLEDGED, ARCHIVED, ShareRecord, StateBatch};
 use ottla::coordinator::{Effects, Machine, Stored, Ticket};
 use ottla::queue::{
-    Ack, Event, Portion, QueueError, QueueEvent, QueueKey, QueueShard, Range, Reply, Taken, Terms, Verdict, Wish,
+    Ack, Event, Portion, QueueError, QueueEvent, QueueKey, QueueShard, Range, Reply, Taken, Terms, Verdict,
+    Wish,
 };
 use ottla::uuid::Uuid;
 
@@ -129,7 +130,10 @@ impl World {
             if batch.delivery_state == ARCHIVED {
                 let in_log = offset >= self.log_start && known.is_there;
                 let is_worn_out = known.deliveries >= limit;
-                assert!(!in_log || is_worn_out || doomed.contains(&offset), "seed {seed}: {offset} {known:?}");
+                assert!(
+                    !in_log || is_worn_out || doomed.contains(&offset),
+                    "seed {seed}: {offset} {known:?}"
+                );
             }
             if batch.delivery_state == ACKNOWLEDGED {
                 assert!(known.lease.is_some(), "seed {seed}: {offset} was with nobody");
@@ -286,7 +290,11 @@ impl World {
                 let until = self.now + self.terms.lock_duration_ms;
                 let known = &mut self.known[offset as usize];
                 let in_log = offset >= self.log_start && known.is_there;
-                assert!(in_log && known.fate.is_none() && !known.is_told, "seed {}: {offset} {known:?}", self.seed);
+                assert!(
+                    in_log && known.fate.is_none() && !known.is_told,
+                    "seed {}: {offset} {known:?}",
+                    self.seed
+                );
                 assert_eq!(known.lease, None, "seed {}: {offset} is with somebody", self.seed);
                 known.deliveries += 1;
                 known.lease = Some((member, until));
@@ -313,7 +321,8 @@ impl World {
             let mut first = range.first;
             while first <= range.last {
                 let last = self.random.i64(first..=range.last);
-                let verdicts = [Verdict::Accept, Verdict::Accept, Verdict::Release, Verdict::Reject, Verdict::Renew];
+                let verdicts =
+                    [Verdict::Accept, Verdict::Accept, Verdict::Release, Verdict::Reject, Verdict::Renew];
                 let verdict = verdicts[self.random.usize(0..verdicts.len())];
                 acks.push(Ack { first, last, verdict });
                 if verdict == Verdict::Renew {
@@ -387,9 +396,11 @@ impl World {
 
     /// The member's connection is gone.
     fn leave(&mut self, member: usize) {
-        self.known.iter_mut().filter(|known| known.lease.is_some_and(|(of, _)| of == member)).for_each(|known| {
-            known.lease = None;
-        });
+        self.known.iter_mut().filter(|known| known.lease.is_some_and(|(of, _)| of == member)).for_each(
+            |known| {
+                known.lease = None;
+            },
+        );
         let event = Event::Release { group: key().group, member: name(member) };
         assert_eq!(self.step(event, &BTreeSet::new()), Reply::Done(Ok(())));
         if self.random.bool() {
@@ -425,7 +436,9 @@ impl World {
                 95..96 if !self.batches.is_empty() => {
                     let gone = self.random.usize(0..self.batches.len());
                     let (first, last) = self.batches.remove(gone);
-                    self.known[first as usize..=last as usize].iter_mut().for_each(|known| known.is_there = false);
+                    self.known[first as usize..=last as usize]
+                        .iter_mut()
+                        .for_each(|known| known.is_there = false);
                 }
                 96..98 => self.crash(),
                 _ => self.check_replay(),

@@ -108,7 +108,7 @@ message! {
 message! {
     /// Which member of which share group.
     ShareMemberKey {
-        group: Str,
+        group_id: Str,
         member_id: Str,
     }
 }
@@ -119,7 +119,7 @@ message! {
         rack_id: Option<Str>,
         client_id: Str,
         client_host: Str,
-        topics: Vec<Str>,
+        subscribed_topic_names: Vec<Str>,
     }
 }
 
@@ -138,7 +138,7 @@ message! {
         member_epoch: i32,
         previous_member_epoch: i32,
         state: i8,
-        assigned: Vec<ShareAssignmentTopic>,
+        assigned_partitions: Vec<ShareAssignmentTopic>,
     }
 }
 
@@ -235,11 +235,11 @@ impl Stored for Record {
                 (versioned(SHARE_GROUP, &key, i16::MAX), share_value(value.as_ref()))
             }
             Self::ShareMember { group, member, value } => {
-                let key = ShareMemberKey { group: group.clone(), member_id: member.clone() };
+                let key = ShareMemberKey { group_id: group.clone(), member_id: member.clone() };
                 (versioned(SHARE_MEMBER, &key, i16::MAX), share_value(value.as_ref()))
             }
             Self::ShareAssignment { group, member, value } => {
-                let key = ShareMemberKey { group: group.clone(), member_id: member.clone() };
+                let key = ShareMemberKey { group_id: group.clone(), member_id: member.clone() };
                 (versioned(SHARE_ASSIGNMENT, &key, i16::MAX), share_value(value.as_ref()))
             }
         }
@@ -268,12 +268,12 @@ impl Stored for Record {
             SHARE_MEMBER => {
                 let key: ShareMemberKey = decode(key, &key[2..], KEY_VERSION, false)?;
                 let value = value.map(|value| read(kind, value, SHARE_VERSION)).transpose()?;
-                Some(Self::ShareMember { group: key.group, member: key.member_id, value })
+                Some(Self::ShareMember { group: key.group_id, member: key.member_id, value })
             }
             SHARE_ASSIGNMENT => {
                 let key: ShareMemberKey = decode(key, &key[2..], KEY_VERSION, false)?;
                 let value = value.map(|value| read(kind, value, SHARE_VERSION)).transpose()?;
-                Some(Self::ShareAssignment { group: key.group, member: key.member_id, value })
+                Some(Self::ShareAssignment { group: key.group_id, member: key.member_id, value })
             }
             _ => None,
         })
@@ -354,7 +354,7 @@ mod tests {
             Record::ShareMember {
                 group: "g".into(),
                 member: "m".into(),
-                value: Some(ShareGroupMemberValue { topics: vec!["t".into()], ..Default::default() }),
+                value: Some(ShareGroupMemberValue { subscribed_topic_names: vec!["t".into()], ..Default::default() }),
             },
             Record::ShareAssignment { group: "g".into(), member: "m".into(), value: None },
         ] {

@@ -32,7 +32,7 @@ pub const ARCHIVED: i8 = 4;
 message! {
     /// Which partition, and of which group.
     SharePartitionKey {
-        group: Str,
+        group_id: Str,
         topic_id: Uuid,
         partition: i32,
     }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let key = SharePartitionKey { group: "g".into(), topic_id: Uuid([7; 16]), partition: 3 };
+        let key = SharePartitionKey { group_id: "g".into(), topic_id: Uuid([7; 16]), partition: 3 };
         let batch =
             StateBatch { first_offset: 5, last_offset: 9, delivery_state: ACKNOWLEDGED, delivery_count: 2 };
         let snapshot = ShareSnapshot {

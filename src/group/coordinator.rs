@@ -167,9 +167,14 @@ impl Groups {
     ///
     /// # Errors
     /// Of the group, or of its coordinator.
-    pub async fn share_heartbeat(&self, group: &str, beat: ShareHeartbeat) -> Result<ShareBeat, GroupFailure> {
+    pub async fn share_heartbeat(
+        &self,
+        group: &str,
+        beat: ShareHeartbeat,
+    ) -> Result<ShareBeat, GroupFailure> {
         named(group)?;
-        let names = beat.topics.iter().flatten().chain(&beat.rack_id).chain([&beat.member_id, &beat.client_id]);
+        let names =
+            beat.topics.iter().flatten().chain(&beat.rack_id).chain([&beat.member_id, &beat.client_id]);
         if names.into_iter().any(|name| name.len() > TEXT_MAX_BYTES) {
             return Err(GroupError::NameTooLong.into());
         }

@@ -23,7 +23,9 @@ pub use classic::State;
 pub use coordinator::{GroupFailure, Groups};
 pub use offsets::Committed;
 pub use shard::GroupShard;
-pub use share::{Assignment, ShareBeat, ShareDescription, ShareHeartbeat, ShareMemberDescription, TopicLookup};
+pub use share::{
+    Assignment, ShareBeat, ShareDescription, ShareHeartbeat, ShareMemberDescription, TopicLookup,
+};
 
 /// What groups go by.
 #[derive(Clone, PartialEq, Debug)]

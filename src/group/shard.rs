@@ -331,7 +331,8 @@ impl GroupShard {
         out: &mut Effects<Reply>,
     ) -> Result<(), GroupError> {
         let group = self.groups.get(id).ok_or(GroupError::NotFound)?;
-        if group.membership.state() != State::Empty || group.share.as_ref().is_some_and(|share| !share.is_empty())
+        if group.membership.state() != State::Empty
+            || group.share.as_ref().is_some_and(|share| !share.is_empty())
         {
             return Err(GroupError::NotEmpty);
         }

@@ -244,7 +244,7 @@ impl ShareGroup {
             rack_id: said.rack_id.as_ref().map(text),
             client_id: text(&said.client_id),
             client_host: text(&said.client_host),
-            topics: said.topics.iter().map(text).collect(),
+            subscribed_topic_names: said.topics.iter().map(text).collect(),
         };
         let (group, member) = (text(&self.id), text(&beat.member_id));
         self.store(Record::ShareMember { group, member, value: Some(value) }, out);
@@ -256,7 +256,10 @@ impl ShareGroup {
     fn remove(&mut self, id: &Arc<str>, out: &mut Effects<Reply>) {
         let text = |text: &Arc<str>| Str::from(&**text);
         let (group, member) = (text(&self.id), text(id));
-        self.store(Record::ShareAssignment { group: group.clone(), member: member.clone(), value: None }, out);
+        self.store(
+            Record::ShareAssignment { group: group.clone(), member: member.clone(), value: None },
+            out,
+        );
         self.store(Record::ShareMember { group, member, value: None }, out);
         self.begin_epoch(out);
     }
@@ -307,7 +310,7 @@ impl ShareGroup {
                 member_epoch: self.epoch,
                 previous_member_epoch: member.epoch,
                 state: STABLE,
-                assigned: target.iter().map(topic).collect(),
+                assigned_partitions: target.iter().map(topic).collect(),
             };
             let (group, member) = ((&*self.id).into(), (&*beat.member_id).into());
             self.store(Record::ShareAssignment { group, member, value: Some(value) }, out);
@@ -340,7 +343,7 @@ impl ShareGroup {
                     member.rack_id = value.rack_id.as_deref().map(Arc::from);
                     member.client_id = (&*value.client_id).into();
                     member.client_host = (&*value.client_host).into();
-                    member.topics = value.topics.iter().map(|topic| (&**topic).into()).collect();
+                    member.topics = value.subscribed_topic_names.iter().map(|topic| (&**topic).into()).collect();
                 });
             }
             Record::ShareMember { member, value: None, .. } => {
@@ -353,7 +356,7 @@ impl ShareGroup {
                 self.with(member, |member| {
                     member.epoch = value.member_epoch;
                     member.previous_epoch = value.previous_member_epoch;
-                    let topics = value.assigned.into_iter();
+                    let topics = value.assigned_partitions.into_iter();
                     member.assignment = topics.map(|topic| (topic.topic_id, topic.partitions)).collect();
                 });
             }
@@ -384,7 +387,7 @@ impl ShareGroup {
                 rack_id: member.rack_id.as_ref().map(text),
                 client_id: text(&member.client_id),
                 client_host: text(&member.client_host),
-                topics: member.topics.iter().map(text).collect(),
+                subscribed_topic_names: member.topics.iter().map(text).collect(),
             };
             records.push(Record::ShareMember { group: group.clone(), member: text(id), value: Some(value) });
             let assigned = member.assignment.iter().map(|(topic_id, partitions)| ShareAssignmentTopic {
@@ -395,7 +398,7 @@ impl ShareGroup {
                 member_epoch: member.epoch,
                 previous_member_epoch: member.previous_epoch,
                 state: STABLE,
-                assigned: assigned.collect(),
+                assigned_partitions: assigned.collect(),
             };
             records.push(Record::ShareAssignment {
                 group: group.clone(),

@@ -61,6 +61,7 @@ impl From<&InvalidConfig> for ErrorCode {
             | InvalidConfig::DuplicateKey { .. }
             | InvalidConfig::NotDynamic { .. } => Self::InvalidRequest,
             InvalidConfig::UnknownTopicConfig { .. }
+            | InvalidConfig::UnknownGroupConfig { .. }
             | InvalidConfig::UnknownBrokerKey { .. }
             | InvalidConfig::Value { .. }
             | InvalidConfig::CompactionLags { .. }

@@ -101,12 +101,7 @@ impl Queues {
     ///
     /// # Errors
     /// Of the coordinator.
-    pub async fn watch(
-        &self,
-        key: QueueKey,
-        member: Arc<str>,
-        changes: u64,
-    ) -> Result<(), QueueFailure> {
+    pub async fn watch(&self, key: QueueKey, member: Arc<str>, changes: u64) -> Result<(), QueueFailure> {
         Ok(expect!(self.ask(&key, QueueEvent::Watch { member, changes }).await?, Done)?)
     }
 

@@ -151,11 +151,11 @@ impl Queue {
 }
 
 fn record_key(key: &QueueKey) -> SharePartitionKey {
-    SharePartitionKey { group: (&*key.group).into(), topic_id: key.topic_id, partition: key.partition }
+    SharePartitionKey { group_id: (&*key.group).into(), topic_id: key.topic_id, partition: key.partition }
 }
 
 fn key_of(key: &SharePartitionKey) -> QueueKey {
-    QueueKey { group: (&*key.group).into(), topic_id: key.topic_id, partition: key.partition }
+    QueueKey { group: (&*key.group_id).into(), topic_id: key.topic_id, partition: key.partition }
 }
 
 fn batch_of(mark: &Mark) -> StateBatch {
@@ -217,8 +217,8 @@ impl QueueShard {
                 out.reply_promptly(from, Reply::Taken(taken));
             }
             QueueEvent::Acknowledge { member, acks, terms } => {
-                let done =
-                    self.with(&key, out, |queue, marks| queue.acknowledge(now, &member, &acks, &terms, marks));
+                let done = self
+                    .with(&key, out, |queue, marks| queue.acknowledge(now, &member, &acks, &terms, marks));
                 out.reply(from, Reply::Done(done.and_then(|done| done)));
             }
             QueueEvent::Watch { member, changes } => match self.queues.get_mut(&key) {

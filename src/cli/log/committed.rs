@@ -43,7 +43,7 @@ pub(super) fn meaning(record: &Record) -> Option<Value> {
         records::Record::ShareMember { group, member, value } => Some(json!({
             "group": &group[..],
             "member": &member[..],
-            "topics": value.as_ref().map(|value| value.topics.iter().map(|topic| &topic[..]).collect::<Vec<_>>()),
+            "topics": value.as_ref().map(|value| value.subscribed_topic_names.iter().map(|topic| &topic[..]).collect::<Vec<_>>()),
         })),
         records::Record::ShareAssignment { group, member, value } => Some(json!({
             "group": &group[..],
@@ -53,7 +53,7 @@ pub(super) fn meaning(record: &Record) -> Option<Value> {
                 let topic = |topic: &records::ShareAssignmentTopic| {
                     json!({ "topic_id": topic.topic_id.to_string(), "partitions": &topic.partitions })
                 };
-                value.assigned.iter().map(topic).collect::<Vec<_>>()
+                value.assigned_partitions.iter().map(topic).collect::<Vec<_>>()
             }),
         })),
     }

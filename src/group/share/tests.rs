@@ -96,10 +96,7 @@ fn epochs_that_were_never_told_are_fenced_and_strangers_unknown() {
 fn topics_that_come_and_grow_are_noticed() {
     let mut kept = Kept::new();
     kept.beat(0, &beat("a", 0, Some(&["t", "v"]))).unwrap();
-    let grown = ShareHeartbeat {
-        lookup: lookup(&[("t", 1, 3), ("v", 9, 1)]),
-        ..beat("a", 1, None)
-    };
+    let grown = ShareHeartbeat { lookup: lookup(&[("t", 1, 3), ("v", 9, 1)]), ..beat("a", 1, None) };
     let told = kept.beat(1, &grown).unwrap();
     assert_eq!((told.member_epoch, partitions(&told)), (2, vec![(1, vec![0, 1, 2]), (9, vec![0])]));
     let told = kept.beat(2, &beat("a", 2, Some(&["u"]))).unwrap();

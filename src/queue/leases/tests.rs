@@ -183,7 +183,11 @@ fn offsets_without_records_are_archived_wherever_they_are() {
     assert_eq!(leases.take(ANNE, &take(4, &[(8, 9)], 100), &mut marks), [range(8, 9, 2)]);
     assert_eq!(leases.start(), 8);
     leases.archive_below(20, &mut marks);
-    assert_eq!((leases.start(), leases.next(), leases.in_flight()), (8, 20, 2), "what is with somebody stays");
+    assert_eq!(
+        (leases.start(), leases.next(), leases.in_flight()),
+        (8, 20, 2),
+        "what is with somebody stays"
+    );
     leases.acknowledge(1, ANNE, &[ack(8, 9, Verdict::Gap)], LIMIT, 0, &mut marks).unwrap();
     assert_eq!((leases.start(), leases.end()), (20, 20));
 }
