@@ -135,6 +135,17 @@ public final class Compat {
         together.put("consumer and admin client tell the lag of a group", groups::tellsLag);
         together.put("the admin client alters and deletes offsets of an empty group, and the group",
             groups::altersAnEmptyGroup);
+        Shares shares = new Shares(compat);
+        together.put("two members of a share group share one partition, each record once", shares::sharesOnePartition);
+        together.put("records of a share group are accepted, released and rejected one by one",
+            shares::acknowledgesExplicitly);
+        together.put("a poison record is delivered five times and takes no neighbour with it",
+            shares::setsAPoisonRecordApart);
+        together.put("a member renews its lease of a record", shares::renewsALease);
+        together.put("what a member of a share group had is another's as soon as it leaves",
+            shares::givesBackWhatAMemberHadThatLeaves);
+        together.put("the admin client describes, lists, resets and deletes share groups", shares::administersGroups);
+        together.put("groups have configs, and share groups act on them", shares::configuresGroups);
         together.entrySet().stream().map(test -> CompletableFuture.runAsync(
             () -> compat.test(test.getKey(), test.getValue()), task -> new Thread(task).start()
         )).toList().forEach(CompletableFuture::join);
@@ -142,6 +153,8 @@ public final class Compat {
             compat.test("after SIGKILL all that was acknowledged is there once and in order, and clients go on",
                 compat::survivesAKill);
             compat.test("after SIGKILL groups have their members and offsets, and go on", groups::survivesAKill);
+            compat.test("after SIGKILL a share group has what was acknowledged, and its delivery counts",
+                shares::survivesAKill);
             compat.test("a member that joins while the broker restarts gets its share", groups::rebalancesThroughAKill);
         }
         compat.admin.close(Duration.ZERO);
@@ -817,7 +830,7 @@ public final class Compat {
         } catch (Exception | AssertionError error) {
             failed.incrementAndGet();
             String lines = Arrays.stream(error.getStackTrace())
-                .filter(frame -> frame.getClassName().matches("(Compat|Groups).*"))
+                .filter(frame -> frame.getClassName().matches("(Compat|Groups|Shares).*"))
                 .map(frame -> frame.getFileName() + ":" + frame.getLineNumber()).collect(Collectors.joining(" < "));
             System.out.println("FAIL java " + sentence + ": " + error.toString().replace('\n', ' ') + " at " + lines);
         }

@@ -354,7 +354,10 @@ mod tests {
             Record::ShareMember {
                 group: "g".into(),
                 member: "m".into(),
-                value: Some(ShareGroupMemberValue { subscribed_topic_names: vec!["t".into()], ..Default::default() }),
+                value: Some(ShareGroupMemberValue {
+                    subscribed_topic_names: vec!["t".into()],
+                    ..Default::default()
+                }),
             },
             Record::ShareAssignment { group: "g".into(), member: "m".into(), value: None },
         ] {

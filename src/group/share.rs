@@ -343,7 +343,8 @@ impl ShareGroup {
                     member.rack_id = value.rack_id.as_deref().map(Arc::from);
                     member.client_id = (&*value.client_id).into();
                     member.client_host = (&*value.client_host).into();
-                    member.topics = value.subscribed_topic_names.iter().map(|topic| (&**topic).into()).collect();
+                    member.topics =
+                        value.subscribed_topic_names.iter().map(|topic| (&**topic).into()).collect();
                 });
             }
             Record::ShareMember { member, value: None, .. } => {
