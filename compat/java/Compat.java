@@ -111,6 +111,17 @@ public final class Compat {
         compat.test("configs tell value, source, type, synonyms and documentation", compat::describesConfigs);
         compat.test("configs are set, deleted, appended and subtracted, or refused as a whole", compat::altersConfigs);
         compat.test("a changed config changes what the broker does", compat::obeysAConfig);
+        Shares shares = new Shares(compat);
+        compat.test("two members of a share group share one partition, each record once", shares::sharesOnePartition);
+        compat.test("records of a share group are accepted, released and rejected one by one",
+            shares::acknowledgesExplicitly);
+        compat.test("a poison record is delivered five times and takes no neighbour with it",
+            shares::setsAPoisonRecordApart);
+        compat.test("a member renews its lease of a record", shares::renewsALease);
+        compat.test("what a member of a share group had is another's as soon as it leaves",
+            shares::givesBackWhatAMemberHadThatLeaves);
+        compat.test("the admin client describes, lists, resets and deletes share groups", shares::administersGroups);
+        compat.test("groups have configs, and share groups act on them", shares::configuresGroups);
         Groups groups = new Groups(compat);
         // At once, as most of their time they wait for sessions and heartbeats.
         Map<String, Test> together = new LinkedHashMap<>();
@@ -135,17 +146,6 @@ public final class Compat {
         together.put("consumer and admin client tell the lag of a group", groups::tellsLag);
         together.put("the admin client alters and deletes offsets of an empty group, and the group",
             groups::altersAnEmptyGroup);
-        Shares shares = new Shares(compat);
-        together.put("two members of a share group share one partition, each record once", shares::sharesOnePartition);
-        together.put("records of a share group are accepted, released and rejected one by one",
-            shares::acknowledgesExplicitly);
-        together.put("a poison record is delivered five times and takes no neighbour with it",
-            shares::setsAPoisonRecordApart);
-        together.put("a member renews its lease of a record", shares::renewsALease);
-        together.put("what a member of a share group had is another's as soon as it leaves",
-            shares::givesBackWhatAMemberHadThatLeaves);
-        together.put("the admin client describes, lists, resets and deletes share groups", shares::administersGroups);
-        together.put("groups have configs, and share groups act on them", shares::configuresGroups);
         together.entrySet().stream().map(test -> CompletableFuture.runAsync(
             () -> compat.test(test.getKey(), test.getValue()), task -> new Thread(task).start()
         )).toList().forEach(CompletableFuture::join);

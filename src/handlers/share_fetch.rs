@@ -346,8 +346,10 @@ impl Loan<'_> {
     /// The group reads the partition for the first time.
     async fn initialise(&self, key: &QueueKey, partition: &Partition) -> Result<(), ErrorCode> {
         let group = self.cx.groups.share_describe(&key.group).await;
-        if group.map_err(|error| ErrorCode::from(&error))?.is_none() {
-            return Err(ErrorCode::GroupIdNotFound);
+        let group = group.map_err(|error| ErrorCode::from(&error))?.ok_or(ErrorCode::GroupIdNotFound)?;
+        if !group.members.iter().any(|member| member.topics.iter().any(|topic| **topic == *partition.topic()))
+        {
+            return Err(ErrorCode::UnknownTopicOrPartition);
         }
         let coded = |error: LogError| ErrorCode::from(&error);
         let offsets = partition.offsets().map_err(coded)?;

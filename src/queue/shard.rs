@@ -50,13 +50,22 @@ impl Queue {
             created_at: snapshot.create_timestamp,
             timer: None,
         };
-        snapshot.state_batches.iter().for_each(|batch| queue.leases.apply(&mark_of(batch)));
+        queue.apply_batches(&snapshot.state_batches);
         queue
     }
 
     fn apply(&mut self, update: &ShareUpdate) {
-        update.state_batches.iter().for_each(|batch| self.leases.apply(&mark_of(batch)));
+        self.apply_batches(&update.state_batches);
         self.leases.raise_start(update.start_offset);
+    }
+
+    /// Passes over what no log can have.
+    fn apply_batches(&mut self, batches: &[StateBatch]) {
+        let is_sound = |batch: &&StateBatch| {
+            (0..i64::MAX).contains(&batch.last_offset)
+                && (0..=batch.last_offset).contains(&batch.first_offset)
+        };
+        batches.iter().filter(is_sound).for_each(|batch| self.leases.apply(&mark_of(batch)));
     }
 
     /// The number of a member, given at its first lease and taken back after its last.
@@ -345,6 +354,11 @@ impl Machine for QueueShard {
             Event::Release { group, member } => {
                 let keys: Vec<_> = self.keys_of(&group).cloned().collect();
                 for key in keys {
+                    if let Some(watch) =
+                        self.queues.get_mut(&key).and_then(|queue| queue.watchers.remove(&member))
+                    {
+                        out.reply_promptly(watch, Reply::Done(Ok(())));
+                    }
                     let released = self.with(&key, out, |queue, marks| {
                         if let Some(holder) = queue.members.get(&member) {
                             queue.leases.release(*holder, queue.delivery_limit, marks);
@@ -424,3 +438,6 @@ impl Machine for QueueShard {
     /// Leases have ended with the process, and counts are as they were: there is nothing to begin.
     fn replayed(&mut self, _now: TimestampMs) {}
 }
+
+#[cfg(test)]
+mod tests;
