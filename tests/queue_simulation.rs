@@ -458,7 +458,7 @@ impl World {
         self.has.iter_mut().for_each(Vec::clear);
         self.log_start = self.log_start.min(self.log_end);
         for _ in 0..20_000 {
-            if self.machine.leases(&key()).unwrap().start() >= self.batches.last().unwrap().1 + 1 {
+            if self.machine.leases(&key()).unwrap().start() > self.batches.last().unwrap().1 {
                 break;
             }
             self.take(0);

@@ -156,6 +156,12 @@ impl Target {
     }
 }
 
+/// What was read of a partition: its bytes, and the whole batches in them.
+struct Read {
+    ranges: Vec<FileRange>,
+    batches: Vec<Outlined>,
+}
+
 /// What a partition has given.
 struct Lent {
     ranges: Vec<Range>,
@@ -264,11 +270,11 @@ impl Loan<'_> {
         let partition = self.targets[at].partition.clone()?;
         let mut next = self.probe(at, &partition).await?.next;
         for _ in 0..ATTEMPTS {
-            let Some((read, batches)) = self.read(&partition, next, minimum_one_batch)? else { break };
-            let offsets = batches.iter().map(|batch| (batch.first_offset, batch.last_offset)).collect();
+            let Some(read) = self.read(&partition, next, minimum_one_batch)? else { break };
+            let offsets = read.batches.iter().map(|batch| (batch.first_offset, batch.last_offset)).collect();
             let taken = self.ask(at, &partition, next, offsets).await?;
             if !taken.ranges.is_empty() {
-                let records = cut(read, &batches, &taken.ranges);
+                let records = cut(read.ranges, &read.batches, &taken.ranges);
                 return Ok(Lent { ranges: taken.ranges, records });
             }
             if taken.next == next {
@@ -285,7 +291,7 @@ impl Loan<'_> {
         partition: &Partition,
         offset: i64,
         minimum_one_batch: bool,
-    ) -> Result<Option<(Vec<FileRange>, Vec<Outlined>)>, ErrorCode> {
+    ) -> Result<Option<Read>, ErrorCode> {
         let read = match partition.read(offset, self.limits.max_bytes, minimum_one_batch) {
             Ok(read) => read,
             // The log was cut or reset under the window: what it has then is for the next attempt.
@@ -303,7 +309,7 @@ impl Loan<'_> {
                 found.iter().map(|batch| batch.last_offset - batch.first_offset.max(offset) + 1).sum::<i64>();
             batches.extend(found);
         }
-        Ok((!batches.is_empty()).then_some((read.ranges, batches)))
+        Ok((!batches.is_empty()).then_some(Read { ranges: read.ranges, batches }))
     }
 
     /// Where the group has to read, without taking anything.
