@@ -246,6 +246,7 @@ impl World {
         Wish {
             member: name(member),
             log_start: self.log_start,
+            leader_epoch: 0,
             from,
             batches,
             max_records: self.random.i64(1..60),
@@ -466,7 +467,10 @@ impl World {
                 self.speak(0, vec![Ack { first: range.first, last: range.last, verdict: Verdict::Accept }]);
             }
             for member in 1..MEMBERS {
-                self.leave(member);
+                if !self.has[member].is_empty() {
+                    self.leave(member);
+                    self.has[member].clear();
+                }
             }
         }
         self.sync_disk();

@@ -508,3 +508,42 @@ fn a_deleted_topic_takes_what_groups_had_of_it_along() {
     (anne.topic_id, anne.epoch) = (topic.topic_id, 0);
     assert_eq!(anne.fetch(), [(0, 1, 1)]);
 }
+
+#[test]
+fn a_log_that_has_lost_its_end_is_read_again_from_there() {
+    let mut server = start(&["--flush", "os"]);
+    produce(&server, 0..4);
+    produce(&server, 4..10);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 9, 1)]);
+    assert_eq!(anne.acknowledge(0, 8, ACCEPT), "NONE");
+    drop(anne);
+    let mut bert = Member::join(&server, "h", "bert");
+    (bert.mode, bert.max_records) = (1, 4);
+    assert_eq!(bert.fetch(), [(0, 3, 1)]);
+    assert_eq!(bert.acknowledge(1, 2, ACCEPT), "NONE");
+    drop(bert);
+    server.kill();
+    // As a machine may leave it that has died: the second batch is torn.
+    let folder = server.data().join("t-0");
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+        }
+    }
+    server.restart();
+    produce(&server, 0..20);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(4, 23, 1)]);
+    assert_eq!(anne.acknowledge(4, 23, ACCEPT), "NONE");
+    assert_eq!(progress(&server, "g"), Some((24, 0)));
+    // Who had not come as far as the cut has lost nothing by it, now and once it is past it.
+    let mut bert = Member::join(&server, "h", "bert");
+    assert_eq!(bert.fetch(), [(0, 0, 2), (3, 3, 2), (4, 23, 1)]);
+    assert_eq!(bert.acknowledge(3, 23, ACCEPT), "NONE");
+    drop(bert);
+    server.restart();
+    assert_eq!(Member::join(&server, "h", "bert").fetch(), [(0, 0, 3)]);
+}

@@ -281,7 +281,7 @@ pub const ACTED_ON: &[&str] = &[
 ];
 
 /// Topic configs that are checked, stored and described, and have nothing to act on: not in a Kafka cluster of one broker
-/// without tiered storage either. Dead letters need share groups.
+/// without tiered storage either. Dead letters need KIP-1191.
 pub const NOT_ACTED_ON: &[&str] = &[
     "errors.deadletterqueue.group.enable",
     "follower.replication.throttled.replicas",

@@ -268,7 +268,12 @@ impl Loan<'_> {
 
     async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, ErrorCode> {
         let partition = self.targets[at].partition.clone()?;
-        let mut next = self.probe(at, &partition).await?.next;
+        let mut seen = self.probe(at, &partition).await?;
+        if let Some(cut) = cut_below(&partition, &seen)? {
+            self.go_back(at, &partition, cut).await?;
+            seen = self.probe(at, &partition).await?;
+        }
+        let mut next = seen.next;
         for _ in 0..ATTEMPTS {
             let Some(read) = self.read(&partition, next, minimum_one_batch)? else { break };
             let offsets = read.batches.iter().map(|batch| (batch.first_offset, batch.last_offset)).collect();
@@ -294,7 +299,7 @@ impl Loan<'_> {
     ) -> Result<Option<Read>, ErrorCode> {
         let read = match partition.read(offset, self.limits.max_bytes, minimum_one_batch) {
             Ok(read) => read,
-            // The log was cut or reset under the window: what it has then is for the next attempt.
+            // Its front went between the two looks: the next attempt begins behind it.
             Err(LogError::OffsetOutOfRange { .. }) => return Ok(None),
             Err(error) => return Err(ErrorCode::from(&error)),
         };
@@ -329,6 +334,7 @@ impl Loan<'_> {
         let wish = Wish {
             member: Arc::clone(&self.member.member),
             log_start,
+            leader_epoch: partition.leader_epoch(),
             from,
             batches,
             max_records: self.limits.max_records,
@@ -347,6 +353,15 @@ impl Loan<'_> {
         let taken = taken.map_err(|failure| ErrorCode::from(&failure))?;
         self.targets[at].seen = Some((taken.next, taken.changes));
         Ok(taken)
+    }
+
+    /// The window begins anew where it was not done, at most where the log was cut: some records may come twice, but none never.
+    async fn go_back(&self, at: usize, partition: &Partition, cut: i64) -> Result<(), ErrorCode> {
+        let key = &self.targets[at].key;
+        let progress = self.cx.queues.describe(key).await.map_err(|error| ErrorCode::from(&error))?;
+        let start = progress.map_or(cut, |progress| progress.start.min(cut));
+        let reset = self.cx.queues.reset(key, start, partition.leader_epoch()).await;
+        reset.map_err(|failure| ErrorCode::from(&failure))
     }
 
     /// The group reads the partition for the first time.
@@ -371,6 +386,19 @@ impl Loan<'_> {
         let made = self.cx.queues.initialise(key, start, partition.leader_epoch()).await;
         made.map_err(|failure| ErrorCode::from(&failure))
     }
+}
+
+/// Where the log has lost an end that the group has seen, as it may with the machine in os mode: from there on offsets are given
+/// again.
+fn cut_below(partition: &Partition, seen: &Taken) -> Result<Option<i64>, ErrorCode> {
+    let coded = |error: LogError| ErrorCode::from(&error);
+    let log_end = partition.offsets().map_err(coded)?.log_end_offset;
+    let end_of_epoch = match seen.leader_epoch < partition.leader_epoch() {
+        true => partition.end_offset_for_epoch(seen.leader_epoch).map_err(coded)?,
+        false => None,
+    };
+    let cut = end_of_epoch.map_or(log_end, |(_, end)| end.min(log_end));
+    Ok((seen.end > cut).then_some(cut))
 }
 
 /// The bytes of the batches that what was taken lies in.

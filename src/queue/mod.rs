@@ -52,6 +52,8 @@ pub struct Wish {
     pub member: Arc<str>,
     /// First offset of the log.
     pub log_start: i64,
+    /// Of the log.
+    pub leader_epoch: i32,
     /// Where the reading of the log began.
     pub from: i64,
     /// First and last offset of each batch that was read, in order.
@@ -75,6 +77,10 @@ pub struct Taken {
     pub next: i64,
     /// What to [watch](QueueEvent::Watch) from, if it was not enough.
     pub changes: u64,
+    /// First record that was never looked at.
+    pub end: i64,
+    /// Of the log when records were taken last.
+    pub leader_epoch: i32,
 }
 
 /// A window as it is.
@@ -86,7 +92,7 @@ pub struct Progress {
     pub done: i64,
     /// Records that are with somebody, or wait again.
     pub in_flight: i64,
-    /// Of the log when the window was made.
+    /// Of the log when records were taken last.
     pub leader_epoch: i32,
 }
 

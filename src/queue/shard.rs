@@ -55,6 +55,7 @@ impl Queue {
     }
 
     fn apply(&mut self, update: &ShareUpdate) {
+        self.leader_epoch = self.leader_epoch.max(update.leader_epoch);
         self.apply_batches(&update.state_batches);
         self.leases.raise_start(update.start_offset);
     }
@@ -84,7 +85,17 @@ impl Queue {
     }
 
     fn take(&mut self, now: TimestampMs, wish: Wish, marks: &mut Vec<Mark>) -> Taken {
-        let Wish { member, log_start, from, batches, max_records, range_records, portion, terms } = wish;
+        let Wish {
+            member,
+            log_start,
+            leader_epoch,
+            from,
+            batches,
+            max_records,
+            range_records,
+            portion,
+            terms,
+        } = wish;
         self.delivery_limit = terms.delivery_limit;
         self.leases.archive_below(log_start, marks);
         let take = Take {
@@ -100,11 +111,13 @@ impl Queue {
         let ranges = match take.batches.is_empty() {
             true => Vec::new(),
             false => {
+                self.leader_epoch = self.leader_epoch.max(leader_epoch);
                 let holder = self.holder(&member);
                 self.leases.take(holder, &take, marks)
             }
         };
-        Taken { ranges, next: self.leases.next(), changes: self.leases.changes() }
+        let (next, changes) = (self.leases.next(), self.leases.changes());
+        Taken { ranges, next, changes, end: self.leases.end(), leader_epoch: self.leader_epoch }
     }
 
     fn acknowledge(

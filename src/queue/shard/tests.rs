@@ -12,6 +12,7 @@ fn wish(member: &str, batches: &[(i64, i64)]) -> Wish {
     Wish {
         member: member.into(),
         log_start: 0,
+        leader_epoch: 0,
         from: 0,
         batches: batches.to_vec(),
         max_records: 100,
