@@ -161,19 +161,20 @@ def is_running(pid):
         return False
 
 
-def resident_mib(pid):
+def memory_mib(pid, field="VmRSS"):
+    """Resident memory: `VmRSS` now, `VmHWM` at its most."""
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / MIB
     raise Failure(f"no memory of process {pid}")
 
 
-def wait_for(what, is_so, seconds=60):
+def wait_for(what, is_so, seconds=60, every=0.001):
     deadline = time.monotonic() + seconds
     while not is_so():
         if time.monotonic() > deadline:
             raise Failure(f"not so after {seconds} s: {what}")
-        time.sleep(0.001)
+        time.sleep(every)
 
 
 def free_port():

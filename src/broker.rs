@@ -32,7 +32,7 @@ use crate::net::connection::{self, Limits};
 use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::net::probe;
 use crate::queue::{QueueFailure, Queues};
-use crate::storage::{BoundedDisk, Durability, StdDisk, replace_file};
+use crate::storage::{BoundedDisk, Disk, Durability, StdDisk, replace_file};
 
 /// Longest that a stopping broker waits for its connections to take their last answers.
 const DRAIN: Duration = Duration::from_millis(900);
@@ -126,6 +126,14 @@ impl Broker {
     /// # Errors
     /// What is in the way: an address, a directory, a topic of the configuration.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_on(Arc::new(StdDisk), config).await
+    }
+
+    /// The same with its log directories on another disk: how it behaves on one that is slow, or fails.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub async fn start_on(disk: Arc<dyn Disk>, config: Config) -> Result<Self, StartError> {
         // First, since it is quick to fail; who connects before all is open waits in the backlog.
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for endpoint in &config.listeners {
@@ -143,11 +151,12 @@ impl Broker {
         };
         let clock = Clock::system();
         for path in &paths {
-            takeover::check(&StdDisk, path, config.node_id)?;
+            takeover::check(&*disk, path, config.node_id)?;
         }
         let options = DirectoryOptions {
             node_id: config.node_id,
             os_unsynced_max_bytes: OS_UNSYNCED_MAX_BYTES,
+            journal_bytes: config.commit_journal_bytes,
             flush_threads: config.num_flush_threads,
             producer_id_expiration_ms: config.producer_id_expiration_ms,
             min_free_bytes: config.log_dir_min_free_bytes,
@@ -155,7 +164,7 @@ impl Broker {
             initial_task_delay: Duration::from_millis(config.log_initial_task_delay_ms),
             ..DirectoryOptions::new(&paths[0])
         };
-        let files = BoundedDisk::new(Arc::new(StdDisk), open_files_max(&config));
+        let files = BoundedDisk::new(disk, open_files_max(&config));
         let directories = LogDirectories::open(&paths, &options, CATALOG_LOG, files, &clock)?;
         let catalog_stop = CancellationToken::new();
         let catalog =

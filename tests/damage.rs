@@ -188,3 +188,45 @@ fn damage_in_the_middle_is_not_served_is_named_and_is_mended_by_repair() {
     assert_eq!(values_of(&client.read_all("t", 0)), (0..before).map(value).collect::<Vec<_>>());
     assert_eq!(leader_epoch(&mut client), 1);
 }
+
+#[test]
+fn the_directories_of_one_broker_are_repaired_together() {
+    let mut server = Server::start(&["--data", "a", "--data", "b", "--topic", "t:2"]);
+    let mut client = server.client();
+    for (partition, value) in [(0, "first"), (1, "first"), (0, "second"), (1, "second")] {
+        assert_eq!(client.produce("t", partition, numbered([value]).build()).error_code, 0);
+    }
+    server.stop();
+    let log_in = |directory: &str| {
+        let of_t = |partition| format!("{directory}/t-{partition}/00000000000000000000.log");
+        (0..2).map(of_t).find(|log| server.home().join(log).exists()).unwrap()
+    };
+    let logs = ["a", "b"].map(log_in);
+    let places = logs.each_ref().map(|log| {
+        let path = server.home().join(log);
+        let position = batches(&path)[1].0;
+        flip(&path, position + 70);
+        format!("{log} at position {position}:")
+    });
+    let run = |words: &[&str], code: i32| {
+        let output = tool(&server, &[&["log"], words].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", said(&output));
+        said(&output)
+    };
+    // The catalog is in the first; a directory that is not there is not made.
+    assert!(run(&["repair", "b"], 2).contains("b: no directory of Ottla's: there is no catalog"));
+    assert!(run(&["repair", "a", "b", "c", "--yes"], 2).contains("c/meta.properties"));
+    assert!(!server.home().join("c").exists());
+    let said = run(&["repair", "a"], 1);
+    assert!(said.contains(&places[0]) && !said.contains(&places[1]), "{said}");
+    for (words, code) in [(&["verify", "a", "b"][..], 1), (&["repair", "a", "b"], 1)] {
+        let said = run(words, code);
+        assert!(places.iter().all(|place| said.contains(place)), "{words:?}: {said}");
+    }
+    assert!(run(&["repair", "b", "a", "--yes"], 0).ends_with("repaired\n"));
+    assert!(run(&["verify", "a", "b"], 0).contains("sound: "));
+    server.restart();
+    for partition in 0..2 {
+        assert_eq!(values_of(&server.client().read_all("t", partition)), ["first"]);
+    }
+}

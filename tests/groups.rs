@@ -569,6 +569,41 @@ fn a_group_outlives_the_death_of_its_broker() {
 }
 
 #[test]
+fn a_start_reads_what_came_after_the_last_snapshot_and_not_the_segment_before_it() {
+    const COMMITS: i64 = 1_500;
+    let mut server = Server::start(&[
+        "--flush",
+        "os",
+        "--topic",
+        "t:1",
+        "--set",
+        "offsets.topic.num.partitions=1",
+        "--log",
+        "warn,ottla::coordinator=debug",
+    ]);
+    let mut client = server.client();
+    find(&mut client);
+    for offset in 1..=COMMITS {
+        assert_eq!(committed(&mut client, 9, &commit_request("g", "t", offset, "")), "NONE");
+    }
+    let log = server.data().join("__consumer_offsets-0/00000000000000000000.log");
+    let bytes = std::fs::metadata(&log).unwrap().len();
+    // The first start writes a snapshot, the next ones begin with it: after a kill, and after a stop.
+    for (times, replayed) in [(1, COMMITS), (1, 1), (2, 1)] {
+        match replayed == COMMITS {
+            true => server.kill(),
+            false => server.stop(),
+        }
+        server.restart();
+        assert_eq!(fetch(&mut server.client(), "g", "t").committed_offset, COMMITS);
+        let told =
+            format!("coordinator replayed topic=\"__consumer_offsets\" partition=0 records={replayed} ");
+        assert_eq!(server.log().matches(&told).count(), times, "{}", server.log());
+    }
+    assert!(std::fs::metadata(&log).unwrap().len() > bytes, "all of it is in one segment still");
+}
+
+#[test]
 fn offsets_go_with_their_topic() {
     let server = start(&["--topic", "u:1"]);
     let mut client = server.client();

@@ -4,16 +4,23 @@
 
 mod running;
 
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
+use ottla::protocol::messages::create_topics::{CreatableTopic, CreateTopicsRequest};
 use ottla::protocol::messages::init_producer_id::InitProducerIdRequest;
 use ottla::protocol::messages::produce::{ProducePartition, ProduceRequest};
-use ottla::protocol::messages::{InitProducerId, Produce};
+use ottla::protocol::messages::{CreateTopics, InitProducerId, Produce};
 use ottla::protocol::wire::Records;
 use ottla::record::batch::Attributes;
 use ottla::record::{BatchBuilder, BatchHeader, Codec, HEADER_BYTES, TimestampType};
+use ottla::storage::simulated::SimulatedDisk;
 use ottla::uuid::Uuid;
+use ottla::{Broker, Config};
 
-use running::{Client, Server, named, now_ms, numbered, produce_request, values_of};
+use running::{Client, PATIENCE, Server, eventually, named, now_ms, numbered, produce_request, values_of};
 
 /// A version with error messages and topic names.
 const VERSION: i16 = 12;
@@ -363,4 +370,75 @@ fn a_transactional_id_is_refused_while_there_are_no_transactions() {
     let answer = server.client().call::<InitProducerId>(5, &request);
     assert_ne!(answer.error_code, 0);
     assert_eq!(answer.producer_id, -1);
+}
+
+/// Has a broker of this directory and disk answer `ask`, which runs on a thread of its own.
+async fn with_broker_on<T: Send + 'static>(
+    disk: &SimulatedDisk,
+    ask: impl FnOnce(&mut Client) -> T + Send + 'static,
+) -> T {
+    let settings = [("listeners", "127.0.0.1:0"), ("log.dirs", "/data"), ("ottla.flush", "commit")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = Config::from_settings(settings).unwrap().topic("t", 2);
+    let broker = Broker::start_on(Arc::new(disk.clone()), config).await.unwrap();
+    let address = broker.bootstrap();
+    let asked = tokio::task::spawn_blocking(move || ask(&mut Client::connect(&address)));
+    let answered = asked.await;
+    // A broker does not end before its syncs have: one whose test has failed, too, is to end.
+    disk.release_syncs();
+    broker.stop().await;
+    answered.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_slow_disk_does_not_sync_in_time_is_answered_as_such_and_stays() {
+    let disk = SimulatedDisk::default();
+    let slow = disk.clone();
+    let log = |partition| Path::new("/data").join(format!("t-{partition}/00000000000000000000.log"));
+    with_broker_on(&disk, move |client| {
+        client.append("t", ["synced"]);
+        slow.hold_syncs();
+        let waiting = |value: &str, timeout_ms| ProduceRequest {
+            timeout_ms,
+            ..produce_request("t", 0, numbered([value]).build())
+        };
+        for (acks, timeout_ms) in [(-1, 300), (-1, 0), (1, 50), (-1, -1)] {
+            let asked_at = Instant::now();
+            let answer = client.produce_at(VERSION, &ProduceRequest { acks, ..waiting("late", timeout_ms) });
+            let took = asked_at.elapsed();
+            assert_eq!(named(answer.error_code), "REQUEST_TIMED_OUT", "acks={acks}, {timeout_ms} ms");
+            assert_eq!(answer.base_offset, -1);
+            let timeout = Duration::from_millis(timeout_ms.max(0) as u64);
+            assert!(took >= timeout && took < timeout + PATIENCE / 2, "{took:?} of {timeout:?}");
+        }
+        assert_eq!(client.fetch("t", 0, 0).high_watermark, 1, "nobody sees what is not durable");
+
+        // A topic is there once its making is durable; past its deadline it may still be made.
+        let new = CreatableTopic {
+            name: "new".into(),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![new], timeout_ms: 100, ..Default::default() };
+        let created = client.call::<CreateTopics>(7, &request);
+        assert_eq!(named(created.topics[0].error_code), "REQUEST_TIMED_OUT");
+        assert_eq!(named(client.describe("new").error_code), "UNKNOWN_TOPIC_OR_PARTITION");
+
+        // The answer to one that may wait comes with the sync, and what came too late for its answer is there as well.
+        client.send::<Produce>(VERSION, &waiting("in time", 30_000));
+        eventually("it is written", || {
+            (slow.content(&log(0)).unwrap().ends_with(b"in time\0")).then_some(())
+        });
+        slow.release_syncs();
+        let answer = client.receive::<Produce>(VERSION).responses.remove(0).partition_responses.remove(0);
+        assert_eq!((answer.error_code, answer.base_offset), (0, 5));
+        assert_eq!(
+            values_of(&client.read_all("t", 0)),
+            ["synced", "late", "late", "late", "late", "in time"]
+        );
+        eventually("the topic is made after all", || (client.describe("new").error_code == 0).then_some(()));
+    })
+    .await;
+    assert!(disk.content(&log(0)).unwrap().ends_with(b"in time\0"));
 }

@@ -3,6 +3,11 @@
 
 mod running;
 
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Instant;
+
+use bytes::Bytes;
 use ottla::protocol::messages::create_partitions::{
     CreatePartitionsAssignment, CreatePartitionsRequest, CreatePartitionsTopic,
 };
@@ -14,14 +19,15 @@ use ottla::protocol::messages::describe_topic_partitions::{
     DescribeTopicPartitionsCursor, DescribeTopicPartitionsRequest, DescribeTopicPartitionsTopic,
 };
 use ottla::protocol::messages::fetch::FetchRequest;
-use ottla::protocol::messages::metadata::{MetadataRequest, MetadataTopic};
+use ottla::protocol::messages::metadata::{MetadataPartition, MetadataRequest, MetadataTopic};
+use ottla::protocol::messages::produce::ProducePartition;
 use ottla::protocol::messages::{
-    CreatePartitions, CreateTopics, DeleteTopics, DescribeTopicPartitions, Fetch, Metadata,
+    CreatePartitions, CreateTopics, DeleteTopics, DescribeTopicPartitions, Fetch, Metadata, Produce,
 };
-use ottla::protocol::wire::Str;
+use ottla::protocol::wire::{Records, Str};
 use ottla::uuid::Uuid;
 
-use running::{Client, Server, fetch_request, named, numbered, produce_request, values_of};
+use running::{Client, PATIENCE, Server, fetch_request, named, numbered, produce_request, values_of};
 
 fn topic(name: &str, partitions: i32) -> CreatableTopic {
     CreatableTopic {
@@ -247,6 +253,59 @@ fn topics_are_deleted_by_name_or_by_id_but_not_both() {
     assert_eq!(client.call::<DeleteTopics>(1, &old).responses[0].error_code, 0);
 }
 
+/// Looks at a topic over and over, from before it is made, and appends to every partition the moment that all have a leader:
+/// the codes, by partition.
+fn append_once_led(address: &str, name: &str) -> Vec<&'static str> {
+    let mut client = Client::connect(address);
+    let deadline = Instant::now() + PATIENCE;
+    let partitions = loop {
+        let found = client.describe(name);
+        let is_led = |partition: &MetadataPartition| partition.leader_id >= 0 && partition.error_code == 0;
+        if found.error_code == 0 && found.partitions.iter().all(is_led) {
+            break found.partitions.len() as i32;
+        }
+        assert!(Instant::now() < deadline, "{name} is not there");
+    };
+    let mut request = produce_request(name, 0, Bytes::new());
+    request.topic_data[0].partition_data = (0..partitions)
+        .map(|index| ProducePartition { index, records: Records::Bytes(numbered([index]).build()) })
+        .collect();
+    let answer = client.call::<Produce>(12, &request).responses.remove(0);
+    answer.partition_responses.iter().map(|partition| named(partition.error_code)).collect()
+}
+
+#[test]
+fn a_leader_is_named_only_once_its_log_takes_records() {
+    const MAKERS: usize = 4;
+    const PARTITIONS: usize = 40;
+    for flush in ["os", "commit"] {
+        let server = Server::start(&["--flush", flush, "--set", &format!("num.partitions={PARTITIONS}")]);
+        let address = server.address();
+        thread::scope(|scope| {
+            for maker in 0..MAKERS {
+                // Who makes a topic waits until somebody is about to look for it.
+                let (about_to_make, to_be_made) = sync_channel::<String>(0);
+                scope.spawn(move || {
+                    let mut client = Client::connect(address);
+                    for round in 0..4 {
+                        let name = format!("{flush}-{maker}-{round}");
+                        about_to_make.send(name.clone()).unwrap();
+                        match (maker + round) % 2 {
+                            0 => client.create_topic(&name, PARTITIONS as i32, &[]),
+                            _ => assert_eq!(asked(&mut client, 12, &name, true), ("NONE", PARTITIONS)),
+                        }
+                    }
+                });
+                scope.spawn(move || {
+                    for name in to_be_made {
+                        assert_eq!(append_once_led(address, &name), ["NONE"; PARTITIONS], "{name}");
+                    }
+                });
+            }
+        });
+    }
+}
+
 #[test]
 fn deletion_can_be_turned_off() {
     let server = Server::start(&["--topic", "t:1", "--set", "delete.topic.enable=false"]);
@@ -288,18 +347,17 @@ fn a_topic_made_again_under_live_clients_is_another_topic() {
     assert_eq!(values_of(&server.client().read_all("t", 0)), ["last"]);
 }
 
+/// What Metadata says of a topic that it may make: its code and partitions.
+fn asked(client: &mut Client, version: i16, name: &str, allow: bool) -> (&'static str, usize) {
+    let topic = MetadataTopic { name: Some(name.into()), ..Default::default() };
+    let request =
+        MetadataRequest { topics: Some(vec![topic]), allow_auto_topic_creation: allow, ..Default::default() };
+    let topic = client.call::<Metadata>(version, &request).topics.remove(0);
+    (named(topic.error_code), topic.partitions.len())
+}
+
 #[test]
 fn a_topic_is_made_by_asking_unless_client_or_config_object() {
-    let asked = |client: &mut Client, version, name: &str, allow| {
-        let topic = MetadataTopic { name: Some(name.into()), ..Default::default() };
-        let request = MetadataRequest {
-            topics: Some(vec![topic]),
-            allow_auto_topic_creation: allow,
-            ..Default::default()
-        };
-        let topic = client.call::<Metadata>(version, &request).topics.remove(0);
-        (named(topic.error_code), topic.partitions.len())
-    };
     let server = Server::start(&["--set", "num.partitions=2"]);
     let mut client = server.client();
     assert_eq!(asked(&mut client, 12, "no", false), ("UNKNOWN_TOPIC_OR_PARTITION", 0));

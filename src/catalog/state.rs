@@ -197,6 +197,32 @@ pub enum Change {
     Snapshot,
 }
 
+impl Change {
+    /// The dynamic configs of brokers, by broker.
+    pub fn of_brokers(configs: &BTreeMap<String, ConfigMap>) -> impl Iterator<Item = Self> {
+        configs
+            .iter()
+            .map(|(broker, configs)| Self::BrokerConfigs { broker: broker.clone(), configs: configs.clone() })
+    }
+
+    /// A topic from nothing: with its id and partitions, its configs, and the leader epochs that are not 0, by partition.
+    pub fn of_topic(
+        name: &str,
+        (topic_id, partitions): (Uuid, i32),
+        configs: &ConfigMap,
+        leader_epochs: &BTreeMap<i32, i32>,
+    ) -> impl Iterator<Item = Self> {
+        let created =
+            Self::TopicCreated { name: name.into(), topic_id, partitions, configs: configs.clone() };
+        let epoch = move |(partition, leader_epoch): (&i32, &i32)| Self::LeaderEpoch {
+            topic_id,
+            partition: *partition,
+            leader_epoch: *leader_epoch,
+        };
+        std::iter::once(created).chain(leader_epochs.iter().map(epoch))
+    }
+}
+
 /// A topic as the log tells it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TopicState {
@@ -412,21 +438,10 @@ impl CatalogState {
         for (group, configs) in &self.group_configs {
             changes.push(Change::GroupConfigs { group: group.clone(), configs: (**configs).clone() });
         }
-        for (broker, configs) in &self.broker_configs {
-            changes.push(Change::BrokerConfigs { broker: broker.clone(), configs: configs.clone() });
-        }
+        changes.extend(Change::of_brokers(&self.broker_configs));
         for (name, topic) in &self.topics {
-            changes.push(Change::TopicCreated {
-                name: Arc::clone(name),
-                topic_id: topic.id,
-                partitions: topic.partitions,
-                configs: topic.configs.clone(),
-            });
-            changes.extend(topic.leader_epochs.iter().map(|(partition, leader_epoch)| Change::LeaderEpoch {
-                topic_id: topic.id,
-                partition: *partition,
-                leader_epoch: *leader_epoch,
-            }));
+            let TopicState { id, partitions, configs, leader_epochs, .. } = topic;
+            changes.extend(Change::of_topic(name, (*id, *partitions), configs, leader_epochs));
             if !topic.directories.is_empty() {
                 let directories = topic.directories.clone();
                 changes.push(Change::PartitionDirectories { topic_id: topic.id, directories });

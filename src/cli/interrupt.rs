@@ -19,8 +19,8 @@ const INTERRUPTED: i32 = 130;
 /// group.
 const ECHO: Duration = Duration::from_millis(200);
 
-/// Whether the user has asked to stop. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Whether the user has asked to stop; never, by default. Cheap to clone.
+#[derive(Clone, Default, Debug)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {

@@ -196,6 +196,8 @@ fields! {
     log_initial_task_delay_ms: u64 = "log.initial.task.delay.ms" Long Some("30000"), AtLeast(0);
     /// Threads that sync files, each one at a time.
     num_flush_threads: usize = "ottla.num.flush.threads" Int Some("8"), Between(1, 64);
+    /// Bytes of each of the two files of a log directory's commit journal, which small batches of many partitions are synced by; 0: none.
+    commit_journal_bytes: u64 = "ottla.commit.journal.bytes" Long Some("8388608"), Between(0, 1 << 30);
     /// Which log lines to write: levels by module, as in RUST_LOG.
     log_filter: String = "ottla.log.filter" String Some("warn,ottla::start=info"), Any;
     /// Form of log lines: text or json.

@@ -4,9 +4,11 @@
 //! A log that has something damaged in it, or cannot be cleaned for another reason that will not pass, is named once and left
 //! alone until the next start.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -26,6 +28,9 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// Shorter debts are not worth a sleep.
 const SLEEP_MIN: Duration = Duration::from_millis(5);
+
+/// How long a thread works at least before it lets others have the core.
+const WORK_MIN: Duration = Duration::from_micros(100);
 
 /// Shortest rest.
 const REST_MIN: Duration = Duration::from_millis(5);
@@ -83,7 +88,8 @@ impl CleanerConfig {
     fn limits(&self) -> Limits {
         let threads = self.threads.max(1);
         Limits {
-            dedupe_buffer_bytes: self.dedupe_buffer_bytes / threads as u64,
+            // A part is left to what else a round holds: index entries, the records of a batch, the list of segments.
+            dedupe_buffer_bytes: self.dedupe_buffer_bytes / threads as u64 / 64 * 63,
             load_factor: self.load_factor,
             // One half to read, one to write.
             io_buffer_bytes: (self.io_buffer_bytes / threads / 2).max(IO_BUFFER_MIN_BYTES),
@@ -334,7 +340,14 @@ impl Shared {
         }
         // A gap that compaction leaves must lie below where recovery begins, or it would look like a loss.
         self.save_recovery_point(partition)?;
-        let spend = |bytes| self.spend(partition, bytes);
+        let turn = Cell::new((Instant::now(), WORK_MIN));
+        let spend = |bytes| {
+            let (worked_from, work) = turn.get();
+            if worked_from.elapsed() >= work {
+                turn.set(let_others_work());
+            }
+            self.spend(partition, bytes)
+        };
         let swap = |old: &[Arc<Segment>]| self.swap_in(partition, old);
         let round = Round {
             partition,
@@ -389,6 +402,16 @@ impl Shared {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Lets who waits for this core go first, an append most of all: it need not wait for the milliseconds that the system leaves a
+/// thread to run. Gives from when on to work again, and for how long: as long as others have worked, so that those who always
+/// do leave half of the core.
+fn let_others_work() -> (Instant, Duration) {
+    let waited_from = Instant::now();
+    thread::yield_now();
+    let now = Instant::now();
+    (now, WORK_MIN.max(now - waited_from))
 }
 
 fn key_of(partition: &Partition) -> Key {

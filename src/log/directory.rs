@@ -16,11 +16,13 @@ use super::LogError;
 use super::checkpoint::{self, InvalidCheckpoint};
 use super::cleaner::{Cleaner, CleanerConfig};
 use super::config::{FlushMode, LogConfig};
-use super::flush::SyncQueue;
+use super::flush::{SyncQueue, Turn};
+use super::journal::{self, Journal, Owner};
 use super::partition::{Partition, Retired};
 use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
+use super::slice;
 use super::space::SpaceGuard;
 use super::view::SyncWork;
 use crate::clock::Clock;
@@ -43,6 +45,9 @@ pub const LOG_STARTS_FILE: &str = "log-start-offset-checkpoint";
 /// Offsets below which logs were compacted, by partition.
 const CLEANED_FILE: &str = "cleaner-offset-checkpoint";
 pub(super) const BOOT_FILE: &str = "ottla-boot-id";
+
+/// How [`Identity::render`] begins.
+const PROPERTIES_BEGIN: &[u8] = b"version=1\ncluster.id=";
 
 /// Between two writings of the checkpoints; also the longest that anything stays unsynced.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
@@ -74,8 +79,10 @@ pub struct DirectoryOptions {
     pub cluster_id: Option<Uuid>,
     /// Unsynced bytes of os-mode partitions at which [`Partition::room`] waits; syncing begins at half of it.
     pub os_unsynced_max_bytes: u64,
-    /// Threads that sync.
+    /// Threads that sync. With none there are no others either: a test does their work itself.
     pub flush_threads: usize,
+    /// Where each of the two files of the commit journal is full, bytes; 0: there is none.
+    pub journal_bytes: u64,
     /// Threads that recover after a crash.
     pub recovery_threads: usize,
     /// Silence after which an idempotent producer is forgotten, ms.
@@ -103,6 +110,7 @@ impl DirectoryOptions {
             cluster_id: None,
             os_unsynced_max_bytes: 64 << 20,
             flush_threads: 4,
+            journal_bytes: 8 << 20,
             recovery_threads: 4,
             producer_id_expiration_ms: 86_400_000,
             producers_max: 10_000,
@@ -200,6 +208,18 @@ pub enum OpenDirectoryError {
     },
 }
 
+impl OpenDirectoryError {
+    /// What has failed in a file of the directory `path`.
+    fn of_log(path: &Path, error: LogError) -> Self {
+        match error {
+            LogError::Disk { path, source }
+            | LogError::NoSpace { path, source }
+            | LogError::OutOfDescriptors { path, source } => Self::Disk { path, source },
+            error => Self::Disk { path: path.to_owned(), source: io::Error::other(error) },
+        }
+    }
+}
+
 /// What [`LogDirectory::recover`] has done.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -243,6 +263,7 @@ pub struct Shared {
     pub(super) clock: Clock,
     trust: Trust,
     queue: SyncQueue,
+    journal: Mutex<Journal>,
     pub(super) counters: Arc<LogCounters>,
     /// Partitions to sync when it is time: os mode's bytes above the limit, or a minute over.
     listed: Mutex<Vec<Arc<Partition>>>,
@@ -313,6 +334,9 @@ struct Checkpoints {
     /// Where the last compaction of a log ended.
     cleaned_to: BTreeMap<Key, i64>,
     written_cleaned_to: String,
+    /// Whether the file still tells of a partition that is gone: a log that has its name and grows longer would count as compacted
+    /// up to there.
+    cleaned_is_stale: bool,
     /// Of these the files still tell, though they are gone: their names must not be used again before that is mended.
     stale: BTreeSet<Key>,
 }
@@ -388,14 +412,34 @@ impl LogDirectory {
                 checkpoints.forget(&key);
             }
         }
-        let trust = match read_file(&*disk, &path.join(BOOT_FILE), 4096) {
+        let is_same_boot = matches!(
+            read_file(&*disk, &path.join(BOOT_FILE), 4096), Ok(known) if known == boot_id.as_bytes()
+        );
+        let trust = match is_same_boot {
             _ if options.check_all => Trust::Synced,
             _ if is_there(CLEAN_FILE) || folders.is_empty() => Trust::Everything,
-            Ok(known) if known == boot_id.as_bytes() => Trust::PageCache,
-            _ => Trust::Synced,
+            true => Trust::PageCache,
+            false => Trust::Synced,
         };
+        let replayed = match is_there(CLEAN_FILE) {
+            true => journal::forget(&*disk, &path).map(|()| 0),
+            false => journal::replay(&*disk, &path, is_same_boot),
+        };
+        match replayed.map_err(|error| OpenDirectoryError::of_log(&path, error))? {
+            0 => {}
+            files => {
+                tracing::info!(directory = %path.display(), files, "took over what the commit journal had")
+            }
+        }
         let root = Root::default();
         root.changed_above(made);
+        if folders.is_empty() {
+            // The start that made it may have died before it was synced.
+            root.changed_above(folders_above(&*disk, &path));
+            if properties.is_some() {
+                root.wrote(disk.open(&path.join(PROPERTIES_FILE)).map_err(failed)?);
+            }
+        }
         let (cluster_id, directory_id) = match properties {
             Some(ids) => ids,
             None => write_properties(&*disk, &options, &root)?,
@@ -631,6 +675,11 @@ impl LogDirectory {
         let next = AtomicUsize::new(0);
         let progress = &self.shared.progress;
         progress.begin(partitions.len());
+        // Whoever died may have died before syncing the names of the checkpoints that were read. If that fails, each partition
+        // says that the directory is offline.
+        if let Err(error) = self.shared.sync_root() {
+            self.shared.fail_if_written(&error);
+        }
         std::thread::scope(|scope| {
             let _over = progress.tell_every(PROGRESS_EVERY, scope);
             std::thread::scope(|scope| {
@@ -692,6 +741,18 @@ impl LogDirectory {
             }
         }
         recovered
+    }
+
+    /// Does what a syncing thread does next; whether there was anything.
+    #[cfg(test)]
+    pub(super) fn sync_next(&self) -> bool {
+        self.shared.queue.next_now().map(|turn| self.shared.take_turn(turn)).is_some()
+    }
+
+    /// Does what the cleaning thread does, every minute included; retention excepted.
+    #[cfg(test)]
+    pub(super) fn do_chores(&self) {
+        self.shared.do_chores();
     }
 
     /// What the cleaning thread does every [`DirectoryOptions::retention_check_interval`].
@@ -780,6 +841,8 @@ impl LogDirectory {
                 tracing::error!("a thread of the log directory has panicked");
             }
         }
+        // It has hold of partitions, which have hold of what it is in.
+        self.shared.journal.lock().end();
         self.shared.lock.lock().take();
     }
 }
@@ -805,6 +868,7 @@ impl Shared {
             clock,
             trust,
             queue: SyncQueue::default(),
+            journal: Mutex::new(Journal::new(options.journal_bytes)),
             counters: common.counters,
             listed: Mutex::default(),
             retired: Mutex::default(),
@@ -846,7 +910,8 @@ impl Shared {
     ) -> Result<OpenRequest<'a>, LogError> {
         let folder = partition.folder();
         let key = (partition.topic().to_owned(), partition.index());
-        if let Some(other) = recovery::topic_id_of(&*self.disk, &folder)?
+        let named = recovery::topic_id_of(&*self.disk, &folder)?;
+        if let Some(other) = named
             && other != partition.topic_id()
             && !partition.topic_id().is_zero()
         {
@@ -867,6 +932,7 @@ impl Shared {
             folder,
             topic: partition.topic(),
             topic_id: partition.topic_id(),
+            has_metadata: named.is_some(),
             index: partition.index(),
             leader_epoch: partition.leader_epoch(),
             trust: self.trust,
@@ -998,6 +1064,74 @@ impl Shared {
         self.sync_root()
     }
 
+    /// What a syncing thread does until the end.
+    fn work_at_syncing(&self) {
+        while let Some(turn) = self.queue.next() {
+            self.take_turn(turn);
+        }
+    }
+
+    fn take_turn(&self, turn: Turn) {
+        match turn {
+            Turn::Commit(partitions) => self.queue.committed(self.commit(partitions)),
+            Turn::Files(partition) => partition.sync(),
+        }
+    }
+
+    /// Makes durable what was appended to `partitions`, by the journal; those whose files must be synced for it.
+    fn commit(&self, partitions: Vec<Arc<Partition>>) -> Vec<Arc<Partition>> {
+        let mut journal = self.journal.lock();
+        journal.begin();
+        let mut left = Vec::new();
+        let mut committing = Vec::with_capacity(partitions.len());
+        for partition in &partitions {
+            match partition.begin_commit(&mut journal) {
+                Some(begun) => committing.push((partition, begun)),
+                None => left.push(Arc::clone(partition)),
+            }
+        }
+        let is_written = journal.is_empty() || journal.has_room() && self.write_journal(&mut journal);
+        for (partition, begun) in committing {
+            if is_written {
+                if !begun.is_empty() {
+                    journal.owes(partition, begun.end_offset());
+                }
+                begun.end();
+            } else {
+                begun.give_up();
+                left.push(Arc::clone(partition));
+            }
+        }
+        left
+    }
+
+    /// Whether the journal could be written.
+    fn write_journal(&self, journal: &mut Journal) -> bool {
+        let began = Instant::now();
+        let written = journal.write(&*self.disk, &self.options.path, || {
+            self.root.changed();
+            self.sync_root()
+        });
+        self.counters.syncs.observe(began.elapsed());
+        match &written {
+            Ok(()) => {}
+            // The syncs of the files will find out what there is.
+            Err(LogError::NoSpace { .. } | LogError::OutOfDescriptors { .. }) => {}
+            Err(error) => {
+                self.counters.failed_syncs.increment();
+                self.fail(error);
+            }
+        }
+        written.is_ok()
+    }
+
+    /// Sees to it that what the journal has of segments below `segment` will never be written to them.
+    pub(super) fn void_journal(&self, owner: Owner<'_>, segment: i64) -> bool {
+        let mut journal = self.journal.lock();
+        journal.add_void(owner, segment);
+        journal.has_room() && self.write_journal(&mut journal)
+    }
+
     /// Whether all logs are known to be whole: a partition that is not open needs no recovery then.
     pub(super) fn is_whole(&self) -> bool {
         self.whole.load(Ordering::SeqCst)
@@ -1057,9 +1191,7 @@ impl Shared {
         if !partition.is_deleted() {
             checkpoints.cleaned_to.insert((partition.topic().to_owned(), partition.index()), offset);
         }
-        let checkpoints = &mut *checkpoints;
-        let path = self.options.path.join(CLEANED_FILE);
-        write_checkpoint(&*self.disk, &path, &checkpoints.cleaned_to, &mut checkpoints.written_cleaned_to)
+        checkpoints.write_cleaned_to(&*self.disk, &self.options.path)
     }
 
     /// Writes down where the recovery of a log would begin now, so that it lasts.
@@ -1118,7 +1250,10 @@ impl Shared {
         let settled = self.settle(&partitions);
         partitions.iter().for_each(|partition| partition.close());
         let closed = settled.and_then(|()| {
+            // Nothing may outlive the identity of a new directory.
+            self.sync_root()?;
             self.write_checkpoints(&partitions)?;
+            journal::forget(&*self.disk, &self.options.path)?;
             self.mark_clean()
         });
         self.stop();
@@ -1322,6 +1457,9 @@ impl Shared {
     }
 
     fn checkpoint(&self) {
+        if self.is_stopped() {
+            return;
+        }
         self.synced_bytes.store(0, Ordering::Relaxed);
         if let Err(error) = self.write_checkpoints(&self.live_partitions()) {
             tracing::warn!(%error, "checkpoints not written: the next start after a crash will read more");
@@ -1418,11 +1556,7 @@ impl Shared {
         let mut next_tick = Instant::now() + CHECKPOINT_INTERVAL;
         let mut next_retention = after(self.options.initial_task_delay);
         while !self.stopped.load(Ordering::SeqCst) {
-            // The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
-            if let Err(error) = self.sync_root() {
-                tracing::warn!(%error, "names not synced");
-                self.fail_if_written(&error);
-            }
+            self.sync_names();
             let (removals, checkpoints_due) = self.wait_for_chores(next_tick.min(next_retention));
             removals.into_iter().for_each(|removal| self.remove(removal));
             self.sync_due();
@@ -1437,9 +1571,33 @@ impl Shared {
                 self.checkpoint();
             }
         }
+        self.release_if_offline();
+    }
+
+    /// A disk that is to be replaced is not kept busy by open files.
+    fn release_if_offline(&self) {
         if self.is_offline() {
-            // A disk that is to be replaced is not kept busy by open files.
             self.live_partitions().iter().for_each(|partition| partition.release());
+        }
+    }
+
+    #[cfg(test)]
+    fn do_chores(&self) {
+        if self.stopped.load(Ordering::SeqCst) {
+            return self.release_if_offline();
+        }
+        self.sync_names();
+        let (removals, _) = self.wait_for_chores(Instant::now());
+        removals.into_iter().for_each(|removal| self.remove(removal));
+        self.sync_due();
+        self.tick();
+    }
+
+    /// The clean marker's end and new identities become durable soon after the start, even if nothing is appended.
+    fn sync_names(&self) {
+        if let Err(error) = self.sync_root() {
+            tracing::warn!(%error, "names not synced");
+            self.fail_if_written(&error);
         }
     }
 
@@ -1504,10 +1662,10 @@ impl Checkpoints {
 
     /// The partition is gone, and whoever has its name next begins anew.
     fn forget(&mut self, key: &Key) {
-        // Where it was compacted to is only a hint, which a shorter log refutes.
-        self.cleaned_to.remove(key);
-        let was_known = (self.recovery_points.remove(key), self.log_starts.remove(key));
-        if was_known != (None, None) {
+        let was_cleaned = self.cleaned_to.remove(key).is_some();
+        self.cleaned_is_stale |= was_cleaned;
+        let was_known = (self.recovery_points.remove(key), self.log_starts.remove(key)) != (None, None);
+        if was_cleaned || was_known {
             self.stale.insert(key.clone());
         }
     }
@@ -1515,7 +1673,17 @@ impl Checkpoints {
     fn write_both(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
         self.write_recovery_points(disk, folder)?;
         self.write_log_starts(disk, folder)?;
+        if self.cleaned_is_stale {
+            self.write_cleaned_to(disk, folder)?;
+        }
         self.stale.clear();
+        Ok(())
+    }
+
+    fn write_cleaned_to(&mut self, disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+        let path = folder.join(CLEANED_FILE);
+        write_checkpoint(disk, &path, &self.cleaned_to, &mut self.written_cleaned_to)?;
+        self.cleaned_is_stale = false;
         Ok(())
     }
 
@@ -1583,6 +1751,21 @@ fn make_folder(disk: &dyn Disk, path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(made.into_iter().map(or_here).collect())
 }
 
+/// The folders whose names lead to `path`, as far up as they may have been made together with it.
+fn folders_above(disk: &dyn Disk, path: &Path) -> Vec<PathBuf> {
+    let mut above = Vec::new();
+    for folder in path.ancestors().skip(1) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        // One that may not be looked into was there before.
+        let Ok(entries) = disk.list(folder) else { break };
+        above.push(folder.to_owned());
+        if entries.len() > 1 {
+            break;
+        }
+    }
+    above
+}
+
 /// Whether a file of a directory tells only who owns it and how it was stopped last.
 pub fn is_of_owner(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -1599,12 +1782,31 @@ fn refuse_foreign(disk: &dyn Disk, path: &Path) -> Result<(), OpenDirectoryError
     if entries.iter().any(|entry| entry.name == PROPERTIES_FILE) {
         return Ok(());
     }
-    // What a first start leaves when it is interrupted, and what a fresh file system has.
-    let harmless = [LOCK_FILE, "meta.properties.tmp", BOOT_FILE, "ottla-boot-id.tmp", "lost+found"];
-    match entries.into_iter().find(|entry| !harmless.contains(&&*entry.name)) {
+    match entries.into_iter().find(|entry| !is_harmless(&entry.name)) {
         Some(entry) => Err(OpenDirectoryError::Foreign { path: path.to_owned(), example: entry.name }),
         None => Ok(()),
     }
+}
+
+/// What a first start leaves when it is interrupted, and what a fresh file system has.
+fn is_harmless(name: &str) -> bool {
+    [LOCK_FILE, "meta.properties.tmp", BOOT_FILE, "ottla-boot-id.tmp", "lost+found"].contains(&name)
+}
+
+/// Whether the properties are the beginning of ours and there is nothing else: so the death of the machine leaves a directory
+/// that was just made. Before anything else is made in it, its properties are on the disk.
+fn is_torn_at_first_start(disk: &dyn Disk, path: &Path) -> bool {
+    let is_alone = disk.list(path).is_ok_and(|entries| {
+        entries.iter().all(|entry| is_harmless(&entry.name) || entry.name == PROPERTIES_FILE)
+    });
+    let begins_ours = |bytes: &[u8]| match bytes.split_at_checked(PROPERTIES_BEGIN.len()) {
+        // Whole, it has a line more than these three.
+        Some((begin, rest)) => {
+            begin == PROPERTIES_BEGIN && rest.iter().filter(|byte| **byte == b'\n').count() < 3
+        }
+        None => PROPERTIES_BEGIN.starts_with(bytes),
+    };
+    is_alone && read_file(disk, &path.join(PROPERTIES_FILE), 4096).is_ok_and(|bytes| begins_ours(&bytes))
 }
 
 /// Cluster and directory id of an existing directory, after comparing them with what was asked for.
@@ -1612,7 +1814,11 @@ pub(super) fn read_properties(
     disk: &dyn Disk,
     options: &DirectoryOptions,
 ) -> Result<Option<(Uuid, Uuid)>, OpenDirectoryError> {
-    let Some(found) = Identity::read(disk, &options.path)? else { return Ok(None) };
+    let found = match Identity::read(disk, &options.path) {
+        Err(OpenDirectoryError::Properties { .. }) if is_torn_at_first_start(disk, &options.path) => None,
+        found => found?,
+    };
+    let Some(found) = found else { return Ok(None) };
     let path = options.path.join(PROPERTIES_FILE);
     if found.node_id != options.node_id && !options.any_node {
         return Err(OpenDirectoryError::OtherNode { path, found: found.node_id, expected: options.node_id });
@@ -1718,10 +1924,19 @@ fn parse_deleted(name: &str) -> Option<Key> {
 
 fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     let mut threads = Vec::new();
-    for number in 0..shared.options.flush_threads.max(1) {
+    if shared.options.flush_threads == 0 {
+        return Ok(threads);
+    }
+    for number in 0..shared.options.flush_threads {
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("sync-{number}"));
-        threads.push(thread.spawn(move || shared.queue.work())?);
+        let work = move || {
+            if let Err(error) = slice::prefer_short() {
+                tracing::debug!(%error, "syncing threads get no turns of their own");
+            }
+            shared.work_at_syncing();
+        };
+        threads.push(thread.spawn(work)?);
     }
     let shared = Arc::clone(shared);
     let thread = std::thread::Builder::new().name("log-chores".to_owned());
@@ -1757,6 +1972,107 @@ mod tests {
 
     fn names(disk: &SimulatedDisk, folder: &str) -> Vec<String> {
         disk.list(folder.as_ref()).unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+
+    #[test]
+    fn an_identity_that_the_death_of_the_machine_has_torn_is_made_anew_unless_there_is_more() {
+        let whole = Identity { cluster_id: Uuid([1; 16]), node_id: 0, directory_id: Uuid([2; 16]) }.render();
+        for length in 0..whole.len() {
+            for has_partition in [false, true] {
+                let disk = SimulatedDisk::default();
+                disk.create_dir_all("/data".as_ref()).unwrap();
+                write(&disk, PROPERTIES_FILE, &whole.as_bytes()[..length]);
+                if has_partition {
+                    disk.create_dir_all("/data/t-0".as_ref()).unwrap();
+                }
+                let opened = open(&disk, DirectoryOptions::new("/data")).map(|_| ());
+                // An empty one may be, and the end of the last line says nothing.
+                let may_be = !has_partition || length == 0 || length == whole.len() - 1;
+                assert_eq!(opened.is_ok(), may_be, "{length}, {has_partition}: {opened:?}");
+            }
+        }
+        let disk = SimulatedDisk::default();
+        disk.create_dir_all("/data".as_ref()).unwrap();
+        write(&disk, PROPERTIES_FILE, b"version=2\ncluster.id=x\n");
+        assert!(open(&disk, DirectoryOptions::new("/data")).is_err(), "a newer format is nobody's rest");
+    }
+
+    #[test]
+    fn what_a_first_start_made_and_did_not_sync_the_second_does() {
+        let first = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let second = Fixture::open(first.halt(), 0).unwrap();
+        let identity = second.directory.directory_id();
+        append_at_once(&second, commit());
+        let disk = second.halt();
+        disk.power_cut_at_its_worst();
+        let third = Fixture::open(disk, 0).unwrap();
+        assert_eq!(third.directory.directory_id(), identity);
+        let partition = third.partition(commit());
+        assert!(third.recover(&partition).is_empty());
+        assert_eq!(end_offset(&partition), 1);
+    }
+
+    /// One batch, by who has no threads.
+    fn append_at_once(fixture: &Fixture, config: LogConfig) -> Arc<Partition> {
+        let partition = fixture.partition(config);
+        partition.append(batch(1)).unwrap();
+        fixture.directory.do_chores();
+        while fixture.directory.sync_next() {}
+        partition
+    }
+
+    #[test]
+    fn a_directory_that_is_stopped_at_once_survives_the_death_of_the_machine() {
+        for seed in 0..50 {
+            let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+            run(fixture.directory.close());
+            let disk = fixture.halt();
+            disk.power_cut(seed);
+            assert!(Fixture::open(disk, 0).unwrap().directory.was_clean(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_new_topic_is_not_taken_for_compacted_as_far_as_the_old_one_of_its_name() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let old = append_at_once(&fixture, config());
+        fixture.directory.shared.save_cleaned_to(&old, 1).unwrap();
+        fixture.directory.delete(&old).unwrap();
+        drop(old);
+        let new = fixture.directory.partition(TOPIC, Uuid([8; 16]), 0, 0, Arc::new(config()));
+        (0..2).for_each(|number| assert_eq!(new.append(batch(1)).unwrap().base_offset, number));
+        drop(new);
+        let fixture = Fixture::open(fixture.halt(), 0).unwrap();
+        let new = fixture.directory.partition(TOPIC, Uuid([8; 16]), 0, 0, Arc::new(config()));
+        assert!(fixture.recover(&new).is_empty());
+        assert_eq!(end_offset(&new), 2);
+        assert_eq!(fixture.directory.shared.cleaned_to(&(TOPIC.to_owned(), 0)), None);
+    }
+
+    #[test]
+    fn a_log_start_that_a_start_has_shown_does_not_go_back() {
+        let shown_by = |fixture: &Fixture| {
+            let partition = fixture.partition(config());
+            assert!(fixture.recover(&partition).is_empty());
+            partition.offsets().unwrap().log_start_offset
+        };
+        let mut found_unsynced = 0;
+        for changes in 0..20 {
+            let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+            let partition = append_at_once(&fixture, config());
+            fixture.disk.fail_changes_after(changes);
+            let deleted = partition.delete_records(1);
+            drop(partition);
+            let disk = fixture.halt();
+            disk.mend();
+            let killed = Fixture::open(disk, 0).unwrap();
+            let shown = shown_by(&killed);
+            found_unsynced += i32::from(deleted.is_err() && shown == 1);
+            let disk = killed.halt();
+            disk.power_cut_at_its_worst();
+            assert_eq!(shown_by(&Fixture::open(disk, 0).unwrap()), shown, "after {changes} changes");
+        }
+        assert!(found_unsynced > 0);
     }
 
     #[test]
@@ -2015,7 +2331,7 @@ mod tests {
             assert!(is_ready(partition.room()));
         }
         assert!(is_ready(waiter.wait()), "who waits for records is told");
-        assert!(fixture.directory.offline().is_some_and(|reason| reason.contains("events-0")));
+        assert!(fixture.directory.offline().is_some_and(|reason| reason.contains("ottla-journal-0")));
         assert_eq!(fixture.directory.counters().failed_syncs.value(), 1);
         // Deleting a topic on it is left to the next start.
         fixture.directory.delete(&other).unwrap();
@@ -2102,6 +2418,9 @@ mod tests {
         // What a cut has taken away: before anything else is appended.
         append(&again, batch(1)).unwrap();
         drop(again);
+        let disk = lose_all_unsynced(&disk, directory);
+        // This start brings it from the journal into the file.
+        let directory = open(&disk, options.clone()).unwrap();
         let disk = lose_all_unsynced(&disk, directory);
         let last = Path::new("/deep/in/data/events-0/00000000000000000000.log");
         disk.flip(last, batch(2).size_bytes() + batch(1).size_bytes() - 1, 1).unwrap();

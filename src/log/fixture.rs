@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::tests::config;
-use super::{Cut, DirectoryOptions, FlushMode, LogConfig, LogDirectory, LogError, Partition, Recovered};
+use super::{
+    Cut, DirectoryOptions, FlushMode, LogConfig, LogDirectory, LogError, OpenDirectoryError, Partition,
+    Recovered,
+};
 use crate::clock::Clock;
 use crate::record::range::FileRange;
 use crate::record::{BatchBuilder, BatchHeader, ValidBatch};
@@ -31,11 +34,21 @@ impl Fixture {
     }
 
     pub fn on(disk: SimulatedDisk) -> Self {
+        Self::open(disk, 2).unwrap()
+    }
+
+    /// With threads, or, without any, for who does their work: then what happens is the same each time.
+    pub fn open(disk: SimulatedDisk, flush_threads: usize) -> Result<Self, OpenDirectoryError> {
         let clock = Clock::manual(NOW_MS);
-        let options =
-            DirectoryOptions { flush_threads: 2, recovery_threads: 2, ..DirectoryOptions::new("/data") };
-        let directory = LogDirectory::open(options.clone(), Arc::new(disk.clone()), clock.clone()).unwrap();
-        Self { disk, clock, options, directory }
+        let options = DirectoryOptions {
+            flush_threads,
+            recovery_threads: 2,
+            // So little that its two files change places every few appends.
+            journal_bytes: 1500,
+            ..DirectoryOptions::new("/data")
+        };
+        let directory = LogDirectory::open(options.clone(), Arc::new(disk.clone()), clock.clone())?;
+        Ok(Self { disk, clock, options, directory })
     }
 
     pub fn partition(&self, config: LogConfig) -> Arc<Partition> {
@@ -93,8 +106,16 @@ pub fn run<F: Future>(future: F) -> F::Output {
 
 /// Whether the future is ready now.
 pub fn is_ready(future: impl Future) -> bool {
+    at_once(future).is_some()
+}
+
+/// What comes of the future, if that is ready now.
+pub fn at_once<F: Future>(future: F) -> Option<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    std::pin::pin!(future).poll(&mut context).is_ready()
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
 }
 
 pub fn builder(records: usize, value_bytes: usize) -> BatchBuilder {

@@ -41,6 +41,11 @@ pub struct Unsynced {
 }
 
 impl Unsynced {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty() && !self.names && !self.folder
+    }
+
     /// Adds what `other` has.
     pub fn absorb(&mut self, other: Self) {
         self.files.extend(other.files);
@@ -120,7 +125,7 @@ impl Log {
         batch.assign(self.end_offset, leader_epoch);
         let new_segment = self.make_room(batch, config, now_ms)?;
         if self.epochs.begin(leader_epoch, self.end_offset)
-            && let Err(error) = self.write_epochs()
+            && let Err(error) = self.announce_epoch(leader_epoch)
         {
             // The next append tries again.
             self.epochs.truncate_end(self.end_offset);
@@ -131,6 +136,8 @@ impl Log {
             Ok(position) => position,
             Err(error) => {
                 segment.cut_rest()?;
+                // Before the next stop counts as a clean one.
+                self.unsynced.files.push(Arc::clone(segment.file()?));
                 return Err(error);
             }
         };
@@ -286,12 +293,33 @@ impl Log {
             return Ok(());
         }
         self.disk.create_dir_all(&self.folder).map_err(|source| LogError::disk(&self.folder, source))?;
-        if !self.topic_id.is_zero() {
-            self.replace(METADATA_FILE, format!("version: 0\ntopic_id: {}", self.topic_id).as_bytes())?;
-        }
+        self.write_metadata()?;
         self.unsynced.folder = true;
         self.has_folder = true;
         Ok(())
+    }
+
+    /// Names the topic, if that has an id.
+    pub(super) fn write_metadata(&mut self) -> Result<(), LogError> {
+        match self.topic_id.is_zero() {
+            true => Ok(()),
+            false => {
+                self.replace(METADATA_FILE, format!("version: 0\ntopic_id: {}", self.topic_id).as_bytes())
+            }
+        }
+    }
+
+    /// Writes down that an epoch begins. Its batches must not outlive that, or they would be taken for damaged ones; what the
+    /// first epoch of all is, they tell themselves.
+    fn announce_epoch(&mut self, leader_epoch: i32) -> Result<(), LogError> {
+        self.write_epochs()?;
+        if leader_epoch == 0 {
+            return Ok(());
+        }
+        for file in self.unsynced.files.drain(..) {
+            file.sync_data().map_err(|source| LogError::sync(&self.folder, source))?;
+        }
+        self.disk.sync_dir(&self.folder).map_err(|source| LogError::sync(&self.folder, source))
     }
 
     pub(super) fn write_epochs(&mut self) -> Result<(), LogError> {

@@ -35,6 +35,7 @@ pub mod epochs;
 mod fixture;
 mod flush;
 pub mod index;
+mod journal;
 #[expect(clippy::module_inception, reason = "Kafka's word for the thing is the module's too")]
 mod log;
 #[cfg(test)]
@@ -51,6 +52,7 @@ mod roll;
 pub mod salvage;
 pub mod scan;
 mod segment;
+mod slice;
 mod space;
 pub mod verify;
 mod view;

@@ -11,18 +11,19 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::LogError;
 use super::config::{FlushMode, LogConfig};
 use super::directory::Shared;
+use super::journal::{Journal, Owner};
 use super::log::{Log, Placed};
 use super::producers::{ProducerView, Verdict};
 use super::recovery::{self, Cut};
 use super::retention::{self, Bounds, Plan};
 use super::segment::{Segment, Served, TimestampOffset, Visible};
-use super::view::{Following, Place, SyncState, SyncStep, View};
+use super::view::{Commit, Following, Place, SyncState, SyncStep, View};
 use super::waiter::{Subscription, Waiter, Waiters};
 use crate::record::range::FileRange;
 use crate::record::{TimestampType, ValidBatch};
@@ -53,6 +54,8 @@ pub struct Partition {
     retention_due_ms: AtomicI64,
     /// Held while syncing: what is durable when one sync ends includes what an earlier one began.
     syncing: Mutex<()>,
+    /// Whether the journal ever had anything of it.
+    is_journaled: AtomicBool,
     /// Wakes [`Self::durable`].
     moved: Notify,
     waiters: Arc<Waiters>,
@@ -166,6 +169,43 @@ struct VisibleSegment {
     end_bytes: u64,
 }
 
+/// What the journal has been given of a partition, but not written yet.
+pub(super) struct Committing<'a> {
+    partition: &'a Partition,
+    end: Place,
+    length: usize,
+    bytes: u64,
+    _syncing: MutexGuard<'a, ()>,
+}
+
+impl Committing<'_> {
+    /// Whether there was nothing to give.
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The end (exclusive) of what was given.
+    pub(super) fn end_offset(&self) -> i64 {
+        self.end.offset
+    }
+
+    /// The journal has been written, or there was nothing to write: makes it visible and wakes who waited for that.
+    pub(super) fn end(self) {
+        let Self { partition, end, length, bytes, _syncing } = self;
+        if length > 0 {
+            partition.is_journaled.store(true, Ordering::Release);
+        }
+        partition.directory.synced(bytes);
+        partition.end_sync(|view| view.raise_synced(end));
+        partition.wake();
+    }
+
+    /// Nothing was written: leaves it to a sync of the files.
+    pub(super) fn give_up(self) {
+        self.partition.view.lock().retry_commit(self.bytes);
+    }
+}
+
 impl Partition {
     pub(super) fn new(
         directory: &Arc<Shared>,
@@ -192,6 +232,7 @@ impl Partition {
             checkpointed: OnceLock::new(),
             retention_due_ms: AtomicI64::new(i64::MIN),
             syncing: Mutex::default(),
+            is_journaled: AtomicBool::new(false),
             moved: Notify::new(),
             waiters: Arc::default(),
         })
@@ -567,7 +608,8 @@ impl Partition {
                 None => (log.end_offset, 0),
             };
             view.log_end = Place { offset: log.end_offset, segment, position };
-            view.synced = opened.synced.unwrap_or(view.log_end);
+            view.files_synced = opened.synced.unwrap_or(view.log_end);
+            view.synced = view.files_synced;
             view.high_watermark = if commit { view.synced } else { view.log_end };
             view.producers = log.producers.count();
             view.show_epochs(&log.epochs);
@@ -598,18 +640,76 @@ impl Partition {
     pub(super) fn raise_all_synced(&self) {
         let bytes = {
             let mut view = self.view.lock();
-            let end = view.log_end;
-            view.raise_synced(end);
+            view.raise_all_synced();
             std::mem::take(&mut view.unsynced_bytes)
         };
         self.directory.synced(bytes);
         self.wake();
     }
 
-    /// Whether there is more than is known to be on disk.
+    /// Whether there is more than is known to be durable in the files.
     pub(super) fn awaits_sync(&self) -> bool {
-        let view = self.view.lock();
-        view.synced != view.log_end
+        self.view.lock().awaits_sync()
+    }
+
+    /// Puts what was appended since the last sync into `journal`, which is to be written; `None` if only a sync of the files will
+    /// do, or nothing at all.
+    pub(super) fn begin_commit(&self, journal: &mut Journal) -> Option<Committing<'_>> {
+        // Without an id its folder could be taken for another topic's.
+        if self.topic_id.is_zero() || self.check_syncable().is_err() {
+            return None;
+        }
+        let syncing = self.syncing.try_lock()?;
+        let begun = self.view.lock().begin_commit(&self.config.load());
+        let Commit::Journal { segment, position, end, bytes } = begun else { return None };
+        let length = (end.position - position) as usize;
+        let taken = match length {
+            0 => Ok(true),
+            _ => journal.add(self.owner(), (end.segment, position), length, |buffer| {
+                segment.read_raw(buffer, position)
+            }),
+        };
+        let committing = Committing { partition: self, end, length, bytes, _syncing: syncing };
+        match taken {
+            Ok(true) => Some(committing),
+            // What is wrong, if anything is, the sync will say.
+            Ok(false) | Err(_) => {
+                committing.give_up();
+                None
+            }
+        }
+    }
+
+    /// Has the files synced soon, unless everything below `offset` (exclusive) is durable in them.
+    pub(super) fn settle_up_to(&self, offset: i64) {
+        let step = self.view.lock().settle_up_to(offset);
+        self.take_step(step);
+    }
+
+    /// Whether the journal need not keep what it has of the log below `offset` (exclusive).
+    pub(super) fn is_settled(&self, offset: i64) -> bool {
+        self.is_deleted() || self.view.lock().files_synced.offset >= offset
+    }
+
+    /// What the journal knows it by.
+    fn owner(&self) -> Owner<'_> {
+        Owner { topic: &self.topic, topic_id: self.topic_id, partition: self.index }
+    }
+
+    /// What was to be synced is: makes it visible.
+    fn end_sync(&self, raise: impl FnOnce(&mut View)) {
+        let step = {
+            let mut view = self.view.lock();
+            raise(&mut view);
+            let when_synced = view.counts_when_synced(&self.config.load());
+            if !when_synced {
+                // What came meanwhile waited only with what is synced now.
+                let end = view.log_end;
+                view.raise_high_watermark(end);
+            }
+            view.end_sync(when_synced)
+        };
+        self.take_step(step);
     }
 
     /// Syncs what has been written, makes it visible and wakes who waited for that. A failure takes the directory offline.
@@ -625,20 +725,7 @@ impl Partition {
         }
         self.directory.synced(work.bytes);
         match synced {
-            Ok(()) => {
-                let step = {
-                    let mut view = self.view.lock();
-                    view.raise_synced(work.end);
-                    let when_synced = view.counts_when_synced(&self.config.load());
-                    if !when_synced {
-                        // What came meanwhile waited only with what is synced now.
-                        let end = view.log_end;
-                        view.raise_high_watermark(end);
-                    }
-                    view.end_sync(work.end, when_synced)
-                };
-                self.take_step(step);
-            }
+            Ok(()) => self.end_sync(|view| view.raise_files_synced(work.end)),
             Err(LogError::Deleted | LogError::Shutdown | LogError::Offline) => {}
             Err(error) => self.directory.fail(&error),
         }
@@ -794,13 +881,16 @@ impl Partition {
         })
     }
 
-    /// Whether everything below the segment that begins at `base_offset` is durable; syncs once to make it so.
+    /// Whether everything below the segment that begins at `base_offset` is durable in its files, and nothing else will write to
+    /// them; syncs to make it so.
     pub(super) fn is_durable_below(&self, base_offset: i64) -> bool {
-        let is_durable = || self.view.lock().synced.segment >= base_offset;
-        is_durable() || {
+        let is_durable = || self.view.lock().files_synced.segment >= base_offset;
+        if !is_durable() {
             self.sync();
-            is_durable()
         }
+        is_durable()
+            && (!self.is_journaled.load(Ordering::Acquire)
+                || self.directory.void_journal(self.owner(), base_offset))
     }
 
     /// Of each idempotent producer the last offset of its last batch of data, if that is known, and its epoch.
@@ -845,7 +935,7 @@ impl Partition {
             return None;
         }
         let view = self.view.lock();
-        Some((view.synced.offset, view.log_start))
+        Some((view.files_synced.offset, view.log_start))
     }
 
     pub(super) fn folder(&self) -> Arc<Path> {
@@ -899,7 +989,7 @@ impl Partition {
             let first_base = log.segments.first().map_or(0, |first| first.base_offset());
             (
                 view.wants_sync(self.commits()),
-                first_base == log.start_offset && view.synced.offset > first_base,
+                first_base == log.start_offset && view.files_synced.offset > first_base,
             )
         };
         self.take_step(step);

@@ -43,6 +43,8 @@ pub struct OpenRequest<'a> {
     pub folder: Arc<Path>,
     pub topic: &'a str,
     pub topic_id: Uuid,
+    /// Whether the folder, if there is one, names its topic.
+    pub has_metadata: bool,
     pub index: i32,
     /// The newest leader epoch that anything can have been appended in, unless the log's own checkpoint knows of a newer one.
     pub leader_epoch: i32,
@@ -253,10 +255,14 @@ pub fn open(request: &OpenRequest<'_>) -> Result<Opened, LogError> {
     let deleted = wholly_below(&listing.segments, request.log_start);
     request.remove_segments(&listing.segments[..deleted])?;
     listing.segments.drain(..deleted);
-    if listing.segments.is_empty() {
-        return Ok(request.empty(true));
+    let mut opened = match listing.segments.is_empty() {
+        true => request.empty(true),
+        false => request.open(listing)?,
+    };
+    if !request.has_metadata {
+        opened.log.write_metadata()?;
     }
-    request.open(listing)
+    Ok(opened)
 }
 
 /// The segments of a log that is not opened for it, ascending; none of their files is opened here either. What is left of
@@ -310,7 +316,9 @@ impl OpenRequest<'_> {
         }
         let first_base = log.segments.first().map_or(0, |segment| segment.base_offset());
         log.start_offset = self.log_start.max(first_base);
-        if !epochs_known {
+        // The start of the log goes into their file before it goes into the checkpoint.
+        let begins_late = epochs.starts().first().is_some_and(|first| first.start_offset > log.start_offset);
+        if !epochs_known || begins_late {
             epochs = LeaderEpochs::default();
             for segment in &log.segments {
                 let replayed = segment.replay(log.start_offset, |batch| {
@@ -434,6 +442,17 @@ impl OpenRequest<'_> {
         let never_promised = matches!(reason, Damage::Missing { .. }) && length == 0;
         let was_synced = log.end_offset < self.recovery_point;
         let kept = was_synced || behind.batches > 0 && !never_promised;
+        if let ([first, later @ ..], false) = (later, kept)
+            && *first == segment.base_offset()
+        {
+            // Once it is gone, nothing tells the next start that its removal does not last yet; what comes back then must be empty.
+            self.remove_segments(later)?;
+            self.sync_folder()?;
+            let file = segment.file()?;
+            file.set_len(0)
+                .and_then(|()| file.sync_data())
+                .map_err(|source| LogError::disk(&segment.path(), source))?;
+        }
         for base in later.iter().rev() {
             match kept {
                 true => salvage::keep_segment(&**self.disk, &self.folder, *base)?,
@@ -444,7 +463,7 @@ impl OpenRequest<'_> {
             salvage::keep_rest(&**self.disk, &self.folder, segment, (position, length))?;
         }
         // In every mode at once: what was cut off must not come back behind what is appended next.
-        self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))?;
+        self.sync_folder()?;
         if position < length {
             segment.cut_rest()?;
             segment.file()?.sync_data().map_err(|source| LogError::disk(&segment.path(), source))?;
@@ -499,7 +518,7 @@ impl OpenRequest<'_> {
         for file in std::mem::take(&mut opened.log.unsynced).files {
             file.sync_data().map_err(|source| LogError::disk(&self.folder, source))?;
         }
-        self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))?;
+        self.sync_folder()?;
         opened.cut = cut.map(Arc::new);
         Ok(opened)
     }
@@ -535,14 +554,15 @@ impl OpenRequest<'_> {
         }
         log.snapshots = whole.iter().map(|(offset, _)| *offset).collect();
         let newest = whole.pop();
-        let newest_offset = newest.as_ref().map_or(log.start_offset, |(offset, _)| *offset);
+        // Batches below the log's start count as long as their segment is there: who has sent them is known until a stop, too.
+        let first_base = log.segments.first().map_or(log.start_offset, |segment| segment.base_offset());
+        let newest_offset = newest.as_ref().map_or(first_base, |(offset, _)| *offset);
         let mut from = newest_offset;
         if let Some((offset, producers)) = whole.pop() {
             (from, log.producers) = (offset, producers);
         } else if self.is_short(log)? {
-            from = log.start_offset;
+            from = first_base;
         }
-        let from = from.max(log.start_offset);
         let first = log.segments.partition_point(|segment| segment.base_offset() <= from).saturating_sub(1);
         for segment in &log.segments[first..] {
             let replayed = segment.replay(from, |batch| {
@@ -604,6 +624,10 @@ impl OpenRequest<'_> {
         Ok(())
     }
 
+    fn sync_folder(&self) -> Result<(), LogError> {
+        self.disk.sync_dir(&self.folder).map_err(|source| LogError::disk(&self.folder, source))
+    }
+
     fn remove(&self, name: &str) -> Result<(), LogError> {
         let path = self.folder.join(name);
         match self.disk.remove(&path) {
@@ -618,10 +642,109 @@ mod tests {
     use super::super::config::tests::config;
     use super::super::fixture::{
         Fixture, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers, high_watermark,
-        log_file, path, sequenced,
+        log_file, path, run, sequenced,
     };
     use super::*;
     use crate::storage::simulated::SimulatedDisk;
+
+    #[test]
+    fn a_batch_of_a_later_epoch_does_not_outlive_the_news_of_it() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let partition = fixture.partition(config());
+        partition.append(batch(1)).unwrap();
+        fixture.directory.do_chores();
+        while fixture.directory.sync_next() {}
+        partition.bump_leader_epoch(1);
+        partition.append(batch(1)).unwrap();
+        drop(partition);
+        let disk = fixture.halt();
+        // Of what was not synced, the log's bytes alone reach the disk.
+        disk.open(&log_file(0)).unwrap().sync_data().unwrap();
+        disk.power_cut_at_its_worst();
+        let fixture = Fixture::open(disk, 0).unwrap();
+        let partition = fixture.partition(config());
+        assert!(fixture.recover(&partition).is_empty());
+        let epochs: Vec<_> =
+            headers(&partition, 0).iter().map(|header| header.partition_leader_epoch).collect();
+        assert_eq!(epochs, [0, 1]);
+    }
+
+    #[test]
+    fn epochs_that_begin_behind_the_start_of_the_log_are_read_off_it() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let partition = fixture.partition(config());
+        (0..3).for_each(|number| assert_eq!(partition.append(batch(1)).unwrap().base_offset, number));
+        drop(partition);
+        let disk = fixture.halt();
+        // Retention has died between this and the checkpoint of the log's start.
+        let epochs = path(EPOCHS_FILE);
+        crate::storage::replace_file(&disk, &epochs, b"0\n1\n0 2\n", crate::storage::Durability::Now)
+            .unwrap();
+        let fixture = Fixture::open(disk, 0).unwrap();
+        let partition = fixture.partition(config());
+        assert!(fixture.recover(&partition).is_empty());
+        assert_eq!(partition.epoch_at(0).unwrap(), Some(0));
+        assert_eq!(fixture.disk.content(&epochs).unwrap(), b"0\n1\n0 0\n");
+    }
+
+    #[test]
+    fn a_producer_whose_last_batch_was_deleted_is_known_after_a_kill_as_before_it() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let partition = fixture.partition(config());
+        partition.append(sequenced(0, 0)).unwrap();
+        partition.append(batch(1)).unwrap();
+        partition.append(batch(1)).unwrap();
+        partition.delete_records(2).unwrap();
+        let known = partition.producers().unwrap();
+        assert_eq!(known.len(), 1);
+        drop(partition);
+        let fixture = Fixture::open(fixture.halt(), 0).unwrap();
+        let partition = fixture.partition(config());
+        assert!(fixture.recover(&partition).is_empty());
+        assert_eq!(partition.producers().unwrap(), known);
+        assert!(partition.append(sequenced(0, 0)).unwrap().duplicate);
+        assert!(matches!(partition.append(sequenced(0, 5)), Err(LogError::OutOfOrderSequence { .. })));
+    }
+
+    #[test]
+    fn a_folder_that_names_no_topic_any_more_is_given_its_name_back() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let partition = fixture.partition(config());
+        partition.append(batch(1)).unwrap();
+        drop(partition);
+        let disk = fixture.halt();
+        let metadata = path(METADATA_FILE);
+        let whole = disk.content(&metadata).unwrap();
+        for length in [0, 5, whole.len() - 4] {
+            let disk = disk.copy();
+            disk.cut(&metadata, length).unwrap();
+            let fixture = Fixture::open(disk, 0).unwrap();
+            let partition = fixture.partition(config());
+            assert!(fixture.recover(&partition).is_empty());
+            assert_eq!(fixture.disk.content(&metadata).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn what_a_failed_append_has_left_does_not_come_back_behind_a_clean_stop() {
+        for seed in 0..20 {
+            let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+            let partition = fixture.partition(config());
+            partition.append(batch(1)).unwrap();
+            fixture.directory.do_chores();
+            while fixture.directory.sync_next() {}
+            let length = fixture.disk.content(&log_file(0)).unwrap().len();
+            fixture.disk.fail_writes_after(20, rustix::io::Errno::NOSPC);
+            assert!(matches!(partition.append(batch(1)), Err(LogError::NoSpace { .. })));
+            fixture.disk.mend_writes();
+            drop(partition);
+            run(fixture.directory.close());
+            let disk = fixture.halt();
+            // The write could reach the disk and the cut behind it not.
+            disk.power_cut_out_of_order(seed);
+            assert_eq!(disk.content(&log_file(0)).unwrap().len(), length, "seed {seed}");
+        }
+    }
 
     /// A log of `batches` batches of one record.
     fn written(config: LogConfig, batches: i32) -> Fixture {

@@ -13,6 +13,29 @@ use crate::record::range::RangeFile;
 use crate::record::{BatchHeader, HEADER_BYTES, InvalidBatch};
 use crate::storage::read_exact_at;
 
+/// Bytes that are read at once where zeros are expected.
+const ZEROS_BYTES: usize = 256 << 10;
+
+/// Whether a file has nothing but zeros from one place to another, or to its end if that comes first.
+///
+/// # Errors
+/// The file's.
+pub fn is_zero(file: &dyn RangeFile, (from, to): (u64, u64)) -> io::Result<bool> {
+    // What else there can be shows in its first bytes.
+    let mut buffer = vec![0; HEADER_BYTES];
+    let mut at = from;
+    while at < to {
+        let wanted = (to - at).min(buffer.len() as u64) as usize;
+        match file.read_at(&mut buffer[..wanted], at)? {
+            0 => return Ok(true),
+            read if buffer[..read].iter().any(|byte| *byte != 0) => return Ok(false),
+            read => at += read as u64,
+        }
+        buffer.resize(ZEROS_BYTES, 0);
+    }
+    Ok(true)
+}
+
 /// Why the bytes at a place in a segment are not the batch that should be there.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {

@@ -14,9 +14,9 @@ use super::config::LogConfig;
 use super::epochs::LeaderEpochs;
 use super::index::{Index, IndexEntry, OffsetEntry, TimeEntry};
 use super::retention::Expiring;
-use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED};
+use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED, is_zero};
 use crate::clock::TimestampMs;
-use crate::record::batch::{NO_TIMESTAMP, UNCOUNTED_BYTES};
+use crate::record::batch::NO_TIMESTAMP;
 use crate::record::range::RangeFile;
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
@@ -240,6 +240,11 @@ impl Segment {
             }
             size => Ok(size),
         }
+    }
+
+    /// Fills `buffer` with the bytes from `position` on, which have been written.
+    pub fn read_raw(&self, buffer: &mut [u8], position: u64) -> Result<(), LogError> {
+        read_exact_at(&**self.file()?, buffer, position).map_err(|source| self.failed(source))
     }
 
     /// Writes a batch behind the last one, in one write, and returns its position. Nothing is changed by a failure, except that
@@ -503,7 +508,10 @@ impl Segment {
                 Ok(None) => return Ok((rescanned, None)),
                 Err(ScanError::Damaged { damage, .. }) => {
                     // Elsewhere zeros are what the death of a machine has left of a batch.
-                    let reserved = config.preallocate && self.ends_in_zeros(rescanned.size_bytes, length)?;
+                    // Of a batch that was torn in its first bytes, which are zeros, no more was lost than of one that left none.
+                    let left = (rescanned.size_bytes, length);
+                    let reserved = config.preallocate
+                        && is_zero(&**self.file()?, left).map_err(|source| self.failed(source))?;
                     rescanned.damage = Some(damage).filter(|_| !reserved);
                     break;
                 }
@@ -524,26 +532,6 @@ impl Segment {
             _ => None,
         };
         Ok((rescanned, wrong_length))
-    }
-
-    /// Whether the file has nothing but zeros from `position` to `length`, and more of them than a batch can begin with.
-    fn ends_in_zeros(&self, mut position: u64, length: u64) -> Result<bool, LogError> {
-        if length - position < UNCOUNTED_BYTES as u64 {
-            return Ok(false);
-        }
-        // What is damage in all other cases shows in the first bytes.
-        let mut buffer = vec![0; HEADER_BYTES];
-        while position < length {
-            let wanted = (length - position).min(buffer.len() as u64) as usize;
-            read_exact_at(&**self.file()?, &mut buffer[..wanted], position)
-                .map_err(|source| self.failed(source))?;
-            if buffer[..wanted].iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            position += wanted as u64;
-            buffer.resize(RESCAN_BUFFER_BYTES, 0);
-        }
-        Ok(true)
     }
 
     /// Shows `on_batch` the headers of all batches that hold `offset_min` or more.

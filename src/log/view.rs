@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::LogError;
 use super::config::{FlushMode, LogConfig};
 use super::epochs::LeaderEpochs;
+use super::journal::ENTRY_BYTES_MAX;
 use super::log::Unsynced;
 use super::segment::Segment;
 
@@ -71,6 +72,24 @@ pub struct SyncWork {
     pub bytes: u64,
 }
 
+/// How a partition that waits for a sync gets it.
+#[derive(Debug)]
+pub enum Commit {
+    /// By the journal: what the active segment has from this position on, up to `end`.
+    Journal {
+        /// The active segment.
+        segment: Arc<Segment>,
+        /// First byte.
+        position: u64,
+        /// The end of what is durable afterwards.
+        end: Place,
+        /// Bytes that no longer count as unsynced afterwards.
+        bytes: u64,
+    },
+    /// By a sync of its files.
+    Files,
+}
+
 /// Where a reader begins.
 #[derive(Debug)]
 pub struct Start {
@@ -101,8 +120,10 @@ pub struct View {
     pub high_watermark: Place,
     /// End of what is written.
     pub log_end: Place,
-    /// End of what is on disk.
+    /// End of what is durable: in the files, or behind that in the journal.
     pub synced: Place,
+    /// End of what is durable in the log's own files.
+    pub files_synced: Place,
     /// Ascending; the last one is active.
     pub segments: Vec<Arc<Segment>>,
     /// Bytes appended since the last sync began.
@@ -112,6 +133,8 @@ pub struct View {
     /// Those of all that is written; at the start of the log they may reach further back than it does.
     pub epochs: Arc<LeaderEpochs>,
     pub(super) sync: SyncState,
+    /// Whether the next sync must be one of the files: the journal needs its place back.
+    settles: bool,
     beside: Unsynced,
     recent: VecDeque<Recent>,
 }
@@ -175,11 +198,24 @@ impl View {
         listed
     }
 
+    /// Whether there is more than is known to be durable in the files.
+    pub fn awaits_sync(&self) -> bool {
+        self.files_synced != self.log_end || !self.beside.is_empty()
+    }
+
+    /// Everything that was written is durable.
+    pub fn raise_all_synced(&mut self) {
+        self.beside = Unsynced::default();
+        self.raise_files_synced(self.log_end);
+    }
+
     /// What a sync that begins now has to cover.
     pub fn begin_sync(&mut self) -> SyncWork {
         self.sync = SyncState::Running;
-        let first = self.segments.partition_point(|segment| segment.base_offset() < self.synced.segment);
-        let segments = match self.synced == self.log_end {
+        self.settles = false;
+        let first =
+            self.segments.partition_point(|segment| segment.base_offset() < self.files_synced.segment);
+        let segments = match self.files_synced == self.log_end {
             true => Vec::new(),
             false => self.segments[first..].to_vec(),
         };
@@ -191,9 +227,46 @@ impl View {
         }
     }
 
-    /// A sync has ended well: what it covered is durable, and visible if it was not.
-    pub fn end_sync(&mut self, end: Place, commit: bool) -> SyncStep {
-        self.raise_synced(end);
+    /// Begins to make durable what was appended, if somebody waits for that, and it is little, and there is nothing else.
+    pub fn begin_commit(&mut self, config: &LogConfig) -> Commit {
+        let length = self.log_end.position.saturating_sub(self.synced.position);
+        let is_little = self.synced.segment == self.log_end.segment && length <= ENTRY_BYTES_MAX;
+        match self.segments.last() {
+            Some(active) if is_little && self.is_plain() && self.counts_when_synced(config) => {
+                self.sync = SyncState::Running;
+                Commit::Journal {
+                    segment: Arc::clone(active),
+                    position: self.synced.position,
+                    end: self.log_end,
+                    bytes: std::mem::take(&mut self.unsynced_bytes),
+                }
+            }
+            _ => Commit::Files,
+        }
+    }
+
+    /// Whether the next sync need cover nothing but the batches of the active segment.
+    fn is_plain(&self) -> bool {
+        self.beside.is_empty() && !self.settles
+    }
+
+    /// Begins what [`Self::begin_commit`] has begun once more, by a sync of the files: nothing was done.
+    pub fn retry_commit(&mut self, bytes: u64) {
+        self.unsynced_bytes += bytes;
+        self.sync = SyncState::Queued;
+    }
+
+    /// Wants everything below `offset` (exclusive) to be durable in the files, unless it is.
+    pub fn settle_up_to(&mut self, offset: i64) -> SyncStep {
+        if self.files_synced.offset >= offset {
+            return SyncStep::None;
+        }
+        self.settles = true;
+        self.wants_sync(true)
+    }
+
+    /// A sync has ended, after its end was made known.
+    pub fn end_sync(&mut self, commit: bool) -> SyncStep {
         let again = self.sync == SyncState::RunningAgain;
         self.sync = SyncState::Clean;
         if again { self.wants_sync(commit) } else { SyncStep::None }
@@ -204,6 +277,14 @@ impl View {
         self.beside.absorb(work.beside);
         self.unsynced_bytes += work.bytes;
         self.sync = SyncState::Queued;
+    }
+
+    /// Everything below `end` is durable in the files.
+    pub fn raise_files_synced(&mut self, end: Place) {
+        if end.offset >= self.files_synced.offset {
+            self.files_synced = end;
+        }
+        self.raise_synced(end);
     }
 
     /// Everything below `end` is durable.

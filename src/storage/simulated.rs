@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::thread::ThreadId;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::io::Errno;
@@ -55,12 +56,15 @@ struct Faults {
     changes_left: Option<usize>,
     /// How many openings (of folders for syncing, too) fail, and with what.
     open_error: Option<(usize, Errno)>,
+    /// After how many looks (openings, lists, reads, lengths) how many fail, and with what.
+    look_error: Option<(usize, usize, Errno)>,
     /// A folder whose disk has failed: nothing below it can be opened, written, synced or listed.
     broken: Option<(PathBuf, Errno)>,
     /// What is left to be written, for who asks beforehand; `None` for plenty.
     usable_bytes: Option<u64>,
     write_bytes_max: Option<usize>,
-    syncs_held: bool,
+    /// How many syncs may still begin before they have to wait, and whose never do.
+    syncs_let: Option<(usize, Option<ThreadId>)>,
     syncs_waiting: usize,
     file_syncs: u64,
     writes: u64,
@@ -118,12 +122,17 @@ impl SimulatedDisk {
 
     /// From now on syncs of files wait until [`Self::release_syncs`].
     pub fn hold_syncs(&self) {
-        self.0.faults.lock().syncs_held = true;
+        self.0.faults.lock().syncs_let = Some((0, None));
+    }
+
+    /// The same after `count` more, of threads other than the caller's.
+    pub fn hold_syncs_of_others_after(&self, count: usize) {
+        self.0.faults.lock().syncs_let = Some((count, Some(std::thread::current().id())));
     }
 
     /// Lets the waiting syncs, and all later ones, go on.
     pub fn release_syncs(&self) {
-        self.0.faults.lock().syncs_held = false;
+        self.0.faults.lock().syncs_let = None;
         self.0.syncs_released.notify_all();
     }
 
@@ -194,6 +203,20 @@ impl SimulatedDisk {
         self.0.faults.lock().open_error = Some((count, error));
     }
 
+    /// After `skipped` more, `count` looks fail with `error`: openings of existing files, listings, readings of bytes, lengths and
+    /// ages.
+    pub fn fail_looks(&self, skipped: usize, count: usize, error: Errno) {
+        self.0.faults.lock().look_error = Some((skipped, count, error));
+    }
+
+    /// What `look` finds, as if looks did not fail.
+    pub fn without_faults<T>(&self, look: impl FnOnce() -> T) -> T {
+        let set_aside = self.0.faults.lock().look_error.take();
+        let found = look();
+        self.0.faults.lock().look_error = set_aside;
+        found
+    }
+
     /// Whatever is done to files and names below `folder` fails with `error` from now on, as when its disk has died.
     pub fn fail_below(&self, folder: &Path, error: Errno) {
         self.0.faults.lock().broken = Some((folder.to_owned(), error));
@@ -230,6 +253,7 @@ impl SimulatedDisk {
     pub fn mend(&self) {
         let mut faults = self.0.faults.lock();
         (faults.write_limit, faults.sync_error, faults.write_bytes_max) = (None, None, None);
+        (faults.look_error, faults.changes_left) = (None, None);
         drop(faults);
         self.release_syncs();
     }
@@ -308,6 +332,18 @@ impl Machine {
         }
     }
 
+    fn look(&self) -> io::Result<()> {
+        match &mut self.faults.lock().look_error {
+            Some((skipped @ 1.., ..)) => *skipped -= 1,
+            Some((_, left @ 1.., error)) => {
+                *left -= 1;
+                return Err((*error).into());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
     fn check(&self, path: &Path) -> io::Result<()> {
         match &self.faults.lock().broken {
             Some((folder, error)) if path.starts_with(folder) => Err((*error).into()),
@@ -320,6 +356,7 @@ impl Disk for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         self.0.faults.lock().opens += 1;
         self.open_something(path)?;
+        self.0.look()?;
         Descriptor::of(self.0.tree.lock().file(path)?, path)
     }
 
@@ -338,6 +375,7 @@ impl Disk for SimulatedDisk {
 
     fn status(&self, path: &Path) -> io::Result<FileStatus> {
         self.0.check(path)?;
+        self.0.look()?;
         let file = self.0.tree.lock().file(path)?;
         let content = file.content.lock();
         Ok(FileStatus { length: content.seen.len() as u64, modified_ms: content.modified_ms })
@@ -407,6 +445,7 @@ impl Disk for SimulatedDisk {
     fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
         self.0.faults.lock().opens += 1;
         self.open_something(path)?;
+        self.0.look()?;
         let mut tree = self.0.tree.lock();
         let names = tree.folder(path)?.names.clone();
         let is_dir = |node: usize| matches!(tree.nodes[node], Node::Folder(_));
@@ -617,6 +656,7 @@ impl SimulatedFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.machine.look()?;
         let content = self.content.lock();
         let from = (position as usize).min(content.seen.len());
         let read = buffer.len().min(content.seen.len() - from);
@@ -653,11 +693,18 @@ impl SimulatedFile {
             content.synced + content.unsynced.len()
         };
         let mut faults = self.machine.faults.lock();
-        faults.syncs_waiting += 1;
-        while faults.syncs_held {
-            self.machine.syncs_released.wait(&mut faults);
+        match &mut faults.syncs_let {
+            Some((_, Some(free))) if *free == std::thread::current().id() => {}
+            Some((left @ 1.., _)) => *left -= 1,
+            Some(_) => {
+                faults.syncs_waiting += 1;
+                while faults.syncs_let.is_some() {
+                    self.machine.syncs_released.wait(&mut faults);
+                }
+                faults.syncs_waiting -= 1;
+            }
+            None => {}
         }
-        faults.syncs_waiting -= 1;
         if let Some(error) = faults.sync_error {
             return Err(error.into());
         }
@@ -688,6 +735,7 @@ impl SimulatedFile {
     }
 
     fn length(&self) -> io::Result<u64> {
+        self.machine.look()?;
         Ok(self.content.lock().seen.len() as u64)
     }
 }

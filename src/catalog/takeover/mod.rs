@@ -214,21 +214,9 @@ impl Takeover {
     /// What the catalog has to note down, at `now_ms`.
     pub fn changes(&self, now_ms: TimestampMs) -> Vec<Change> {
         let mut changes = vec![Change::ProducerIds { next: now_ms << PRODUCER_ID_TIME_BITS }];
-        for (broker, configs) in &self.broker_configs {
-            changes.push(Change::BrokerConfigs { broker: broker.clone(), configs: configs.clone() });
-        }
-        for topic in &self.topics {
-            changes.push(Change::TopicCreated {
-                name: topic.name.as_str().into(),
-                topic_id: topic.id,
-                partitions: topic.partitions,
-                configs: topic.configs.clone(),
-            });
-            changes.extend(topic.leader_epochs.iter().map(|(partition, leader_epoch)| Change::LeaderEpoch {
-                topic_id: topic.id,
-                partition: *partition,
-                leader_epoch: *leader_epoch,
-            }));
+        changes.extend(Change::of_brokers(&self.broker_configs));
+        for TakenTopic { name, id, partitions, configs, leader_epochs, .. } in &self.topics {
+            changes.extend(Change::of_topic(name, (*id, *partitions), configs, leader_epochs));
         }
         changes
     }

@@ -9,6 +9,7 @@ use super::report::Commits;
 use super::topic::Topic;
 use super::{BenchError, TargetFlags, WindowFlags};
 use crate::cli::client::{Connection, Frame, check};
+use crate::cli::interrupt::Interrupt;
 use crate::protocol::api::Api;
 use crate::protocol::messages::OffsetCommit;
 use crate::protocol::messages::offset_commit::{
@@ -44,7 +45,7 @@ pub(super) struct Flags {
 
 /// # Errors
 /// No broker, or one that refuses.
-pub(super) fn measure(flags: &Flags) -> Result<Commits, BenchError> {
+pub(super) fn measure(flags: &Flags, interrupt: &Interrupt) -> Result<Commits, BenchError> {
     let TargetFlags { bootstrap, topic, .. } = &flags.target;
     Topic::prepare(bootstrap, topic, flags.partitions)?;
     let mut lanes = Vec::with_capacity(flags.connections as usize);
@@ -67,7 +68,8 @@ pub(super) fn measure(flags: &Flags) -> Result<Commits, BenchError> {
         .first()
         .map_or(Ok(COMMIT_VERSION), |lane| lane.client.version_up_to::<OffsetCommit>(COMMIT_VERSION))?;
     let window = WindowFlags { seconds: flags.seconds, bytes: None, warm_up: flags.warm_up, pid: flags.pid };
-    let measured = load::run(lanes, flags.in_flight as usize, &window, |client| accepted(client, version))?;
+    let pace = load::Pace::InFlight(flags.in_flight as usize);
+    let measured = load::run(lanes, pace, &window, interrupt, |client| accepted(client, version))?;
     Ok(Commits::of(&measured, flags.partitions))
 }
 

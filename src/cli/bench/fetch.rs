@@ -2,11 +2,12 @@
 
 use clap::Args;
 
-use super::load::{Lane, run, send_all};
+use super::load::{Lane, Pace, run, send_all};
 use super::report::Throughput;
 use super::topic::{Batch, PRODUCE_VERSION, Topic, appended};
 use super::{BatchFlags, BenchError, ConnectionFlags, TargetFlags, WindowFlags};
 use crate::cli::client::{ClientError, Connection, Frame, Head, check, decode_answer};
+use crate::cli::interrupt::Interrupt;
 use crate::protocol::api::Api;
 use crate::protocol::header::response_header_size;
 use crate::protocol::messages::fetch::{
@@ -49,7 +50,7 @@ pub(super) struct Flags {
 
 /// # Errors
 /// No broker, or one that refuses.
-pub(super) fn measure(flags: &Flags) -> Result<Throughput, BenchError> {
+pub(super) fn measure(flags: &Flags, interrupt: &Interrupt) -> Result<Throughput, BenchError> {
     let batch = Batch::build(&flags.batch)?;
     let connections = flags.connections.connections as usize;
     let topic = Topic::prepare(&flags.target.bootstrap, &flags.target.topic, flags.connections.partitions)?;
@@ -84,7 +85,8 @@ pub(super) fn measure(flags: &Flags) -> Result<Throughput, BenchError> {
     let lanes = lanes.into_iter().map(|(_, lane)| lane).collect();
     let head_bytes = head_bytes(&topic.name, version);
     let take = |client: &mut Connection| Ok(fetched_bytes(client.receive(head_bytes)?, version)?);
-    let measured = run(lanes, flags.in_flight as usize, &flags.window, take)?;
+    let pace = Pace::InFlight(flags.in_flight as usize);
+    let measured = run(lanes, pace, &flags.window, interrupt, take)?;
     Ok(Throughput::of(&measured))
 }
 

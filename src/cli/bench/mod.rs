@@ -20,15 +20,20 @@ use std::time::{Duration, Instant};
 use clap::{Args, Subcommand};
 
 use super::client::{BOOTSTRAP, ClientError};
+use super::interrupt::Interrupt;
 use crate::record::Codec;
 
 /// Most bytes of records in a batch; a broker's limit is usually 1 MiB.
 const BATCH_MAX_BYTES: u64 = 256 << 20;
 
+/// Most bytes of records in all batches of a run: they are kept in memory.
+const BATCHES_MAX_BYTES: u64 = 4 << 30;
+
 const EXAMPLES: &str = "\
 Examples:
   ottla bench produce --bootstrap 127.0.0.1:9092 --seconds 10
   ottla bench produce --connections 1 --partitions 1 --record-bytes 100 --batch-records 100 --codec zstd
+  ottla bench produce --rate 1000 --keys 1000000 --batch-records 10 --record-bytes 100
   ottla bench fetch --fill-bytes 2000000000 --pid \"$(pidof ottla)\" --json
   ottla bench latency --rate 500
   ottla bench commit --connections 8 --partitions 4
@@ -127,6 +132,10 @@ pub(super) enum BenchError {
     NoLeader { topic: String, seconds: u64 },
     #[error("a batch of {bytes} bytes is too large: at most {} fit", BATCH_MAX_BYTES)]
     BatchSize { bytes: u64 },
+    #[error("batches of {bytes} bytes are too large together: at most {} fit", BATCHES_MAX_BYTES)]
+    BatchesSize { bytes: u64 },
+    #[error("cannot listen for signals: {0}")]
+    Signals(io::Error),
     #[error("no CPU time of process {pid}: {source}")]
     Process { pid: u32, source: io::Error },
     #[error("cannot run {command}: {source}")]
@@ -142,14 +151,19 @@ pub(super) enum BenchError {
 /// Runs one measurement and prints it.
 pub(super) fn run(flags: Flags) -> Result<(), BenchError> {
     match flags.what {
-        What::Produce(flags) => report::print(&produce::measure(&flags)?, flags.target.json),
-        What::Fetch(flags) => report::print(&fetch::measure(&flags)?, flags.target.json),
+        What::Produce(flags) => report::print(&produce::measure(&flags, &listen()?)?, flags.target.json),
+        What::Fetch(flags) => report::print(&fetch::measure(&flags, &listen()?)?, flags.target.json),
         What::Latency(flags) => report::print(&latency::measure(&flags)?, flags.target.json),
-        What::Commit(flags) => report::print(&commit::measure(&flags)?, flags.target.json),
+        What::Commit(flags) => report::print(&commit::measure(&flags, &listen()?)?, flags.target.json),
         What::Members(flags) => report::print(&members::measure(&flags)?, flags.target.json),
         What::Start(flags) => report::print(&start::measure(&flags)?, flags.json),
     }
     Ok(())
+}
+
+/// A Ctrl-C closes the window: what was seen until then is reported.
+fn listen() -> Result<Interrupt, BenchError> {
+    Interrupt::listen().map_err(BenchError::Signals)
 }
 
 /// Returns at `moment`, on time: a sleeper would be late by what its waking takes.
@@ -198,6 +212,7 @@ mod tests {
             (&["produce", "--seconds=-1"], "expected seconds"),
             (&["produce", "--seconds", "1e300"], "expected seconds"),
             (&["produce", "--seconds", "1", "--bytes", "1"], "--bytes"),
+            (&["produce", "--rate", "1", "--in-flight", "1"], "--in-flight"),
             (&["latency", "--acks", "0"], "expected all or 1"),
             (&["start"], "COMMAND"),
         ] {
@@ -228,11 +243,25 @@ mod tests {
                     let What::Produce(flags) = parse(&[&words[..], &amount, broker].concat()).unwrap() else {
                         panic!("produce is a subcommand")
                     };
-                    let report = produce::measure(&flags).unwrap();
+                    let report = produce::measure(&flags, &Interrupt::default()).unwrap();
                     assert!(report.bytes >= 1_000_000, "{report:?}");
                     assert_eq!(report.latency_us.is_some(), acks != "0", "{report:?}");
                 }
             }
+        });
+    }
+
+    #[test]
+    fn produce_keeps_to_the_rate_asked_for_and_has_the_keys() {
+        with_broker(|broker| {
+            let words =
+                ["produce", "--rate", "100", "--connections", "2", "--seconds", "0.3", "--warm-up", "0"];
+            let keyed = ["--keys", "500", "--batch-records", "10", "--partitions", "2"];
+            let What::Produce(flags) = parse(&[&words[..], &keyed, broker].concat()).unwrap() else {
+                panic!("produce is a subcommand")
+            };
+            let report = produce::measure(&flags, &Interrupt::default()).unwrap();
+            assert!((1..=70).contains(&report.requests) && report.latency_us.is_some(), "{report:?}");
         });
     }
 
@@ -245,7 +274,7 @@ mod tests {
             let What::Fetch(flags) = parse(&[&words[..], &shape, broker].concat()).unwrap() else {
                 panic!("fetch is a subcommand")
             };
-            let report = fetch::measure(&flags).unwrap();
+            let report = fetch::measure(&flags, &Interrupt::default()).unwrap();
             assert!(report.bytes >= 9_000_000, "{report:?}");
             // One batch of 64 x 1 KiB fits an answer, and each answer had exactly that.
             assert!(
@@ -276,7 +305,7 @@ mod tests {
             let What::Commit(flags) = parse(&[&words[..], broker].concat()).unwrap() else {
                 panic!("commit is a subcommand")
             };
-            let report = commit::measure(&flags).unwrap();
+            let report = commit::measure(&flags, &Interrupt::default()).unwrap();
             assert!(report.commits > 0 && report.partitions == 4, "{report:?}");
         });
     }

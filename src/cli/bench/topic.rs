@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{BATCH_MAX_BYTES, BatchFlags, BenchError};
+use super::{BATCH_MAX_BYTES, BATCHES_MAX_BYTES, BatchFlags, BenchError};
 use crate::cli::client::{ClientError, Connection, Frame, check};
 use crate::clock::Clock;
 use crate::protocol::ErrorCode;
@@ -27,6 +27,8 @@ const LEADERS_POLL: Duration = Duration::from_millis(5);
 const LATEST: i64 = -1;
 /// How long the broker may wait for replicas, ms.
 const PRODUCE_TIMEOUT_MS: i32 = 30_000;
+/// Bytes of a key.
+const KEY_BYTES: usize = 10;
 /// Seed of the records' bytes: every run sends the same.
 const SEED: u64 = 4;
 
@@ -156,19 +158,60 @@ impl Batch {
     /// # Errors
     /// More bytes than a batch can have.
     pub(super) fn build(flags: &BatchFlags) -> Result<Self, BenchError> {
+        let keys = (0..flags.batch_records).map(|_| None::<[u8; KEY_BYTES]>);
+        Self::of(flags, keys, &mut fastrand::Rng::with_seed(SEED))
+    }
+
+    /// Builds batches as `flags` ask for, of records that have this many keys: each is there twice, in random order, so that of
+    /// those that were sent last a part is already outdated.
+    ///
+    /// # Errors
+    /// More bytes than a batch, or all of them together, can have.
+    pub(super) fn build_keyed(flags: &BatchFlags, keys: u32) -> Result<Vec<Self>, BenchError> {
+        let batches = (2 * u64::from(keys)).div_ceil(u64::from(flags.batch_records));
+        let records = batches * u64::from(flags.batch_records);
+        let bytes = records.saturating_mul(u64::from(flags.record_bytes) + KEY_BYTES as u64);
+        if bytes > BATCHES_MAX_BYTES {
+            return Err(BenchError::BatchesSize { bytes });
+        }
+        let mut random = fastrand::Rng::with_seed(SEED);
+        let mut order: Vec<u32> = (0..keys).cycle().take(records as usize).collect();
+        random.shuffle(&mut order);
+        let keys_of = |keys: &[u32]| keys.iter().map(|key| Some(key_of(*key))).collect::<Vec<_>>();
+        order
+            .chunks(flags.batch_records as usize)
+            .map(|keys| Self::of(flags, keys_of(keys).into_iter(), &mut random))
+            .collect()
+    }
+
+    fn of(
+        flags: &BatchFlags,
+        keys: impl Iterator<Item = Option<[u8; KEY_BYTES]>>,
+        random: &mut fastrand::Rng,
+    ) -> Result<Self, BenchError> {
         let bytes = u64::from(flags.batch_records) * u64::from(flags.record_bytes);
         if bytes > BATCH_MAX_BYTES {
             return Err(BenchError::BatchSize { bytes });
         }
         let now_ms = Clock::system().now_ms();
-        let mut random = fastrand::Rng::with_seed(SEED);
         let mut builder = BatchBuilder::new().codec(flags.codec);
-        for _ in 0..flags.batch_records {
+        for key in keys {
             let value: Vec<u8> = (0..flags.record_bytes).map(|_| random.alphanumeric() as u8).collect();
-            builder.push(now_ms, None, Some(&value), &[]);
+            builder.push(now_ms, key.as_ref().map(|key| &key[..]), Some(&value), &[]);
         }
         Ok(Self { bytes: builder.build(), records: flags.batch_records })
     }
+}
+
+/// A key as digits: all are of one length.
+fn key_of(number: u32) -> [u8; KEY_BYTES] {
+    let mut digits = [b'0'; KEY_BYTES];
+    let mut left = number;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    digits
 }
 
 fn create(client: &mut Connection, name: &Str, partitions: u32) -> Result<(), ClientError> {
@@ -207,7 +250,8 @@ fn leaders(answer: &MetadataResponse) -> Option<Vec<String>> {
 mod tests {
     use super::*;
     use crate::protocol::messages::metadata::{MetadataBroker, MetadataPartition, MetadataTopicResponse};
-    use crate::record::{BatchHeader, Codec};
+    use crate::record::records::records;
+    use crate::record::{BatchHeader, Codec, HEADER_BYTES};
 
     fn metadata(leader_ids: &[i32]) -> MetadataResponse {
         let partition = |(index, leader_id): (usize, &i32)| MetadataPartition {
@@ -254,6 +298,29 @@ mod tests {
         }
         let flags = BatchFlags { record_bytes: 1 << 20, batch_records: 1 << 20, codec: Codec::None };
         assert!(matches!(Batch::build(&flags), Err(BenchError::BatchSize { .. })));
+    }
+
+    #[test]
+    fn batches_of_many_keys_have_each_of_them_twice_and_are_of_one_size() {
+        let flags = BatchFlags { record_bytes: 100, batch_records: 70, codec: Codec::None };
+        let batches = Batch::build_keyed(&flags, 1_000).unwrap();
+        assert_eq!(batches.len(), 29);
+        let mut seen = std::collections::BTreeMap::<_, u32>::new();
+        let mut keys = Vec::new();
+        for batch in &batches {
+            let header = BatchHeader::parse(&batch.bytes).unwrap();
+            assert_eq!((header.record_count, batch.bytes.len()), (70, batches[0].bytes.len()));
+            for record in records(&header, &batch.bytes.slice(HEADER_BYTES..), 1 << 20).unwrap() {
+                let key = record.unwrap().key.unwrap();
+                *seen.entry(key.clone()).or_default() += 1;
+                keys.push(key);
+            }
+        }
+        assert!(!keys.is_sorted());
+        assert_eq!((seen.len(), seen.first_key_value().unwrap().0.as_ref()), (1_000, &b"0000000000"[..]));
+        assert!(seen.values().all(|times| (2..=3).contains(times)), "30 more than 2,000 fill the last batch");
+        let flags = BatchFlags { record_bytes: 1 << 20, batch_records: 1, codec: Codec::None };
+        assert!(matches!(Batch::build_keyed(&flags, 100_000), Err(BenchError::BatchesSize { .. })));
     }
 
     #[test]

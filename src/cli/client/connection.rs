@@ -228,6 +228,22 @@ impl Connection {
         !self.socket.buffer().is_empty()
     }
 
+    /// The same of one that waits busily, after asking the socket once.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub(in crate::cli) fn asks_whether_received(&mut self) -> Result<bool, ClientError> {
+        let patience = self.socket.get_mut().busy_for.replace(Duration::ZERO);
+        let asked = self.socket.fill_buf().map(|bytes| bytes.len());
+        self.socket.get_mut().busy_for = patience;
+        match asked {
+            Ok(0) => Err(self.lost(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(self.lost(error)),
+        }
+    }
+
     fn receive_from_socket(&mut self, head_bytes: usize) -> io::Result<Head> {
         let mut size = [0; 4];
         self.socket.read_exact(&mut size)?;

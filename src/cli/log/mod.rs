@@ -74,12 +74,16 @@ pub(super) enum DumpError {
     Files(Vec<DumpError>),
     #[error(transparent)]
     Nothing(#[from] NothingToVerify),
-    #[error("{}: no directory of Ottla's: it has no catalog", path.display())]
-    NoCatalog { path: PathBuf },
+    #[error("{}: no directory of Ottla's: there is no catalog", every(paths))]
+    NoCatalog { paths: Vec<PathBuf> },
     #[error("damage found: {0}")]
     Damaged(usize),
     #[error("not all could be looked at: {0}")]
     Unread(usize),
+}
+
+fn every(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 fn each(errors: &[DumpError]) -> String {

@@ -264,13 +264,13 @@ impl Pass<'_> {
             {
                 self.outcome.read_bytes += batch.len() as u64;
                 (round.spend)(batch.len() as u64)?;
+                if !output.has_room(batch.len()) {
+                    (round.spend)(output.write_out()?)?;
+                }
                 let left = self.take(&header, batch, &mut output);
                 let left = left.map_err(|invalid| records_failed(segment, position, invalid))?;
                 if let Some(header) = left {
                     output.wrote(&header)?;
-                }
-                if output.is_full() {
-                    (round.spend)(output.write_out()?)?;
                 }
             }
         }
@@ -384,7 +384,7 @@ impl<'a> Output<'a> {
             file: round.disk.create(&log).map_err(|source| LogError::disk(&log, source))?,
             indexes: Indexes::new(path("index"), path("timeindex"), base_offset),
             aborted: Vec::new(),
-            buffer: Vec::new(),
+            buffer: Vec::with_capacity(round.limits.io_buffer_bytes),
             written_bytes: 0,
             indexed_bytes: 0,
         })
@@ -402,8 +402,9 @@ impl<'a> Output<'a> {
         Ok(noted.map_err(|source| LogError::disk(&self.path("index"), source))?)
     }
 
-    fn is_full(&self) -> bool {
-        self.buffer.len() >= self.round.limits.io_buffer_bytes
+    /// Whether the buffer takes so many bytes more without becoming larger than it should be; an empty one takes any.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.buffer.is_empty() || self.buffer.len() + bytes <= self.round.limits.io_buffer_bytes
     }
 
     /// Writes the buffer; how many bytes that were.
@@ -417,7 +418,7 @@ impl<'a> Output<'a> {
         self.written_bytes += bytes;
         self.buffer.clear();
         if self.buffer.capacity() > 2 * self.round.limits.io_buffer_bytes.max(SCRATCH_KEPT_BYTES) {
-            self.buffer = Vec::new();
+            self.buffer = Vec::with_capacity(self.round.limits.io_buffer_bytes);
         }
         Ok(bytes)
     }

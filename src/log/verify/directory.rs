@@ -9,6 +9,7 @@ use crate::log::checkpoint::{self, InvalidCheckpoint};
 use crate::log::directory::{
     BOOT_FILE, CLEAN_FILE, LOCK_FILE, LOG_STARTS_FILE, PROPERTIES_FILE, RECOVERY_POINTS_FILE, parse_folder,
 };
+use crate::log::journal::JOURNAL_FILES;
 use crate::storage::{Disk, Entry, read_file};
 use crate::uuid::Uuid;
 
@@ -17,7 +18,15 @@ const CHECKPOINTS: [&str; 4] =
     [RECOVERY_POINTS_FILE, LOG_STARTS_FILE, "replication-offset-checkpoint", "cleaner-offset-checkpoint"];
 
 /// What else is in a directory and says nothing of logs.
-const KNOWN: [&str; 5] = [LOCK_FILE, BOOT_FILE, CLEAN_FILE, "bootstrap.checkpoint", "lost+found"];
+const KNOWN: [&str; 7] = [
+    LOCK_FILE,
+    BOOT_FILE,
+    CLEAN_FILE,
+    JOURNAL_FILES[0],
+    JOURNAL_FILES[1],
+    "bootstrap.checkpoint",
+    "lost+found",
+];
 
 /// More than the properties take.
 const PROPERTIES_LIMIT_BYTES: u64 = 64 << 10;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::indexes::{Indexes, verify_aborted};
 use super::{FINDINGS_MAX, Fault, Progress, Report};
-use crate::log::scan::{Damage, Ending, ScanError, Scanner};
+use crate::log::scan::{Damage, Ending, ScanError, Scanner, is_zero};
 use crate::record::BatchHeader;
 use crate::record::records::records;
 use crate::storage::{Disk, DiskFile};
@@ -103,26 +103,12 @@ fn go_on(
         return Ok(true);
     }
     let fault = match damage {
-        _ if about.next.is_none() && is_zero(file, position, length)? => Fault::ZeroTail(length - position),
+        _ if about.next.is_none() && is_zero(file, (position, length))? => Fault::ZeroTail(length - position),
         damage if about.next.is_none() && about.in_use => Fault::BusyTail(damage),
         damage => Fault::End(damage),
     };
     report.found(path, Some(position), fault);
     Ok(false)
-}
-
-/// Whether a file has nothing but zeros from `position` on.
-fn is_zero(file: &dyn DiskFile, position: u64, length: u64) -> io::Result<bool> {
-    let mut buffer = vec![0; READ_BYTES.min((length - position) as usize)];
-    let mut at = position;
-    while at < length {
-        let read = file.read_at(&mut buffer, at)?;
-        if read == 0 || buffer[..read].iter().any(|byte| *byte != 0) {
-            return Ok(read == 0);
-        }
-        at += read as u64;
-    }
-    Ok(true)
 }
 
 /// Walks over the records of a batch, each checked to lie within it and behind the one before.
