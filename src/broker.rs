@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
@@ -15,12 +16,13 @@ use tracing::warn;
 
 use crate::catalog::state::NewTopic;
 use crate::catalog::takeover::{self, TakeoverError};
-use crate::catalog::{CATALOG_LOG, CONSUMER_OFFSETS, Catalog, CatalogError};
+use crate::catalog::{CATALOG_LOG, CONSUMER_OFFSETS, Catalog, CatalogError, SHARE_GROUP_STATE};
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint, TopicSpec};
 use crate::coordinator::CoordinatorError;
 use crate::group::{self, Groups};
 use crate::handlers::fetch_sessions::FetchSessions;
+use crate::handlers::share_sessions::ShareSessions;
 use crate::handlers::{Session, Shared, request_counters};
 use crate::http::{Doors, Observed};
 use crate::log::ephemeral::EphemeralDirectory;
@@ -29,6 +31,7 @@ use crate::net::budget::Budget;
 use crate::net::connection::{self, Limits};
 use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::net::probe;
+use crate::queue::{QueueFailure, Queues};
 use crate::storage::{BoundedDisk, Disk, Durability, StdDisk, replace_file};
 
 /// Longest that a stopping broker waits for its connections to take their last answers.
@@ -172,11 +175,14 @@ impl Broker {
         let stopping = CancellationToken::new();
         let shared = Arc::new(Shared {
             groups: Groups::new(group_settings(&config), clock.steady(), stopping.clone()),
+            queues: Queues::new(clock.steady(), stopping.clone()),
             clock,
             cluster_id: directories.cluster_id(),
             logs: Arc::clone(&directories),
             catalog,
             fetch_sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots),
+            share_sessions: ShareSessions::new(config.group_share_max_share_sessions),
+            next_connection: AtomicU64::new(0),
             decompressions: Semaphore::new(cores()),
             requests: request_counters(),
             connections: Arc::default(),
@@ -207,6 +213,16 @@ impl Broker {
             tokio::spawn(async move {
                 while let Err(CoordinatorError::Loading) =
                     shared.groups.drop_offsets(Arc::clone(&exists)).await
+                {}
+            });
+        }
+        if let Some(topic) = broker.shared.catalog.topic(SHARE_GROUP_STATE) {
+            broker.shared.queues.start(&topic.partitions);
+            let (shared, exists) = (Arc::clone(&broker.shared), broker.shared.catalog.topic_id_exists());
+            // The same for what share groups had of such topics.
+            tokio::spawn(async move {
+                while let Err(QueueFailure::Coordinator(CoordinatorError::Loading)) =
+                    shared.queues.drop_topics(Arc::clone(&exists)).await
                 {}
             });
         }
@@ -353,7 +369,8 @@ fn session(
         // The socket is gone already; nobody will read the address.
         (None, Err(_)) => Endpoint { name: name.to_owned(), host: String::new(), port: 0 },
     };
-    Session { shared: Arc::clone(shared), endpoint: Arc::new(endpoint), peer }
+    let id = shared.next_connection.fetch_add(1, Ordering::Relaxed);
+    Session { shared: Arc::clone(shared), endpoint: Arc::new(endpoint), peer, id }
 }
 
 /// Opens the HTTP listeners of the configuration.

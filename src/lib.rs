@@ -52,6 +52,7 @@ pub mod http;
 pub mod log;
 pub mod net;
 pub mod protocol;
+pub mod queue;
 pub mod record;
 pub mod storage;
 pub mod telemetry;

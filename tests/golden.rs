@@ -5,7 +5,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable};
-use ottla::coordinator::records::{GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue};
+use ottla::coordinator::records::{
+    GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue, ShareGroupAssignmentValue,
+    ShareGroupMemberValue, ShareGroupValue, ShareMemberKey,
+};
+use ottla::coordinator::share_records::{SharePartitionKey, ShareSnapshot, ShareUpdate};
 use ottla::group::consumer_protocol::{Assignment, Subscription};
 use ottla::protocol::api::{Api, decode};
 use ottla::protocol::header::{RequestHeader, encode_response_header};
@@ -231,6 +235,14 @@ apis! {
     sync_group SyncGroup SyncGroupRequest SyncGroupResponse;
     describe_log_dirs DescribeLogDirs DescribeLogDirsRequest DescribeLogDirsResponse;
     describe_topic_partitions DescribeTopicPartitions DescribeTopicPartitionsRequest DescribeTopicPartitionsResponse;
+    list_config_resources ListConfigResources ListConfigResourcesRequest ListConfigResourcesResponse;
+    share_group_heartbeat ShareGroupHeartbeat ShareGroupHeartbeatRequest ShareGroupHeartbeatResponse;
+    share_group_describe ShareGroupDescribe ShareGroupDescribeRequest ShareGroupDescribeResponse;
+    share_fetch ShareFetch ShareFetchRequest ShareFetchResponse;
+    share_acknowledge ShareAcknowledge ShareAcknowledgeRequest ShareAcknowledgeResponse;
+    describe_share_group_offsets DescribeShareGroupOffsets DescribeShareGroupOffsetsRequest DescribeShareGroupOffsetsResponse;
+    alter_share_group_offsets AlterShareGroupOffsets AlterShareGroupOffsetsRequest AlterShareGroupOffsetsResponse;
+    delete_share_group_offsets DeleteShareGroupOffsets DeleteShareGroupOffsetsRequest DeleteShareGroupOffsetsResponse;
 }
 
 #[test]
@@ -292,7 +304,8 @@ proptest! {
         }
         try_all!(Produce Fetch ListOffsets Metadata ApiVersions CreateTopics DeleteTopics DeleteRecords InitProducerId
             OffsetForLeaderEpoch DescribeConfigs AlterConfigs CreatePartitions IncrementalAlterConfigs DescribeCluster
-            DescribeLogDirs DescribeTopicPartitions);
+            DescribeLogDirs DescribeTopicPartitions ListConfigResources ShareGroupHeartbeat ShareGroupDescribe ShareFetch
+            ShareAcknowledge DescribeShareGroupOffsets AlterShareGroupOffsets DeleteShareGroupOffsets);
         if let Ok((rest, _)) = RequestHeader::decode(&frame) {
             let _ = RequestHeader::skip_tags(rest);
         }
@@ -319,4 +332,25 @@ fn records_of_groups_and_what_consumers_tell_each_other_are_kafkas_at_every_vers
         seen.insert((golden.kind.clone(), version));
     }
     assert_eq!(seen.len(), 1 + 5 + 1 + 5 + 4 + 4);
+}
+
+#[test]
+fn records_of_share_groups_are_kafkas() {
+    let all = golden("share_records");
+    let mut seen = std::collections::BTreeSet::new();
+    for golden in &all {
+        let cx = Encode { version: golden.version, flexible: golden.kind.ends_with("_value") };
+        match golden.kind.as_str() {
+            "member_key" => check::<ShareMemberKey>("record", golden, cx),
+            "member_value" => check::<ShareGroupMemberValue>("record", golden, cx),
+            "group_value" => check::<ShareGroupValue>("record", golden, cx),
+            "assignment_value" => check::<ShareGroupAssignmentValue>("record", golden, cx),
+            "snapshot_key" | "update_key" => check::<SharePartitionKey>("record", golden, cx),
+            "snapshot_value" => check::<ShareSnapshot>("record", golden, cx),
+            "update_value" => check::<ShareUpdate>("record", golden, cx),
+            other => panic!("{other}"),
+        }
+        seen.insert(golden.kind.clone());
+    }
+    assert_eq!(seen.len(), 8);
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ottla::coordinator::{Effects, Machine, Record, Ticket};
+use ottla::coordinator::{Effects, Machine, Record, Stored, Ticket};
 use ottla::group::consumer_protocol::{Assignment, Subscription, TopicPartitions, Versioned};
 use ottla::group::{
     Claim, Committed, Event, GroupError, GroupEvent, GroupShard, Join, Joined, JoinedMember, Leaving,

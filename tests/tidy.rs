@@ -40,6 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "log",
             "net",
+            "queue",
             "storage",
             "uuid",
         ],
@@ -58,6 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "handlers",
             "log",
             "protocol",
+            "queue",
             "record",
             "telemetry",
             "uuid",
@@ -65,6 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     // Machines and their records; what consumers tell each other is in the protocol's notation.
     ("group", &["clock", "coordinator", "group", "log", "protocol", "uuid"]),
+    ("queue", &["clock", "coordinator", "log", "queue", "uuid"]),
     ("coordinator", &["clock", "coordinator", "log", "protocol", "record", "uuid"]),
     // The log of the catalog holds records in the protocol's own notation.
     ("catalog", &["catalog", "clock", "config", "log", "protocol", "record", "storage", "uuid"]),
@@ -79,7 +82,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Files of `handlers/` that are no API's.
-const NO_HANDLERS: &[&str] = &["context", "error", "fetch_sessions", "mod"];
+const NO_HANDLERS: &[&str] = &["context", "error", "fetch_sessions", "mod", "share_sessions"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

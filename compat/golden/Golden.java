@@ -33,6 +33,14 @@ import org.apache.kafka.coordinator.group.generated.GroupMetadataKey;
 import org.apache.kafka.coordinator.group.generated.GroupMetadataValue;
 import org.apache.kafka.coordinator.group.generated.OffsetCommitKey;
 import org.apache.kafka.coordinator.group.generated.OffsetCommitValue;
+import org.apache.kafka.coordinator.group.generated.ShareGroupCurrentMemberAssignmentValue;
+import org.apache.kafka.coordinator.group.generated.ShareGroupMemberMetadataKey;
+import org.apache.kafka.coordinator.group.generated.ShareGroupMemberMetadataValue;
+import org.apache.kafka.coordinator.group.generated.ShareGroupMetadataValue;
+import org.apache.kafka.coordinator.share.generated.ShareSnapshotKey;
+import org.apache.kafka.coordinator.share.generated.ShareSnapshotValue;
+import org.apache.kafka.coordinator.share.generated.ShareUpdateKey;
+import org.apache.kafka.coordinator.share.generated.ShareUpdateValue;
 
 /**
  * Writes golden bytes with Apache Kafka's own message classes: one file per API, one line per message, as README.md
@@ -47,7 +55,9 @@ public final class Golden {
         ApiKeys.INCREMENTAL_ALTER_CONFIGS, ApiKeys.DESCRIBE_CLUSTER, ApiKeys.DESCRIBE_TOPIC_PARTITIONS,
         ApiKeys.FIND_COORDINATOR, ApiKeys.JOIN_GROUP, ApiKeys.SYNC_GROUP, ApiKeys.HEARTBEAT, ApiKeys.LEAVE_GROUP,
         ApiKeys.OFFSET_COMMIT, ApiKeys.OFFSET_FETCH, ApiKeys.OFFSET_DELETE, ApiKeys.LIST_GROUPS, ApiKeys.DESCRIBE_GROUPS,
-        ApiKeys.DELETE_GROUPS, ApiKeys.DESCRIBE_LOG_DIRS);
+        ApiKeys.DELETE_GROUPS, ApiKeys.DESCRIBE_LOG_DIRS, ApiKeys.LIST_CONFIG_RESOURCES, ApiKeys.SHARE_GROUP_HEARTBEAT,
+        ApiKeys.SHARE_GROUP_DESCRIBE, ApiKeys.SHARE_FETCH, ApiKeys.SHARE_ACKNOWLEDGE,
+        ApiKeys.DESCRIBE_SHARE_GROUP_OFFSETS, ApiKeys.ALTER_SHARE_GROUP_OFFSETS, ApiKeys.DELETE_SHARE_GROUP_OFFSETS);
 
     private enum Shape { DEFAULT, FULL, NULL }
 
@@ -74,6 +84,17 @@ public final class Golden {
         addLines(records, "subscription", ConsumerProtocolSubscription.class, ConsumerProtocolSubscription.SCHEMAS, 0, 3);
         addLines(records, "assignment", ConsumerProtocolAssignment.class, ConsumerProtocolAssignment.SCHEMAS, 0, 3);
         write(directory.resolve("group_records.txt"), records);
+        List<String> share = new ArrayList<>();
+        addLines(share, "member_key", ShareGroupMemberMetadataKey.class, ShareGroupMemberMetadataKey.SCHEMAS, 0, 0);
+        addLines(share, "member_value", ShareGroupMemberMetadataValue.class, ShareGroupMemberMetadataValue.SCHEMAS, 0, 0);
+        addLines(share, "group_value", ShareGroupMetadataValue.class, ShareGroupMetadataValue.SCHEMAS, 0, 0);
+        addLines(share, "assignment_value", ShareGroupCurrentMemberAssignmentValue.class,
+            ShareGroupCurrentMemberAssignmentValue.SCHEMAS, 0, 0);
+        addLines(share, "snapshot_key", ShareSnapshotKey.class, ShareSnapshotKey.SCHEMAS, 0, 0);
+        addLines(share, "snapshot_value", ShareSnapshotValue.class, ShareSnapshotValue.SCHEMAS, 0, 0);
+        addLines(share, "update_key", ShareUpdateKey.class, ShareUpdateKey.SCHEMAS, 0, 0);
+        addLines(share, "update_value", ShareUpdateValue.class, ShareUpdateValue.SCHEMAS, 0, 0);
+        write(directory.resolve("share_records.txt"), share);
     }
 
     private static void addLines(

@@ -111,6 +111,17 @@ public final class Compat {
         compat.test("configs tell value, source, type, synonyms and documentation", compat::describesConfigs);
         compat.test("configs are set, deleted, appended and subtracted, or refused as a whole", compat::altersConfigs);
         compat.test("a changed config changes what the broker does", compat::obeysAConfig);
+        Shares shares = new Shares(compat);
+        compat.test("two members of a share group share one partition, each record once", shares::sharesOnePartition);
+        compat.test("records of a share group are accepted, released and rejected one by one",
+            shares::acknowledgesExplicitly);
+        compat.test("a poison record is delivered five times and takes no neighbour with it",
+            shares::setsAPoisonRecordApart);
+        compat.test("a member renews its lease of a record", shares::renewsALease);
+        compat.test("what a member of a share group had is another's as soon as it leaves",
+            shares::givesBackWhatAMemberHadThatLeaves);
+        compat.test("the admin client describes, lists, resets and deletes share groups", shares::administersGroups);
+        compat.test("groups have configs, and share groups act on them", shares::configuresGroups);
         Groups groups = new Groups(compat);
         // At once, as most of their time they wait for sessions and heartbeats.
         Map<String, Test> together = new LinkedHashMap<>();
@@ -142,6 +153,8 @@ public final class Compat {
             compat.test("after SIGKILL all that was acknowledged is there once and in order, and clients go on",
                 compat::survivesAKill);
             compat.test("after SIGKILL groups have their members and offsets, and go on", groups::survivesAKill);
+            compat.test("after SIGKILL a share group has what was acknowledged, and its delivery counts",
+                shares::survivesAKill);
             compat.test("a member that joins while the broker restarts gets its share", groups::rebalancesThroughAKill);
         }
         compat.admin.close(Duration.ZERO);
@@ -817,7 +830,7 @@ public final class Compat {
         } catch (Exception | AssertionError error) {
             failed.incrementAndGet();
             String lines = Arrays.stream(error.getStackTrace())
-                .filter(frame -> frame.getClassName().matches("(Compat|Groups).*"))
+                .filter(frame -> frame.getClassName().matches("(Compat|Groups|Shares).*"))
                 .map(frame -> frame.getFileName() + ":" + frame.getLineNumber()).collect(Collectors.joining(" < "));
             System.out.println("FAIL java " + sentence + ": " + error.toString().replace('\n', ' ') + " at " + lines);
         }

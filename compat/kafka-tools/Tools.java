@@ -44,9 +44,11 @@ import org.apache.kafka.tools.TopicCommand;
 import org.apache.kafka.tools.VerifiableConsumer;
 import org.apache.kafka.tools.VerifiableProducer;
 import org.apache.kafka.tools.consumer.ConsoleConsumer;
+import org.apache.kafka.tools.consumer.ConsoleShareConsumer;
 import org.apache.kafka.tools.consumer.GroupMetadataMessageFormatter;
 import org.apache.kafka.tools.consumer.OffsetsMessageFormatter;
 import org.apache.kafka.tools.consumer.group.ConsumerGroupCommand;
+import org.apache.kafka.tools.consumer.group.ShareGroupCommand;
 
 /**
  * Apache Kafka's command-line tools against the broker at BOOTSTRAP. They are called in this process, one at a time,
@@ -84,6 +86,8 @@ public final class Tools {
         tools.test("kafka-consumer-groups lists groups by state and type, kafka-groups too", tools::listsGroups);
         tools.test("kafka-consumer-groups resets offsets in all scenarios", tools::resetsOffsets);
         tools.test("kafka-consumer-groups deletes offsets and groups, and refuses where it must", tools::deletesGroups);
+        tools.test("kafka-share-groups tells of a group that kafka-console-share-consumer was in, resets and deletes it",
+            tools::managesShareGroups);
         tools.test("the formatters for __consumer_offsets read its records", tools::readsTheOffsetsTopic);
         if (System.getenv("BROKER_DIR") != null) {
             tools.test("kafka-dump-log reads the segments of the broker", tools::dumpsSegments);
@@ -450,6 +454,34 @@ public final class Tools {
             GROUPS.run("--describe --group " + group).out);
     }
 
+    private void managesShareGroups() {
+        String topic = createWithRecords("shared", 2);
+        String group = topic + "-group";
+        String named = "--entity-type groups --entity-name " + group;
+        CONFIGS.succeeds("--alter " + named + " --add-config share.auto.offset.reset=earliest");
+        contains("share.auto.offset.reset=earliest", CONFIGS.succeeds("--describe " + named).out);
+        var values = CONSOLE_SHARE_CONSUMER.succeeds("--topic " + topic + " --group " + group + " --max-messages 20")
+            .out.lines().sorted().toList();
+        equal(IntStream.range(0, 20).mapToObj(n -> "value " + n / 2).toList(), values, "records");
+        until("the group is empty", () ->
+            table(SHARE_GROUPS.succeeds("--list --state")).contains(List.of(group, "Empty")));
+        contains(group, KAFKA_GROUPS.succeeds("--list --share").out);
+        matches("(?m)^" + group + " +" + BOOTSTRAP + " +\\(\\d+\\) +Empty +0 *$",
+            SHARE_GROUPS.succeeds("--describe --group " + group + " --state").out);
+        var offsets = table(SHARE_GROUPS.succeeds("--describe --group " + group));
+        equal(List.of("GROUP", "TOPIC", "PARTITION", "START-OFFSET", "LAG"), offsets.get(0), "header");
+        equal(List.of(List.of(group, topic, "0", "10", "0"), List.of(group, topic, "1", "10", "0")),
+            offsets.stream().skip(1).sorted((a, b) -> a.get(2).compareTo(b.get(2))).toList(), "offsets");
+        SHARE_GROUPS.succeeds("--reset-offsets --group " + group + " --topic " + topic + " --to-earliest --execute");
+        equal(List.of("0", "0"), table(SHARE_GROUPS.succeeds("--describe --group " + group)).stream().skip(1)
+            .map(row -> row.get(3)).toList(), "offsets after the reset");
+        SHARE_GROUPS.succeeds("--delete-offsets --group " + group + " --topic " + topic);
+        check(!SHARE_GROUPS.run("--describe --group " + group).out.contains(topic + " "), "offsets are left");
+        SHARE_GROUPS.succeeds("--delete --group " + group);
+        check(!SHARE_GROUPS.succeeds("--list").out.contains(group), "the deleted group is listed");
+        contains("GroupIdNotFoundException", SHARE_GROUPS.run("--describe --group " + group).out);
+    }
+
     private void readsTheOffsetsTopic() {
         String topic = createWithRecords("internal", 1);
         String group = topic + "-group";
@@ -575,6 +607,9 @@ public final class Tools {
         new Tool(ConsoleConsumer::main, " --timeout-ms " + DEADLINE.toMillis());
     private static final Tool CONSUMER_PERFORMANCE = new Tool(ConsumerPerformance::main);
     private static final Tool GROUPS = new Tool(ConsumerGroupCommand::main, " --timeout 30000");
+    private static final Tool SHARE_GROUPS = new Tool(ShareGroupCommand::main, " --timeout 30000");
+    private static final Tool CONSOLE_SHARE_CONSUMER =
+        new Tool(ConsoleShareConsumer::main, " --timeout-ms " + DEADLINE.toMillis());
     private static final Tool KAFKA_GROUPS = new Tool(GroupsCommand::main);
     private static final Tool PRODUCER_PERFORMANCE = new Tool(ProducerPerformance::main);
     private static final Tool DUMP_LOG = new Tool(DumpLogSegments::main, "", InputStream.nullInputStream());

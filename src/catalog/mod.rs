@@ -5,6 +5,7 @@
 //! are durable shows them to everyone: nobody sees a topic that a crash could still take back.
 
 pub mod broker_config;
+pub mod group_config;
 mod homes;
 pub mod records;
 pub mod state;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use state::{AssignmentFault, CONSUMER_OFFSETS, CatalogError, CatalogState, Change};
+pub use state::{AssignmentFault, CONSUMER_OFFSETS, CatalogError, CatalogState, Change, SHARE_GROUP_STATE};
 pub use view::{Topic, View};
 
 use crate::clock::Clock;
@@ -52,6 +53,9 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 
 /// Whether there is a topic of a name and an id; any id where that is zero.
 pub type TopicExists = dyn Fn(&str, Uuid) -> bool + Send + Sync;
+
+/// Whether there is a topic of an id.
+pub type TopicIdExists = dyn Fn(Uuid) -> bool + Send + Sync;
 
 type Step = Box<dyn FnOnce(&mut Batch) -> Answer + Send>;
 type Answer = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
@@ -151,6 +155,12 @@ impl Catalog {
         self.view.load_full()
     }
 
+    /// Whether a topic of an id exists at the moment of the question.
+    pub fn topic_id_exists(&self) -> Arc<TopicIdExists> {
+        let view = Arc::clone(&self.view);
+        Arc::new(move |id| view.load().topic_by_id(id).is_some())
+    }
+
     /// The topic of that name.
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
         self.view.load().topic(name).cloned()
@@ -192,25 +202,46 @@ impl Catalog {
     /// # Errors
     /// The log's, if the topic could not be kept.
     pub async fn consumer_offsets(&self, config: &Config) -> Result<Arc<Topic>, CatalogError> {
-        if let Some(topic) = self.topic(CONSUMER_OFFSETS) {
+        let segment_bytes = config.offsets_topic_segment_bytes;
+        let configs =
+            [("cleanup.policy", "compact".to_owned()), ("segment.bytes", segment_bytes.to_string())];
+        self.internal(CONSUMER_OFFSETS, config.offsets_topic_num_partitions, &configs).await
+    }
+
+    /// The topic of what share groups have done, made if there is none. The coordinator lets go of what a snapshot has replaced.
+    ///
+    /// # Errors
+    /// The log's, if the topic could not be kept.
+    pub async fn share_group_state(&self, config: &Config) -> Result<Arc<Topic>, CatalogError> {
+        let segment_bytes = config.share_coordinator_state_topic_segment_bytes;
+        let configs = [
+            ("cleanup.policy", "delete".to_owned()),
+            ("retention.ms", "-1".to_owned()),
+            ("segment.bytes", segment_bytes.to_string()),
+        ];
+        self.internal(SHARE_GROUP_STATE, config.share_coordinator_state_topic_num_partitions, &configs).await
+    }
+
+    async fn internal(
+        &self,
+        name: &'static str,
+        partitions: i32,
+        configs: &[(&str, String)],
+    ) -> Result<Arc<Topic>, CatalogError> {
+        if let Some(topic) = self.topic(name) {
             return Ok(topic);
         }
-        let segment_bytes = config.offsets_topic_segment_bytes.to_string();
-        let configs = [("cleanup.policy", "compact"), ("segment.bytes", &segment_bytes)];
-        let wanted = NewTopic {
-            name: CONSUMER_OFFSETS.to_owned(),
-            partitions: config.offsets_topic_num_partitions,
-            configs: configs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
-        };
+        let configs = configs.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+        let wanted = NewTopic { name: name.to_owned(), partitions, configs };
         self.change(move |batch| {
-            if batch.state().topic(CONSUMER_OFFSETS).is_none() {
+            if batch.state().topic(name).is_none() {
                 let change = batch.state().create_topic(&wanted)?;
                 batch.push(change);
             }
             Ok::<_, CatalogError>(())
         })
         .await??;
-        self.topic(CONSUMER_OFFSETS).ok_or(CatalogError::UnknownTopic)
+        self.topic(name).ok_or(CatalogError::UnknownTopic)
     }
 
     /// A producer id that was never given before.

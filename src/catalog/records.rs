@@ -56,6 +56,14 @@ message! {
 }
 
 message! {
+    /// All configs that a group has now.
+    GroupConfigs {
+        group: Str,
+        configs: Vec<ConfigValue>,
+    }
+}
+
+message! {
     /// Producer ids below `next` have been given.
     ProducerIds {
         next: i64,

@@ -25,8 +25,11 @@ pub const CLUSTER_METADATA: &str = "__cluster_metadata";
 /// The topic of committed offsets and group memberships.
 pub const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 
+/// The topic of what share groups have done.
+pub const SHARE_GROUP_STATE: &str = "__share_group_state";
+
 /// Topics that belong to the broker.
-pub const INTERNAL_TOPICS: [&str; 3] = [CONSUMER_OFFSETS, "__transaction_state", "__share_group_state"];
+pub const INTERNAL_TOPICS: [&str; 3] = [CONSUMER_OFFSETS, "__transaction_state", SHARE_GROUP_STATE];
 
 /// Version of the records that this program writes.
 const RECORD_VERSION: i16 = 0;
@@ -187,6 +190,7 @@ pub enum Change {
     PartitionsAdded { topic_id: Uuid, partitions: i32 },
     TopicConfigs { topic_id: Uuid, configs: ConfigMap },
     BrokerConfigs { broker: String, configs: ConfigMap },
+    GroupConfigs { group: String, configs: ConfigMap },
     ProducerIds { next: i64 },
     LeaderEpoch { topic_id: Uuid, partition: i32, leader_epoch: i32 },
     PartitionDirectories { topic_id: Uuid, directories: Vec<Uuid> },
@@ -242,6 +246,7 @@ pub struct CatalogState {
     /// Names with `.` written as `_`: two topics may not share one.
     metric_names: HashMap<String, Arc<str>>,
     broker_configs: BTreeMap<String, ConfigMap>,
+    group_configs: BTreeMap<String, Arc<ConfigMap>>,
     next_producer_id: i64,
     /// Deleted since the last snapshot: folders that a crash may have left behind.
     deleted: BTreeSet<Uuid>,
@@ -277,6 +282,11 @@ impl CatalogState {
     /// Dynamic configs of a broker; of all with the empty name.
     pub fn broker_configs(&self, broker: &str) -> ConfigMap {
         self.broker_configs.get(broker).cloned().unwrap_or_default()
+    }
+
+    /// Configs of groups, by group; none of those without.
+    pub fn group_configs(&self) -> &BTreeMap<String, Arc<ConfigMap>> {
+        &self.group_configs
     }
 
     /// First producer id that was never given.
@@ -389,6 +399,13 @@ impl CatalogState {
                     self.broker_configs.insert(broker.clone(), configs.clone());
                 }
             }
+            Change::GroupConfigs { group, configs } => {
+                if configs.is_empty() {
+                    self.group_configs.remove(group);
+                } else {
+                    self.group_configs.insert(group.clone(), Arc::new(configs.clone()));
+                }
+            }
             Change::ProducerIds { next } => self.next_producer_id = *next,
             Change::LeaderEpoch { topic_id, partition, leader_epoch } => {
                 if let Some(topic) = self.topic_mut(*topic_id) {
@@ -412,12 +429,15 @@ impl CatalogState {
     pub fn snapshot_len(&self) -> usize {
         let epochs: usize = self.topics.values().map(|topic| topic.leader_epochs.len()).sum();
         let told = self.topics.values().filter(|topic| !topic.directories.is_empty()).count();
-        2 + self.broker_configs.len() + self.topics.len() + epochs + told
+        2 + self.broker_configs.len() + self.group_configs.len() + self.topics.len() + epochs + told
     }
 
     /// The shortest list of changes that leads to this state from any other.
     pub fn snapshot(&self) -> Vec<Change> {
         let mut changes = vec![Change::Snapshot, Change::ProducerIds { next: self.next_producer_id }];
+        for (group, configs) in &self.group_configs {
+            changes.push(Change::GroupConfigs { group: group.clone(), configs: (**configs).clone() });
+        }
         changes.extend(Change::of_brokers(&self.broker_configs));
         for (name, topic) in &self.topics {
             let TopicState { id, partitions, configs, leader_epochs, .. } = topic;
@@ -514,6 +534,7 @@ kinds! {
     6 ProducerIds;
     7 LeaderEpoch;
     8 PartitionDirectories;
+    9 GroupConfigs;
 }
 
 impl Change {
@@ -540,6 +561,10 @@ impl Change {
             Self::BrokerConfigs { broker, configs } => {
                 let (broker, configs) = (Str::from(broker), to_values(configs));
                 records::BrokerConfigs { broker, configs }.encode(&mut out, cx);
+            }
+            Self::GroupConfigs { group, configs } => {
+                let (group, configs) = (Str::from(group), to_values(configs));
+                records::GroupConfigs { group, configs }.encode(&mut out, cx);
             }
             Self::ProducerIds { next } => records::ProducerIds { next }.encode(&mut out, cx),
             Self::LeaderEpoch { topic_id, partition, leader_epoch } => {
@@ -596,6 +621,12 @@ impl From<records::TopicConfigs> for Change {
 impl From<records::BrokerConfigs> for Change {
     fn from(record: records::BrokerConfigs) -> Self {
         Self::BrokerConfigs { broker: record.broker.to_string(), configs: from_values(record.configs) }
+    }
+}
+
+impl From<records::GroupConfigs> for Change {
+    fn from(record: records::GroupConfigs) -> Self {
+        Self::GroupConfigs { group: record.group.to_string(), configs: from_values(record.configs) }
     }
 }
 
@@ -711,6 +742,8 @@ mod tests {
                 .prop_map(|(topic_id, configs)| Change::TopicConfigs { topic_id, configs }),
             ("1?", configs).prop_map(|(broker, configs)| Change::BrokerConfigs { broker, configs }),
             any::<i64>().prop_map(|next| Change::ProducerIds { next }),
+            ("[gh]", Just(ConfigMap::from([("share.session.timeout.ms".to_owned(), "50000".to_owned())])))
+                .prop_map(|(group, configs)| Change::GroupConfigs { group, configs }),
             (id.clone(), prop::collection::vec(id.clone(), 0..5))
                 .prop_map(|(topic_id, directories)| Change::PartitionDirectories { topic_id, directories }),
             (id, 0..9, 0..9).prop_map(|(topic_id, partition, leader_epoch)| Change::LeaderEpoch {

@@ -44,6 +44,14 @@ pub enum InvalidConfig {
         /// The known name that was most likely meant.
         nearest: Option<&'static str>,
     },
+    /// No group config has this name.
+    #[error("Unknown group config name: {name}{}", hint(*.nearest))]
+    UnknownGroupConfig {
+        /// The name as given.
+        name: String,
+        /// The known name that was most likely meant.
+        nearest: Option<&'static str>,
+    },
     /// No broker key has this name.
     #[error("Unknown broker config name: {name}{}", hint(*.nearest))]
     UnknownBrokerKey {
@@ -136,6 +144,8 @@ impl<'a> Inherited<'a> {
 pub enum Source {
     /// On the topic.
     DynamicTopic,
+    /// On the group. KIP-848.
+    DynamicGroup,
     /// On this node, at run time.
     DynamicBroker,
     /// For all nodes, at run time.
@@ -155,6 +165,7 @@ impl Source {
             Self::DynamicDefaultBroker => 3,
             Self::StaticBroker => 4,
             Self::Default => 5,
+            Self::DynamicGroup => 8,
         }
     }
 }
@@ -270,7 +281,7 @@ pub const ACTED_ON: &[&str] = &[
 ];
 
 /// Topic configs that are checked, stored and described, and have nothing to act on: not in a Kafka cluster of one broker
-/// without tiered storage either. Dead letters need share groups.
+/// without tiered storage either. Dead letters need KIP-1191.
 pub const NOT_ACTED_ON: &[&str] = &[
     "errors.deadletterqueue.group.enable",
     "follower.replication.throttled.replicas",

@@ -52,6 +52,8 @@ pub struct View {
     pub broker_default_configs: ConfigMap,
     /// Dynamic configs of this node.
     pub broker_configs: ConfigMap,
+    /// Configs of groups, by group; none of those without.
+    pub group_configs: BTreeMap<String, Arc<ConfigMap>>,
 }
 
 impl View {
@@ -59,6 +61,7 @@ impl View {
     pub(super) fn of(state: &CatalogState, directories: &LogDirectories, config: &Config) -> Self {
         let mut view = Self::default();
         view.take_broker_configs(state, config);
+        view.group_configs.clone_from(state.group_configs());
         for (name, topic) in state.topics() {
             view.put(name, state, directories, config, Vec::with_capacity(topic.partitions as usize));
         }
@@ -105,6 +108,7 @@ impl View {
                         reconfigure(topic, &view.inherited(config));
                     }
                 }
+                Change::GroupConfigs { .. } => view.group_configs.clone_from(state.group_configs()),
                 Change::ProducerIds { .. }
                 | Change::LeaderEpoch { .. }
                 | Change::PartitionDirectories { .. }

@@ -142,6 +142,54 @@ fields! {
     offsets_topic_segment_bytes: i32 = "offsets.topic.segment.bytes" Int Some("104857600"), AtLeast(1_048_576);
     /// Longest remark that may be committed with an offset, UTF-16 units; at most what a stored text holds in any script.
     offset_metadata_max_bytes: usize = "offset.metadata.max.bytes" Int Some("4096"), Between(0, 10_922);
+    /// Members that a share group may have.
+    group_share_max_size: usize = "group.share.max.size" Int Some("200"), Between(1, 1000);
+    /// Share sessions at a time: one for each member that fetches.
+    group_share_max_share_sessions: usize = "group.share.max.share.sessions" Int Some("2000"), AtLeast(1);
+    /// Default of share.delivery.count.limit: deliveries after which a record is archived.
+    group_share_delivery_count_limit: i32 = "group.share.delivery.count.limit" Int Some("5"), Between(2, 25);
+    /// Smallest share.delivery.count.limit of a group.
+    group_share_min_delivery_count_limit: i32 = "group.share.min.delivery.count.limit" Int Some("2"), Between(2, 5);
+    /// Largest share.delivery.count.limit of a group.
+    group_share_max_delivery_count_limit: i32 = "group.share.max.delivery.count.limit" Int Some("10"), Between(5, 25);
+    /// Default of share.partition.max.record.locks: records of a partition that may be lent or waiting again at a time.
+    group_share_partition_max_record_locks: i32 =
+        "group.share.partition.max.record.locks" Int Some("2000"), Between(100, 10_000);
+    /// Smallest share.partition.max.record.locks of a group.
+    group_share_min_partition_max_record_locks: i32 =
+        "group.share.min.partition.max.record.locks" Int Some("100"), Between(100, 2000);
+    /// Largest share.partition.max.record.locks of a group.
+    group_share_max_partition_max_record_locks: i32 =
+        "group.share.max.partition.max.record.locks" Int Some("4000"), Between(2000, 10_000);
+    /// Default of share.record.lock.duration.ms: how long records are lent to a member, milliseconds.
+    group_share_record_lock_duration_ms: i32 =
+        "group.share.record.lock.duration.ms" Int Some("30000"), Between(1000, 3_600_000);
+    /// Smallest share.record.lock.duration.ms of a group.
+    group_share_min_record_lock_duration_ms: i32 =
+        "group.share.min.record.lock.duration.ms" Int Some("15000"), Between(1000, 30_000);
+    /// Largest share.record.lock.duration.ms of a group.
+    group_share_max_record_lock_duration_ms: i32 =
+        "group.share.max.record.lock.duration.ms" Int Some("60000"), Between(30_000, 3_600_000);
+    /// Default of share.heartbeat.interval.ms: how often members of share groups send heartbeats, milliseconds.
+    group_share_heartbeat_interval_ms: i32 = "group.share.heartbeat.interval.ms" Int Some("5000"), AtLeast(1);
+    /// Smallest share.heartbeat.interval.ms of a group.
+    group_share_min_heartbeat_interval_ms: i32 =
+        "group.share.min.heartbeat.interval.ms" Int Some("5000"), AtLeast(1);
+    /// Largest share.heartbeat.interval.ms of a group.
+    group_share_max_heartbeat_interval_ms: i32 =
+        "group.share.max.heartbeat.interval.ms" Int Some("15000"), AtLeast(1);
+    /// Default of share.session.timeout.ms: silence after which a member of a share group is removed, milliseconds.
+    group_share_session_timeout_ms: i32 = "group.share.session.timeout.ms" Int Some("45000"), AtLeast(1);
+    /// Smallest share.session.timeout.ms of a group.
+    group_share_min_session_timeout_ms: i32 = "group.share.min.session.timeout.ms" Int Some("45000"), AtLeast(1);
+    /// Largest share.session.timeout.ms of a group.
+    group_share_max_session_timeout_ms: i32 = "group.share.max.session.timeout.ms" Int Some("60000"), AtLeast(1);
+    /// Partitions of __share_group_state when it is made: the first time that somebody joins a share group.
+    share_coordinator_state_topic_num_partitions: i32 =
+        "share.coordinator.state.topic.num.partitions" Int Some("4"), Between(1, MAX_PARTITIONS);
+    /// segment.bytes of __share_group_state when it is made.
+    share_coordinator_state_topic_segment_bytes: i32 =
+        "share.coordinator.state.topic.segment.bytes" Int Some("104857600"), AtLeast(1_048_576);
     /// How often what retention lets go is looked for, milliseconds.
     log_retention_check_interval_ms: u64 = "log.retention.check.interval.ms" Long Some("300000"), AtLeast(1);
     /// Milliseconds from the start to the first look.

@@ -8,15 +8,17 @@
 
 pub mod records;
 mod shard;
+pub mod share_records;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use records::Record;
+pub use records::{Record, RecordError};
 use shard::{Asked, Shard};
 
 use crate::clock::{Clock, TimestampMs};
@@ -34,24 +36,43 @@ pub struct Ticket(pub u64);
 
 /// What a step comes to.
 #[derive(Debug)]
-pub struct Effects<R> {
+pub struct Effects<R, S = Record> {
     /// Records to append, already applied.
-    pub records: Vec<Record>,
+    pub records: Vec<S>,
     /// Replies that may leave when the records, and all before them, are durable.
     pub replies: Vec<(Ticket, R)>,
+    /// Replies that wait for nothing but the append: what they say may be lost with the machine, and does no harm then.
+    pub prompt: Vec<(Ticket, R)>,
 }
 
-impl<R> Default for Effects<R> {
+impl<R, S> Default for Effects<R, S> {
     fn default() -> Self {
-        Self { records: Vec::new(), replies: Vec::new() }
+        Self { records: Vec::new(), replies: Vec::new(), prompt: Vec::new() }
     }
 }
 
-impl<R> Effects<R> {
+impl<R, S> Effects<R, S> {
     /// Adds a reply.
     pub fn reply(&mut self, to: Ticket, reply: R) {
         self.replies.push((to, reply));
     }
+
+    /// Adds a reply that does not wait for the disk.
+    pub fn reply_promptly(&mut self, to: Ticket, reply: R) {
+        self.prompt.push((to, reply));
+    }
+}
+
+/// A record of an internal topic.
+pub trait Stored: Sized + Send + 'static {
+    /// Its key and value.
+    fn encode(&self) -> (Bytes, Option<Bytes>);
+
+    /// Reads one; `None` if it is of a type that this program does not know.
+    ///
+    /// # Errors
+    /// A record that is not what its type says.
+    fn decode(key: Option<&Bytes>, value: Option<&Bytes>) -> Result<Option<Self>, RecordError>;
 }
 
 /// A pure state machine: no clock, no randomness, no I/O. What lasts changes only in [`Machine::apply`].
@@ -60,6 +81,8 @@ pub trait Machine: Send + 'static {
     type Event: Send + 'static;
     /// What whoever caused an event is told.
     type Reply: Send + 'static;
+    /// What its internal topic holds.
+    type Record: Stored;
 
     /// Decides what an event means, and applies its own records.
     fn step(
@@ -67,23 +90,23 @@ pub trait Machine: Send + 'static {
         now: TimestampMs,
         from: Ticket,
         event: Self::Event,
-        effects: &mut Effects<Self::Reply>,
+        effects: &mut Effects<Self::Reply, Self::Record>,
     );
 
     /// Does what is due at `now`.
-    fn tick(&mut self, now: TimestampMs, effects: &mut Effects<Self::Reply>);
+    fn tick(&mut self, now: TimestampMs, effects: &mut Effects<Self::Reply, Self::Record>);
 
     /// When [`Machine::tick`] must be called next.
     fn deadline(&self) -> Option<TimestampMs>;
 
     /// Takes in a record, live or at replay.
-    fn apply(&mut self, now: TimestampMs, record: &Record);
+    fn apply(&mut self, now: TimestampMs, record: &Self::Record);
 
     /// About how many records [`Machine::snapshot`] gives.
     fn live_records(&self) -> usize;
 
     /// Records that make the same state from nothing.
-    fn snapshot(&self) -> Vec<Record>;
+    fn snapshot(&self) -> Vec<Self::Record>;
 
     /// A replay is over: what is counted from when something was heard of somebody is counted from `now`.
     fn replayed(&mut self, now: TimestampMs);

@@ -3,6 +3,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::Stored;
 use crate::protocol::api::{decode, message};
 use crate::protocol::wire::{DecodeError, Encode, Sink, Str, Wire};
 use crate::uuid::Uuid;
@@ -18,6 +19,18 @@ const OFFSET: i16 = 1;
 
 /// Type of a classic group's key.
 const GROUP: i16 = 2;
+
+/// Type of the key of a share group's member. KIP-932.
+const SHARE_MEMBER: i16 = 10;
+
+/// Type of a share group's key.
+const SHARE_GROUP: i16 = 11;
+
+/// Type of the key of what a member of a share group reads.
+const SHARE_ASSIGNMENT: i16 = 14;
+
+/// The one version of the values of share groups, flexible from the first on.
+const SHARE_VERSION: i16 = 0;
 
 /// Last known version of [`OffsetCommitValue`], and the first flexible one.
 const OFFSET_VERSION: i16 = 4;
@@ -92,6 +105,51 @@ message! {
     }
 }
 
+message! {
+    /// Which member of which share group.
+    ShareMemberKey {
+        group_id: Str,
+        member_id: Str,
+    }
+}
+
+message! {
+    /// A member of a share group.
+    ShareGroupMemberValue {
+        rack_id: Option<Str>,
+        client_id: Str,
+        client_host: Str,
+        subscribed_topic_names: Vec<Str>,
+    }
+}
+
+message! {
+    /// A share group.
+    ShareGroupValue {
+        /// Rises when members, subscriptions or topics change.
+        epoch: i32,
+        metadata_hash: i64,
+    }
+}
+
+message! {
+    /// What a member of a share group reads.
+    ShareGroupAssignmentValue {
+        member_epoch: i32,
+        previous_member_epoch: i32,
+        state: i8,
+        assigned_partitions: Vec<ShareAssignmentTopic>,
+    }
+}
+
+message! {
+    /// The partitions of one topic.
+    ShareAssignmentTopic {
+        topic_id: Uuid,
+        partitions: Vec<i32>,
+    }
+}
+
 /// A record of a coordinator.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Record {
@@ -108,6 +166,31 @@ pub enum Record {
         group: Str,
         /// The generation.
         value: Option<GroupMetadataValue>,
+    },
+    /// A share group, or that there is none any more.
+    ShareGroup {
+        /// The group.
+        group: Str,
+        /// Its epoch.
+        value: Option<ShareGroupValue>,
+    },
+    /// A member of a share group, or that it has gone.
+    ShareMember {
+        /// The group.
+        group: Str,
+        /// The member's id.
+        member: Str,
+        /// What it has said.
+        value: Option<ShareGroupMemberValue>,
+    },
+    /// What a member of a share group reads; nothing any more where it has gone.
+    ShareAssignment {
+        /// The group.
+        group: Str,
+        /// The member's id.
+        member: Str,
+        /// Its partitions.
+        value: Option<ShareGroupAssignmentValue>,
     },
 }
 
@@ -130,9 +213,8 @@ pub enum RecordError {
     },
 }
 
-impl Record {
-    /// The record's key and value.
-    pub fn encode(&self) -> (Bytes, Option<Bytes>) {
+impl Stored for Record {
+    fn encode(&self) -> (Bytes, Option<Bytes>) {
         match self {
             Self::Offset { key, value } => {
                 let version = |value: &OffsetCommitValue| match value.expire_timestamp {
@@ -148,14 +230,22 @@ impl Record {
                     value.as_ref().map(|value| versioned(GROUP_VERSION_WRITTEN, value, GROUP_VERSION));
                 (versioned(GROUP, &key, i16::MAX), value)
             }
+            Self::ShareGroup { group, value } => {
+                let key = GroupMetadataKey { group: group.clone() };
+                (versioned(SHARE_GROUP, &key, i16::MAX), share_value(value.as_ref()))
+            }
+            Self::ShareMember { group, member, value } => {
+                let key = ShareMemberKey { group_id: group.clone(), member_id: member.clone() };
+                (versioned(SHARE_MEMBER, &key, i16::MAX), share_value(value.as_ref()))
+            }
+            Self::ShareAssignment { group, member, value } => {
+                let key = ShareMemberKey { group_id: group.clone(), member_id: member.clone() };
+                (versioned(SHARE_ASSIGNMENT, &key, i16::MAX), share_value(value.as_ref()))
+            }
         }
     }
 
-    /// Reads a record; `None` if it is of a type that this program does not know.
-    ///
-    /// # Errors
-    /// A record that is not what its type says.
-    pub fn decode(key: Option<&Bytes>, value: Option<&Bytes>) -> Result<Option<Self>, RecordError> {
+    fn decode(key: Option<&Bytes>, value: Option<&Bytes>) -> Result<Option<Self>, RecordError> {
         let key = key.ok_or(RecordError::NoKey)?;
         let kind: i16 = decode(key, key, KEY_VERSION, false)?;
         Ok(match kind {
@@ -170,21 +260,40 @@ impl Record {
                 let value = value.map(|value| read(kind, &value, GROUP_VERSION)).transpose()?;
                 Some(Self::Group { group: key.group, value })
             }
+            SHARE_GROUP => {
+                let key: GroupMetadataKey = decode(key, &key[2..], KEY_VERSION, false)?;
+                let value = value.map(|value| read(kind, value, SHARE_VERSION)).transpose()?;
+                Some(Self::ShareGroup { group: key.group, value })
+            }
+            SHARE_MEMBER => {
+                let key: ShareMemberKey = decode(key, &key[2..], KEY_VERSION, false)?;
+                let value = value.map(|value| read(kind, value, SHARE_VERSION)).transpose()?;
+                Some(Self::ShareMember { group: key.group_id, member: key.member_id, value })
+            }
+            SHARE_ASSIGNMENT => {
+                let key: ShareMemberKey = decode(key, &key[2..], KEY_VERSION, false)?;
+                let value = value.map(|value| read(kind, value, SHARE_VERSION)).transpose()?;
+                Some(Self::ShareAssignment { group: key.group_id, member: key.member_id, value })
+            }
             _ => None,
         })
     }
 }
 
 /// A number, then the message in the version of that number, or in the only one where it is a key's type.
-fn versioned<M: Wire>(number: i16, message: &M, first_flexible: i16) -> Bytes {
+pub(super) fn versioned<M: Wire>(number: i16, message: &M, first_flexible: i16) -> Bytes {
     let mut out = BytesMut::new();
     out.put(&number.to_be_bytes());
     message.encode(&mut out, Encode { version: number, flexible: number >= first_flexible });
     out.freeze()
 }
 
+fn share_value<M: Wire>(value: Option<&M>) -> Option<Bytes> {
+    value.map(|value| versioned(SHARE_VERSION, value, SHARE_VERSION))
+}
+
 /// A value whose last known version is also its first flexible one, as both kinds' are.
-fn read<M: Wire>(kind: i16, value: &Bytes, last: i16) -> Result<M, RecordError> {
+pub(super) fn read<M: Wire>(kind: i16, value: &Bytes, last: i16) -> Result<M, RecordError> {
     let version: i16 = decode(value, value, KEY_VERSION, false)?;
     if !(0..=last).contains(&version) {
         return Err(RecordError::Version { kind, version });
@@ -238,6 +347,19 @@ mod tests {
             offset(None),
             Record::Group { group: "g".into(), value: Some(group) },
             Record::Group { group: "g".into(), value: None },
+            Record::ShareGroup {
+                group: "g".into(),
+                value: Some(ShareGroupValue { epoch: 3, metadata_hash: 4 }),
+            },
+            Record::ShareMember {
+                group: "g".into(),
+                member: "m".into(),
+                value: Some(ShareGroupMemberValue {
+                    subscribed_topic_names: vec!["t".into()],
+                    ..Default::default()
+                }),
+            },
+            Record::ShareAssignment { group: "g".into(), member: "m".into(), value: None },
         ] {
             assert_eq!(again(&record), Some(record));
         }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info};
 
-use super::{CoordinatorError, Effects, Machine, Record, Ticket};
+use super::{CoordinatorError, Effects, Machine, Stored, Ticket};
 use crate::clock::{Clock, TimestampMs};
 use crate::log::{self, LogError, Partition, ReplayError};
 use crate::record::BatchBuilder;
@@ -153,19 +153,20 @@ impl<M: Machine> Shard<M> {
     }
 
     /// Appends the records; the replies leave at once if nothing is on its way to the disk.
-    fn carry_out(&mut self, effects: Effects<M::Reply>) -> Result<(), LogError> {
-        let addressed = effects.replies.into_iter();
-        let replies: Vec<_> =
-            addressed.filter_map(|(to, reply)| Some((self.waiting.remove(&to)?, reply))).collect();
+    fn carry_out(&mut self, effects: Effects<M::Reply, M::Record>) -> Result<(), LogError> {
+        let replies = self.addressed(effects.replies);
+        let prompt = self.addressed(effects.prompt);
         if effects.records.is_empty() && self.unsettled.is_empty() {
-            replies.into_iter().for_each(|(to, reply)| drop(to.send(Ok(reply))));
+            replies.into_iter().chain(prompt).for_each(|(to, reply)| drop(to.send(Ok(reply))));
             return Ok(());
         }
         let appended = self.append(&effects.records);
         if let Err(failure) = appended {
-            replies.into_iter().for_each(|(to, _)| drop(to.send(Err(CoordinatorError::NotStored))));
+            let all = replies.into_iter().chain(prompt);
+            all.for_each(|(to, _)| drop(to.send(Err(CoordinatorError::NotStored))));
             return Err(failure);
         }
+        prompt.into_iter().for_each(|(to, reply)| drop(to.send(Ok(reply))));
         let end = match appended? {
             Some(end) => end,
             None => self.unsettled.back().map_or(0, |unsettled| unsettled.offset_end_exclusive),
@@ -176,8 +177,13 @@ impl<M: Machine> Shard<M> {
         Ok(())
     }
 
+    /// The replies with who waits for them.
+    fn addressed(&mut self, replies: Vec<(Ticket, M::Reply)>) -> Vec<(Sender<M>, M::Reply)> {
+        replies.into_iter().filter_map(|(to, reply)| Some((self.waiting.remove(&to)?, reply))).collect()
+    }
+
     /// Returns the end of what was appended, if anything was.
-    fn append(&mut self, records: &[Record]) -> Result<Option<i64>, LogError> {
+    fn append(&mut self, records: &[M::Record]) -> Result<Option<i64>, LogError> {
         let now = self.clock.now_ms();
         let mut end = None;
         let mut batch = BatchBuilder::new();
@@ -341,7 +347,7 @@ impl<M: Machine> Replayed<M> {
     /// One record that cannot be read does not take the groups of its neighbours with it.
     fn take(&mut self, log: &Partition, now: i64, record: &crate::record::Record) {
         self.stored += 1;
-        match Record::decode(record.key.as_ref(), record.value.as_ref()) {
+        match M::Record::decode(record.key.as_ref(), record.value.as_ref()) {
             Ok(Some(known)) => self.machine.apply(now, &known),
             Ok(None) => self.strange += 1,
             Err(fault) => {

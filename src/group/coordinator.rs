@@ -6,7 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Claim, Description, Event, Forgotten, GroupError, GroupEvent, GroupShard, Join, Joined, Leaving, Listing,
-    OffsetMap, Partitions, Reply, Settings, Sync, Synced, TopicExists,
+    OffsetMap, Partitions, Reply, Settings, ShareBeat, ShareDescription, ShareHeartbeat, Sync, Synced,
+    TopicExists,
 };
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorError};
@@ -160,6 +161,32 @@ impl Groups {
     /// Of the group, or of its coordinator.
     pub async fn delete(&self, group: &str) -> Result<(), GroupFailure> {
         Ok(expect!(self.ask(group, GroupEvent::Delete).await?, Done)?)
+    }
+
+    /// A member of a share group joins, stays or leaves.
+    ///
+    /// # Errors
+    /// Of the group, or of its coordinator.
+    pub async fn share_heartbeat(
+        &self,
+        group: &str,
+        beat: ShareHeartbeat,
+    ) -> Result<ShareBeat, GroupFailure> {
+        named(group)?;
+        let names =
+            beat.topics.iter().flatten().chain(&beat.rack_id).chain([&beat.member_id, &beat.client_id]);
+        if names.into_iter().any(|name| name.len() > TEXT_MAX_BYTES) {
+            return Err(GroupError::NameTooLong.into());
+        }
+        Ok(expect!(self.ask(group, GroupEvent::ShareHeartbeat(beat)).await?, ShareBeat)?)
+    }
+
+    /// The share group as it is; `None` if there is none.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn share_describe(&self, group: &str) -> Result<Option<ShareDescription>, CoordinatorError> {
+        Ok(expect!(self.ask(group, GroupEvent::ShareDescribe).await?, ShareDescribed))
     }
 
     /// All groups.

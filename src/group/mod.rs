@@ -1,13 +1,15 @@
 //! Consumer groups: who is a member, who gets which partitions, how far each group has come.
 //!
 //! Everything here is pure. [`GroupShard`] is the machine that the coordinator's runtime drives: the groups of one partition of
-//! `__consumer_offsets`. A group is a membership ([`classic`]) and its committed [`offsets`], each usable without the other.
+//! `__consumer_offsets`. A group is a membership ([`classic`]) and its committed [`offsets`], each usable without the other; or it
+//! is a [`share`] group, which has neither.
 
 pub mod classic;
 pub mod consumer_protocol;
 mod coordinator;
 pub mod offsets;
 mod shard;
+pub mod share;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,9 @@ pub use classic::State;
 pub use coordinator::{GroupFailure, Groups};
 pub use offsets::Committed;
 pub use shard::GroupShard;
+pub use share::{
+    Assignment, ShareBeat, ShareDescription, ShareHeartbeat, ShareMemberDescription, TopicLookup,
+};
 
 /// What groups go by.
 #[derive(Clone, PartialEq, Debug)]
@@ -92,6 +97,9 @@ pub enum GroupError {
     /// The generation does not fit a record.
     #[error("the generation does not fit a record")]
     TooLarge,
+    /// The member's epoch is neither the one that it was told last nor the one before.
+    #[error("the member's epoch is over, or has never been")]
+    FencedMemberEpoch,
 }
 
 /// Who says to be a member, and of which generation.
@@ -231,6 +239,10 @@ pub enum GroupEvent {
     Describe,
     /// Forgets the group. Answered by [`Reply::Done`].
     Delete,
+    /// A member of a share group joins, stays or leaves. Answered by [`Reply::ShareBeat`].
+    ShareHeartbeat(ShareHeartbeat),
+    /// Answered by [`Reply::ShareDescribed`].
+    ShareDescribe,
 }
 
 /// Whether a topic of that name and id exists.
@@ -263,6 +275,10 @@ pub enum Reply {
     Forgotten(Result<Forgotten, GroupError>),
     /// To [`GroupEvent::Describe`].
     Described(Option<Description>),
+    /// To [`GroupEvent::ShareHeartbeat`].
+    ShareBeat(Result<ShareBeat, GroupError>),
+    /// To [`GroupEvent::ShareDescribe`].
+    ShareDescribed(Option<ShareDescription>),
     /// To [`Event::List`].
     Listed(Listing),
 }
@@ -313,6 +329,8 @@ pub struct Listed {
     pub group_id: Arc<str>,
     /// Empty for a group that only has offsets.
     pub protocol_type: Arc<str>,
+    /// Whether it is a share group; else it is a classic one.
+    pub is_share: bool,
     /// Its state.
     pub state: State,
     /// Members that it has.

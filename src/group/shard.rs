@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::classic::{ClassicGroup, State, join_bytes};
 use super::offsets::{Offsets, record as offset_record};
+use super::share::{JOIN_EPOCH, ShareGroup, ShareHeartbeat};
 use super::{
     Claim, Event, Forgotten, GroupError, GroupEvent, Join, Leaving, Listed, Listing, OffsetMap, Partitions,
-    Reply, Settings, TopicExists,
+    Reply, Settings, ShareBeat, TopicExists,
 };
 use crate::clock::TimestampMs;
 use crate::coordinator::{Effects, Machine, Record, Ticket};
@@ -20,13 +21,21 @@ const GROUP_BYTES: usize = 512;
 struct Group {
     membership: ClassicGroup,
     offsets: Offsets,
+    /// Present in a share group, whose membership and offsets are empty.
+    share: Option<ShareGroup>,
     /// As it stands in the shard's timers.
     timer: Option<TimestampMs>,
 }
 
 impl Group {
     fn bytes(&self) -> usize {
-        GROUP_BYTES + self.membership.bytes() + self.offsets.bytes()
+        let share = self.share.as_ref().map_or(0, ShareGroup::bytes);
+        GROUP_BYTES + self.membership.bytes() + self.offsets.bytes() + share
+    }
+
+    fn deadline(&self) -> Option<TimestampMs> {
+        let share = self.share.as_ref().and_then(ShareGroup::deadline);
+        self.membership.deadline().into_iter().chain(share).min()
     }
 
     /// Whether nothing would be lost with it.
@@ -35,6 +44,7 @@ impl Group {
             && self.membership.state() == State::Empty
             && !self.membership.is_stored()
             && self.offsets.is_empty()
+            && self.share.is_none()
     }
 }
 
@@ -82,13 +92,13 @@ impl GroupShard {
         let group = self.groups.entry(Arc::clone(id)).or_insert_with(|| {
             self.bytes += GROUP_BYTES;
             let membership = ClassicGroup::new(Arc::clone(id), Arc::clone(&self.settings));
-            Group { membership, offsets: Offsets::default(), timer: None }
+            Group { membership, offsets: Offsets::default(), share: None, timer: None }
         });
         let (bytes, offsets) = (group.bytes(), group.offsets.len());
         let outcome = act(group);
         self.bytes = self.bytes + group.bytes() - bytes;
         self.offsets = self.offsets + group.offsets.len() - offsets;
-        let (due, is_nothing) = (group.membership.deadline(), group.is_nothing());
+        let (due, is_nothing) = (group.deadline(), group.is_nothing());
         if group.timer != due || is_nothing {
             if let Some(before) = group.timer.take() {
                 self.timers.remove(&(before, Arc::clone(id)));
@@ -169,19 +179,62 @@ impl GroupShard {
                 out.reply(from, Reply::Forgotten(forgotten));
             }
             GroupEvent::Describe => {
-                let description = self.groups.get(id).map(|group| group.membership.describe());
+                let classic = self.groups.get(id).filter(|group| group.share.is_none());
+                let description = classic.map(|group| group.membership.describe());
                 out.reply(from, Reply::Described(description));
             }
             GroupEvent::Delete => {
                 let deleted = self.delete(now, id, out);
                 out.reply(from, Reply::Done(deleted));
             }
+            GroupEvent::ShareHeartbeat(beat) => {
+                let beat = self.share_heartbeat(now, id, &beat, out);
+                out.reply(from, Reply::ShareBeat(beat));
+            }
+            GroupEvent::ShareDescribe => {
+                let description = self.share_group(id).map(ShareGroup::describe);
+                out.reply(from, Reply::ShareDescribed(description));
+            }
         }
+    }
+
+    /// The share group of that id, if there is one.
+    pub fn share_group(&self, id: &str) -> Option<&ShareGroup> {
+        self.groups.get(id).and_then(|group| group.share.as_ref())
+    }
+
+    fn is_share(&self, id: &str) -> bool {
+        self.share_group(id).is_some()
+    }
+
+    fn share_heartbeat(
+        &mut self,
+        now: TimestampMs,
+        id: &Arc<str>,
+        beat: &ShareHeartbeat,
+        out: &mut Effects<Reply>,
+    ) -> Result<ShareBeat, GroupError> {
+        let growth = match self.groups.get(id) {
+            Some(group) => group.share.as_ref().ok_or(GroupError::NotFound)?.growth(beat),
+            None if beat.member_epoch == JOIN_EPOCH => {
+                GROUP_BYTES + ShareGroup::new(Arc::clone(id)).growth(beat)
+            }
+            None => return Err(GroupError::NotFound),
+        };
+        if self.has_no_room_for(growth) {
+            return Err(GroupError::MaxSize);
+        }
+        self.with(id, |group| {
+            let share = group.share.get_or_insert_with(|| ShareGroup::new(Arc::clone(id)));
+            share.heartbeat(now, beat, out)
+        })
     }
 
     fn join(&mut self, now: TimestampMs, from: Ticket, id: &Arc<str>, join: Join, out: &mut Effects<Reply>) {
         let bounds = self.settings.min_session_timeout_ms..=self.settings.max_session_timeout_ms;
-        let refused = if !bounds.contains(&join.session_timeout_ms) {
+        let refused = if self.is_share(id) {
+            GroupError::InconsistentProtocol
+        } else if !bounds.contains(&join.session_timeout_ms) {
             GroupError::InvalidSessionTimeout
         } else if !join.member_id.is_empty() && !self.groups.contains_key(id) {
             GroupError::UnknownMember
@@ -220,6 +273,9 @@ impl GroupShard {
         offsets: &OffsetMap,
         out: &mut Effects<Reply>,
     ) -> Result<(), GroupError> {
+        if self.is_share(id) {
+            return Err(GroupError::NotFound);
+        }
         if !self.groups.contains_key(id) && claim.generation >= 0 {
             let unknown = if knows_not_found { GroupError::NotFound } else { GroupError::IllegalGeneration };
             return Err(unknown);
@@ -275,10 +331,15 @@ impl GroupShard {
         out: &mut Effects<Reply>,
     ) -> Result<(), GroupError> {
         let group = self.groups.get(id).ok_or(GroupError::NotFound)?;
-        if group.membership.state() != State::Empty {
+        if group.membership.state() != State::Empty
+            || group.share.as_ref().is_some_and(|share| !share.is_empty())
+        {
             return Err(GroupError::NotEmpty);
         }
         self.with(id, |group| {
+            if group.share.take().is_some() {
+                out.records.push(Record::ShareGroup { group: (&**id).into(), value: None });
+            }
             forget_offsets(id, group, |_, _| true, out);
             forget_membership(now, id, group, out);
         });
@@ -330,11 +391,21 @@ impl GroupShard {
     }
 
     fn list(&self) -> Listing {
-        let row = |(id, group): (&Arc<str>, &Group)| Listed {
-            group_id: Arc::clone(id),
-            protocol_type: group.membership.protocol_type().cloned().unwrap_or_else(|| "".into()),
-            state: group.membership.state(),
-            members: group.membership.len(),
+        let row = |(id, group): (&Arc<str>, &Group)| match &group.share {
+            Some(share) => Listed {
+                group_id: Arc::clone(id),
+                protocol_type: "share".into(),
+                is_share: true,
+                state: share.state(),
+                members: share.len(),
+            },
+            None => Listed {
+                group_id: Arc::clone(id),
+                protocol_type: group.membership.protocol_type().cloned().unwrap_or_else(|| "".into()),
+                is_share: false,
+                state: group.membership.state(),
+                members: group.membership.len(),
+            },
         };
         Listing { groups: self.groups.iter().map(row).collect(), bytes: self.bytes }
     }
@@ -368,6 +439,7 @@ fn forget_membership(now: TimestampMs, id: &Arc<str>, group: &mut Group, out: &m
 impl Machine for GroupShard {
     type Event = Event;
     type Reply = Reply;
+    type Record = Record;
 
     fn step(&mut self, now: TimestampMs, from: Ticket, event: Event, out: &mut Effects<Reply>) {
         match event {
@@ -382,7 +454,12 @@ impl Machine for GroupShard {
 
     fn tick(&mut self, now: TimestampMs, out: &mut Effects<Reply>) {
         while let Some((_, id)) = self.timers.first().filter(|(due, _)| *due <= now).cloned() {
-            self.with(&id, |group| group.membership.tick(now, out));
+            self.with(&id, |group| {
+                group.membership.tick(now, out);
+                if let Some(share) = &mut group.share {
+                    share.tick(now, out);
+                }
+            });
         }
         if self.next_expiry <= now {
             self.expire(now, out);
@@ -404,6 +481,22 @@ impl Machine for GroupShard {
                 let id: Arc<str> = (&**id).into();
                 self.with(&id, |group| group.membership.apply(now, value.as_ref()));
             }
+            Record::ShareGroup { group: id, value: None } => {
+                let id: Arc<str> = (&**id).into();
+                self.with(&id, |group| group.share = None);
+            }
+            Record::ShareGroup { group: id, .. }
+            | Record::ShareMember { group: id, value: Some(_), .. }
+            | Record::ShareAssignment { group: id, value: Some(_), .. } => {
+                let id: Arc<str> = (&**id).into();
+                self.with(&id, |group| {
+                    group.share.get_or_insert_with(|| ShareGroup::new(Arc::clone(&id))).apply(record);
+                });
+            }
+            Record::ShareMember { group: id, .. } | Record::ShareAssignment { group: id, .. } => {
+                let id: Arc<str> = (&**id).into();
+                self.with(&id, |group| group.share.iter_mut().for_each(|share| share.apply(record)));
+            }
         }
     }
 
@@ -416,6 +509,7 @@ impl Machine for GroupShard {
         for (id, group) in &self.groups {
             records.extend(group.membership.record());
             records.extend(group.offsets.records(id));
+            records.extend(group.share.iter().flat_map(ShareGroup::records));
         }
         records
     }
@@ -423,7 +517,10 @@ impl Machine for GroupShard {
     fn replayed(&mut self, now: TimestampMs) {
         let ids: Vec<_> = self.groups.keys().cloned().collect();
         for id in ids {
-            self.with(&id, |group| group.membership.restart_sessions(now));
+            self.with(&id, |group| {
+                group.membership.restart_sessions(now);
+                group.share.iter_mut().for_each(|share| share.restart_sessions(now));
+            });
         }
     }
 }

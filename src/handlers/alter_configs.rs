@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use super::RequestContext;
-use super::describe_configs::{BROKER, TOPIC, check_broker, unknown_topic, unsupported};
+use super::describe_configs::{BROKER, GROUP, TOPIC, check_broker, check_group, unknown_topic, unsupported};
 use crate::catalog::topic_config::{self, ConfigOp, Inherited, InvalidConfig, replacement};
-use crate::catalog::{Batch, Change, broker_config};
-use crate::config::ConfigMap;
+use crate::catalog::{Batch, Change, broker_config, group_config};
+use crate::config::{Config, ConfigMap};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::alter_configs::{
     AlterConfigsRequest, AlterConfigsResource, AlterConfigsResourceResponse, AlterConfigsResponse,
@@ -104,6 +104,7 @@ pub async fn alter(
         TOPIC => {}
         BROKER if resource.name.is_empty() => {}
         BROKER => check_broker(cx, &resource.name)?,
+        GROUP => check_group(&resource.name)?,
         other => return Err(unsupported(other)),
     }
     let (config, node) = (cx.config.clone(), cx.node_id().to_string());
@@ -112,6 +113,7 @@ pub async fn alter(
         let fixed = config.explicit();
         let change = match resource.kind {
             TOPIC => topic_change(batch, &resource.name, &alteration, &node, fixed)?,
+            GROUP => group_change(batch, &resource.name, &alteration, &config)?,
             _ => broker_change(batch, &resource.name, &alteration, &node, fixed)?,
         };
         if !validate_only {
@@ -154,6 +156,19 @@ fn broker_change(
     };
     broker_config::validate(&inherited).map_err(refusal)?;
     Ok(Change::BrokerConfigs { broker: name.to_owned(), configs })
+}
+
+fn group_change(
+    batch: &Batch,
+    name: &str,
+    alteration: &Alteration,
+    config: &Config,
+) -> Result<Change, Refusal> {
+    let none = ConfigMap::new();
+    let current = batch.state().group_configs().get(name).map_or(&none, |configs| &**configs);
+    let configs = alteration.of(current, group_config::apply_ops)?;
+    group_config::validate(&configs, config).map_err(refusal)?;
+    Ok(Change::GroupConfigs { group: name.to_owned(), configs })
 }
 
 fn refusal(error: InvalidConfig) -> Refusal {

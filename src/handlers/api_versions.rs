@@ -5,13 +5,37 @@ use crate::protocol::ErrorCode;
 use crate::protocol::api::Api;
 use crate::protocol::messages::ApiVersions;
 use crate::protocol::messages::Produce;
-use crate::protocol::messages::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use crate::protocol::messages::api_versions::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeature, SupportedFeature,
+};
+use crate::protocol::wire::Str;
+
+/// Share groups, without dead letter queues, which would be level 2. KIP-932.
+const SHARE_VERSION: (&str, i16) = ("share.version", 1);
+
+/// The features that are finalized here never change.
+const FEATURES_EPOCH: i64 = 0;
 
 /// Answers what this broker serves.
 pub async fn handle(cx: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
     match check(&cx, &request) {
-        Ok(()) => ApiVersionsResponse { api_keys: served(), ..Default::default() },
+        Ok(()) => with_features(ApiVersionsResponse { api_keys: served(), ..Default::default() }),
         Err(code) => ApiVersionsResponse { error_code: code.into(), ..Default::default() },
+    }
+}
+
+fn with_features(response: ApiVersionsResponse) -> ApiVersionsResponse {
+    let (name, level) = SHARE_VERSION;
+    let name = Str::from_static(name);
+    ApiVersionsResponse {
+        supported_features: vec![SupportedFeature { name: name.clone(), min_version: 1, max_version: level }],
+        finalized_features_epoch: FEATURES_EPOCH,
+        finalized_features: vec![FinalizedFeature {
+            name,
+            max_version_level: level,
+            min_version_level: level,
+        }],
+        ..response
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::fetch_sessions::FetchSessions;
+use super::share_sessions::ShareSessions;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint};
@@ -14,6 +16,7 @@ use crate::group::Groups;
 use crate::log::{LogDirectories, Partition};
 use crate::protocol::ErrorCode;
 use crate::protocol::wire::Str;
+use crate::queue::Queues;
 use crate::telemetry::{ConnectionCounters, RequestCounters};
 use crate::uuid::Uuid;
 
@@ -44,8 +47,14 @@ pub struct Shared {
     pub catalog: Catalog,
     /// Consumer groups.
     pub groups: Groups,
+    /// What share groups have of partitions.
+    pub queues: Queues,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
+    /// Share sessions.
+    pub share_sessions: ShareSessions,
+    /// Number of the next connection.
+    pub next_connection: AtomicU64,
     /// Places for batches whose validation means to decompress a lot, one a core: beyond, they wait, so that a flood of
     /// compression bombs takes neither all threads nor all memory.
     pub decompressions: Semaphore,
@@ -66,6 +75,8 @@ pub struct Session {
     pub endpoint: Arc<Endpoint>,
     /// The client's address.
     pub peer: SocketAddr,
+    /// The connection's number, which no other has had.
+    pub id: u64,
 }
 
 /// One request's view of the broker.
@@ -100,6 +111,16 @@ impl RequestContext {
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
         self.session.peer
+    }
+
+    /// The number of the connection that the request came on.
+    pub fn connection(&self) -> u64 {
+        self.session.id
+    }
+
+    /// The broker, for what outlives this borrow.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.session.shared)
     }
 
     /// Id of this node, leader and only replica of every partition.

@@ -74,6 +74,9 @@ async fn delete(cx: &RequestContext, wanted: Vec<DeletableTopic>) -> Vec<Deletab
                 // The offsets are of topics whose ids are gone: no group will be given them.
                 warn!(%error, "offsets of deleted topics are kept until they expire");
             }
+            if let Err(error) = cx.queues.drop_topics(cx.catalog.topic_id_exists()).await {
+                warn!(%error, "what share groups have of deleted topics is kept until the next start");
+            }
             let answer =
                 |(topic, deleted): (&DeletableTopic, Result<(Str, Uuid), CatalogError>)| match deleted {
                     Ok((name, topic_id)) => {

@@ -1,9 +1,10 @@
-//! DescribeConfigs of topics and of this broker.
+//! DescribeConfigs of topics, of this broker and of groups.
 
 use super::RequestContext;
 use crate::catalog::state::validate_name;
 use crate::catalog::topic_config::{self, ConfigEntry};
-use crate::catalog::{CatalogError, broker_config};
+use crate::catalog::{CatalogError, broker_config, group_config};
+use crate::config::ConfigMap;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse, DescribeConfigsResult,
@@ -15,6 +16,8 @@ use crate::protocol::wire::Str;
 pub const TOPIC: i8 = 2;
 /// A broker; the empty name is the default of all.
 pub const BROKER: i8 = 4;
+/// A group, of which there need be none yet. KIP-848.
+pub const GROUP: i8 = 32;
 
 /// Answers every resource on its own.
 pub async fn handle(cx: RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -64,7 +67,25 @@ fn entries(
             check_broker(cx, &resource.resource_name)?;
             Ok(broker_config::describe(&view.inherited(&cx.config)))
         }
+        GROUP => {
+            check_group(&resource.resource_name)?;
+            let none = ConfigMap::new();
+            let configs =
+                view.group_configs.get(&*resource.resource_name).map_or(&none, |configs| &**configs);
+            Ok(group_config::describe(configs, &cx.config))
+        }
         other => Err(unsupported(other)),
+    }
+}
+
+/// Checks that a group resource has a name.
+///
+/// # Errors
+/// INVALID_REQUEST.
+pub fn check_group(name: &str) -> Result<(), (ErrorCode, String)> {
+    match name.is_empty() {
+        true => Err((ErrorCode::InvalidRequest, "Default group resources are not allowed.".to_owned())),
+        false => Ok(()),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::coordinator::CoordinatorError;
 use crate::group::{GroupError, GroupFailure};
 use crate::log::{LogError, ReplayError};
 use crate::protocol::ErrorCode;
+use crate::queue::{QueueError, QueueFailure};
 use crate::record::InvalidBatch;
 
 impl From<&LogError> for ErrorCode {
@@ -60,6 +61,7 @@ impl From<&InvalidConfig> for ErrorCode {
             | InvalidConfig::DuplicateKey { .. }
             | InvalidConfig::NotDynamic { .. } => Self::InvalidRequest,
             InvalidConfig::UnknownTopicConfig { .. }
+            | InvalidConfig::UnknownGroupConfig { .. }
             | InvalidConfig::UnknownBrokerKey { .. }
             | InvalidConfig::Value { .. }
             | InvalidConfig::CompactionLags { .. }
@@ -132,6 +134,16 @@ impl From<&GroupError> for ErrorCode {
             GroupError::TooManyOffsets => Self::InvalidCommitOffsetSize,
             // Kafka's answer to a generation that does not fit its record.
             GroupError::TooLarge => Self::UnknownServerError,
+            GroupError::FencedMemberEpoch => Self::FencedMemberEpoch,
+        }
+    }
+}
+
+impl From<&QueueFailure> for ErrorCode {
+    fn from(failure: &QueueFailure) -> Self {
+        match failure {
+            QueueFailure::Queue(QueueError::Unknown | QueueError::NotHeld(_)) => Self::InvalidRecordState,
+            QueueFailure::Coordinator(error) => error.into(),
         }
     }
 }

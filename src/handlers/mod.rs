@@ -5,17 +5,20 @@
 //! and may finish later, so that many appends share one sync.
 
 pub mod alter_configs;
+pub mod alter_share_group_offsets;
 pub mod api_versions;
 pub mod context;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_groups;
 pub mod delete_records;
+pub mod delete_share_group_offsets;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
+pub mod describe_share_group_offsets;
 pub mod describe_topic_partitions;
 pub mod error;
 pub mod fetch;
@@ -26,6 +29,7 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod metadata;
@@ -34,6 +38,11 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod share_acknowledge;
+pub mod share_fetch;
+pub mod share_group_describe;
+pub mod share_group_heartbeat;
+pub mod share_sessions;
 pub mod sync_group;
 
 use std::pin::Pin;
@@ -41,16 +50,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use tracing::debug;
 
 pub use context::{RequestContext, Session, Shared};
 
 use crate::protocol::api::{Api, decode};
 use crate::protocol::header::{RequestHeader, frame_response};
 use crate::protocol::messages::{
-    AlterConfigs, ApiVersions, CreatePartitions, CreateTopics, DeleteGroups, DeleteRecords, DeleteTopics,
-    DescribeCluster, DescribeConfigs, DescribeGroups, DescribeLogDirs, DescribeTopicPartitions, Fetch,
-    FindCoordinator, Heartbeat, IncrementalAlterConfigs, InitProducerId, JoinGroup, LeaveGroup, ListGroups,
-    ListOffsets, Metadata, OffsetCommit, OffsetDelete, OffsetFetch, OffsetForLeaderEpoch, Produce, SyncGroup,
+    AlterConfigs, AlterShareGroupOffsets, ApiVersions, CreatePartitions, CreateTopics, DeleteGroups,
+    DeleteRecords, DeleteShareGroupOffsets, DeleteTopics, DescribeCluster, DescribeConfigs, DescribeGroups,
+    DescribeLogDirs, DescribeShareGroupOffsets, DescribeTopicPartitions, Fetch, FindCoordinator, Heartbeat,
+    IncrementalAlterConfigs, InitProducerId, JoinGroup, LeaveGroup, ListConfigResources, ListGroups,
+    ListOffsets, Metadata, OffsetCommit, OffsetDelete, OffsetFetch, OffsetForLeaderEpoch, Produce,
+    ShareAcknowledge, ShareFetch, ShareGroupDescribe, ShareGroupHeartbeat, SyncGroup,
 };
 use crate::protocol::wire::{Chunks, DecodeError, Wire};
 use crate::telemetry::{ApiCounters, RequestCounters};
@@ -229,7 +241,15 @@ handlers! {
     IncrementalAlterConfigs => incremental_alter_configs::handle, in turn;
     OffsetDelete => offset_delete::handle, in turn;
     DescribeCluster => describe_cluster::handle, in turn;
+    ListConfigResources => list_config_resources::handle, in turn;
     DescribeTopicPartitions => describe_topic_partitions::handle, in turn;
+    ShareGroupHeartbeat => share_group_heartbeat::handle, in turn;
+    ShareGroupDescribe => share_group_describe::handle, in turn;
+    ShareFetch => share_fetch::handle, in turn;
+    ShareAcknowledge => share_acknowledge::handle, in turn;
+    DescribeShareGroupOffsets => describe_share_group_offsets::handle, in turn;
+    AlterShareGroupOffsets => alter_share_group_offsets::handle, in turn;
+    DeleteShareGroupOffsets => delete_share_group_offsets::handle, in turn;
 }
 
 /// Decodes a frame and says how to begin it.
@@ -275,6 +295,15 @@ fn open<A: Api>(
     })?;
     let reply = Reply::new(session, began, version, header.correlation_id, frame.len());
     Ok((RequestContext::new(session, version, header.client_id), request, reply))
+}
+
+/// A connection has ended: its share sessions end with it, and what their members had is given back.
+pub async fn connection_closed(session: &Session) {
+    for member in session.shared.share_sessions.close(session.id) {
+        if let Err(failure) = session.shared.queues.release(&member.group, &member.member).await {
+            debug!(group = &*member.group, member = &*member.member, %failure, "records are lent until their time is over");
+        }
+    }
 }
 
 /// The counters of [`Shared::requests`], in the order of the table.

@@ -156,6 +156,8 @@ impl Exposition {
         text.single(&names::QUEUED_REQUEST_BYTES_LIMIT, budget.total());
         text.single(&names::FETCH_SESSIONS, shared.fetch_sessions.len());
         text.single(&names::FETCH_SESSIONS_LIMIT, shared.config.max_incremental_fetch_session_cache_slots);
+        text.single(&names::SHARE_SESSIONS, shared.share_sessions.len());
+        text.single(&names::SHARE_SESSIONS_LIMIT, shared.config.group_share_max_share_sessions);
         let idle = shared.decompressions.available_permits();
         text.single(&names::DECOMPRESSIONS, decompressions_max.saturating_sub(idle));
         text.single(&names::DECOMPRESSIONS_LIMIT, decompressions_max);

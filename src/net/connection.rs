@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 use tracing::{debug, info, warn};
 
-use crate::handlers::{Begun, Outcome, Refusal, Session, accept};
+use crate::handlers::{Begun, Outcome, Refusal, Session, accept, connection_closed};
 use crate::net::budget::{Budget, FREE_BYTES, Share};
 use crate::net::frame::{FrameBuffer, FrameError, SIZE_BYTES as FRAME_SIZE_BYTES};
 use crate::net::transmit;
@@ -111,6 +111,9 @@ pub async fn serve(
         () = stop.cancelled() => connection.drain().await,
     };
     connection.session.shared.connections.closed(end.closed());
+    // Whatever it still waited for takes nothing more.
+    connection.pending.clear();
+    connection_closed(&connection.session).await;
     match end {
         End::Peer | End::Shutdown => debug!(%peer, "connection closed"),
         End::Idle => debug!(%peer, "connection closed: idle for connections.max.idle.ms"),

@@ -5,6 +5,7 @@
 pub mod batch;
 pub mod builder;
 pub mod compression;
+pub mod outline;
 pub mod range;
 pub mod records;
 pub mod rewrite;

@@ -147,6 +147,10 @@ metrics! {
     /// Bytes of a partition's log. Missing until it is used for the first time since the start.
     PARTITION_BYTES: Gauge "ottla_partition_bytes";
 
+    /// Share sessions.
+    SHARE_SESSIONS: Gauge "ottla_share_sessions";
+    /// The limit of that: group.share.max.share.sessions.
+    SHARE_SESSIONS_LIMIT: Gauge "ottla_share_sessions_limit";
     /// Consumer groups, by state.
     GROUPS: Gauge "ottla_groups";
     /// Members of a group.

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::file::ReadFile;
 use crate::cli::position::time_text;
+use crate::coordinator::Stored;
 use crate::coordinator::records::{self, GroupMetadataMember};
 use crate::record::Record;
 
@@ -34,6 +35,26 @@ pub(super) fn meaning(record: &Record) -> Option<Value> {
             "protocol": value.as_ref().and_then(|value| value.protocol.as_deref()),
             "leader": value.as_ref().and_then(|value| value.leader.as_deref()),
             "members": value.as_ref().map(|value| value.members.iter().map(member).collect::<Vec<_>>()),
+        })),
+        records::Record::ShareGroup { group, value } => Some(json!({
+            "group": &group[..],
+            "share_epoch": value.as_ref().map(|value| value.epoch),
+        })),
+        records::Record::ShareMember { group, member, value } => Some(json!({
+            "group": &group[..],
+            "member": &member[..],
+            "topics": value.as_ref().map(|value| value.subscribed_topic_names.iter().map(|topic| &topic[..]).collect::<Vec<_>>()),
+        })),
+        records::Record::ShareAssignment { group, member, value } => Some(json!({
+            "group": &group[..],
+            "member": &member[..],
+            "member_epoch": value.as_ref().map(|value| value.member_epoch),
+            "assigned": value.as_ref().map(|value| {
+                let topic = |topic: &records::ShareAssignmentTopic| {
+                    json!({ "topic_id": topic.topic_id.to_string(), "partitions": &topic.partitions })
+                };
+                value.assigned_partitions.iter().map(topic).collect::<Vec<_>>()
+            }),
         })),
     }
 }

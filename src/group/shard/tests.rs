@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::super::consumer_protocol::{Subscription, Versioned};
 use super::super::{Committed, Joined, Sync, Synced, offsets};
 use super::*;
+use crate::coordinator::Stored;
 use crate::uuid::Uuid;
 
 const SESSION_MS: i64 = 10_000;

@@ -1,0 +1,230 @@
+//! ShareAcknowledge: what a member says of records that it was lent. What it shares with ShareFetch is here too.
+
+use super::RequestContext;
+use super::share_fetch::terms;
+use super::share_sessions::{FINAL, NEW_SESSION, ShareMember};
+use crate::catalog::group_config::{self, ShareConfig};
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::share_acknowledge::{
+    ShareAcknowledgePartitionResponse, ShareAcknowledgeRequest, ShareAcknowledgeResponse,
+    ShareAcknowledgeTopicResponse,
+};
+use crate::protocol::wire::Str;
+use crate::queue::{Ack, Verdict};
+use crate::uuid::Uuid;
+
+/// Longest id of a member, bytes: a UUID as text.
+const MEMBER_ID_MAX_BYTES: usize = 36;
+
+/// Answers when everything is durable.
+pub async fn handle(cx: RequestContext, request: ShareAcknowledgeRequest) -> ShareAcknowledgeResponse {
+    match answer(&cx, &request).await {
+        Ok(response) => response,
+        Err(code) => ShareAcknowledgeResponse {
+            error_code: code.into(),
+            error_message: Some(code.name().into()),
+            ..Default::default()
+        },
+    }
+}
+
+async fn answer(
+    cx: &RequestContext,
+    request: &ShareAcknowledgeRequest,
+) -> Result<ShareAcknowledgeResponse, ErrorCode> {
+    let member = member(request.group_id.as_ref(), request.member_id.as_ref())?;
+    let epoch = request.share_session_epoch;
+    if epoch == NEW_SESSION {
+        return Err(ErrorCode::InvalidShareSessionEpoch);
+    }
+    let config = settings(cx, &member);
+    let mut verdicts = Verdicts::new(request.is_renew_ack, config.renew_acknowledge_enable);
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            let said = partition
+                .acknowledgement_batches
+                .iter()
+                .map(|batch| (batch.first_offset, batch.last_offset, &batch.acknowledge_types[..]));
+            verdicts.add(topic.topic_id, partition.partition_index, said);
+        }
+    }
+    cx.share_sessions.go_on(&member, cx.connection(), epoch, Vec::new(), &[])?;
+    let said = acknowledge(cx, &member, &config, verdicts).await;
+    if epoch == FINAL {
+        let released = cx.queues.release(&member.group, &member.member).await;
+        released.map_err(|failure| ErrorCode::from(&failure))?;
+    }
+    let mut responses: Vec<ShareAcknowledgeTopicResponse> = Vec::new();
+    for Said { topic_id, partition, error } in said {
+        let partition = ShareAcknowledgePartitionResponse {
+            partition_index: partition,
+            error_code: error.into(),
+            error_message: (error != ErrorCode::None).then(|| error.name().into()),
+            ..Default::default()
+        };
+        match responses.last_mut().filter(|topic| topic.topic_id == topic_id) {
+            Some(topic) => topic.partitions.push(partition),
+            None => {
+                responses.push(ShareAcknowledgeTopicResponse { topic_id, partitions: vec![partition] });
+            }
+        }
+    }
+    Ok(ShareAcknowledgeResponse {
+        acquisition_lock_timeout_ms: config.record_lock_duration_ms,
+        responses,
+        ..Default::default()
+    })
+}
+
+/// The member that a request names.
+pub(super) fn member(group: Option<&Str>, member: Option<&Str>) -> Result<ShareMember, ErrorCode> {
+    let group = group.filter(|group| !group.is_empty()).ok_or(ErrorCode::InvalidRequest)?;
+    let member = member.filter(|member| (1..=MEMBER_ID_MAX_BYTES).contains(&member.len()));
+    let member = member.ok_or(ErrorCode::InvalidRequest)?;
+    Ok(ShareMember { group: (&**group).into(), member: (&**member).into() })
+}
+
+/// What the member's group goes by.
+pub(super) fn settings(cx: &RequestContext, member: &ShareMember) -> ShareConfig {
+    let view = cx.catalog.view();
+    group_config::effective(view.group_configs.get(&*member.group).map(|configs| &**configs), &cx.config)
+}
+
+/// What came of the verdicts on a partition.
+pub(super) struct Said {
+    pub(super) topic_id: Uuid,
+    pub(super) partition: i32,
+    pub(super) error: ErrorCode,
+}
+
+/// What a request says, by partition, each right in its form or not.
+pub(super) struct Verdicts {
+    may_renew: bool,
+    by_partition: Vec<(Uuid, i32, Result<Vec<Ack>, ErrorCode>)>,
+}
+
+impl Verdicts {
+    /// None yet. Renewals must be announced, and allowed.
+    pub(super) fn new(is_renew_ack: bool, renew_enabled: bool) -> Self {
+        Self { may_renew: is_renew_ack && renew_enabled, by_partition: Vec::new() }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_partition.is_empty()
+    }
+
+    /// Adds what is said of a partition: first and last offset, and one type for all or for each.
+    pub(super) fn add<'a>(
+        &mut self,
+        topic_id: Uuid,
+        partition: i32,
+        batches: impl ExactSizeIterator<Item = (i64, i64, &'a [i8])>,
+    ) {
+        if batches.len() > 0 {
+            self.by_partition.push((topic_id, partition, read(batches, self.may_renew)));
+        }
+    }
+}
+
+/// Ranges must ascend without overlapping.
+fn read<'a>(
+    batches: impl Iterator<Item = (i64, i64, &'a [i8])>,
+    may_renew: bool,
+) -> Result<Vec<Ack>, ErrorCode> {
+    let mut acks: Vec<Ack> = Vec::new();
+    let mut next = 0;
+    for (first, last, types) in batches {
+        let is_one_for_all = types.len() == 1;
+        let count = last.checked_sub(first).and_then(|count| count.checked_add(1));
+        let is_one_for_each = count.is_some_and(|count| i64::try_from(types.len()) == Ok(count));
+        if first < next || last < first || !(is_one_for_all || is_one_for_each) {
+            return Err(ErrorCode::InvalidRequest);
+        }
+        next = last.saturating_add(1);
+        for (at, kind) in types.iter().enumerate() {
+            let verdict = verdict(*kind).filter(|verdict| may_renew || *verdict != Verdict::Renew);
+            let verdict = verdict.ok_or(ErrorCode::InvalidRequest)?;
+            let (first, last) = match is_one_for_all {
+                true => (first, last),
+                false => (first + at as i64, first + at as i64),
+            };
+            match acks.last_mut() {
+                Some(before) if before.verdict == verdict && first - before.last == 1 => before.last = last,
+                _ => acks.push(Ack { first, last, verdict }),
+            }
+        }
+    }
+    Ok(acks)
+}
+
+fn verdict(kind: i8) -> Option<Verdict> {
+    match kind {
+        0 => Some(Verdict::Gap),
+        1 => Some(Verdict::Accept),
+        2 => Some(Verdict::Release),
+        3 => Some(Verdict::Reject),
+        4 => Some(Verdict::Renew),
+        _ => None,
+    }
+}
+
+/// Carries out the verdicts; each partition has its own answer.
+pub(super) async fn acknowledge(
+    cx: &RequestContext,
+    member: &ShareMember,
+    config: &ShareConfig,
+    verdicts: Verdicts,
+) -> Vec<Said> {
+    let mut said = Vec::with_capacity(verdicts.by_partition.len());
+    for (topic_id, partition, acks) in verdicts.by_partition {
+        let error = match acks {
+            Err(code) => code,
+            Ok(_) if cx.catalog.topic_by_id(topic_id).is_none() => ErrorCode::UnknownTopicId,
+            Ok(acks) => {
+                let key = member.key(topic_id, partition);
+                let done = cx.queues.acknowledge(&key, &member.member, acks, terms(config)).await;
+                done.map_or_else(|failure| ErrorCode::from(&failure), |()| ErrorCode::None)
+            }
+        };
+        said.push(Said { topic_id, partition, error });
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ack(first: i64, last: i64, verdict: Verdict) -> Ack {
+        Ack { first, last, verdict }
+    }
+
+    #[test]
+    fn types_are_for_all_offsets_or_for_each() {
+        let said = [(5, 9, &[1][..]), (10, 12, &[1, 2, 2]), (20, 20, &[0])];
+        let expected =
+            [ack(5, 10, Verdict::Accept), ack(11, 12, Verdict::Release), ack(20, 20, Verdict::Gap)];
+        assert_eq!(read(said.into_iter(), false).unwrap(), expected);
+        assert_eq!(read([(0, 0, &[4][..])].into_iter(), true).unwrap(), [ack(0, 0, Verdict::Renew)]);
+    }
+
+    #[test]
+    fn what_is_wrong_in_form_is_refused() {
+        let wrong: [&[(i64, i64, &[i8])]; 9] = [
+            &[(5, 4, &[1])],
+            &[(-1, 4, &[1])],
+            &[(0, 4, &[])],
+            &[(0, 4, &[1, 1])],
+            &[(0, 0, &[5])],
+            &[(0, 0, &[-1])],
+            &[(0, 0, &[4])],
+            &[(0, 4, &[1]), (4, 5, &[1])],
+            &[(4, 5, &[1]), (0, 1, &[1])],
+        ];
+        for batches in wrong {
+            assert_eq!(read(batches.iter().copied(), false), Err(ErrorCode::InvalidRequest), "{batches:?}");
+        }
+        let longest = [(0, i64::MAX, &[1][..])];
+        assert_eq!(read(longest.into_iter(), false).unwrap(), [ack(0, i64::MAX, Verdict::Accept)]);
+    }
+}

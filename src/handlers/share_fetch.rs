@@ -1,0 +1,488 @@
+//! ShareFetch: records on loan, served as the bytes that are stored; before that, what the member says of earlier ones.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::share_acknowledge::{Said, Verdicts, acknowledge, member, settings};
+use super::share_sessions::{FINAL, NEW_SESSION, ShareMember};
+use super::{Later, RequestContext};
+use crate::catalog::group_config::{Reset, ShareConfig};
+use crate::log::{LogError, Partition, Waiter};
+use crate::protocol::ErrorCode;
+use crate::protocol::messages::share_fetch::{
+    ShareFetchAcquired, ShareFetchPartitionResponse, ShareFetchRequest, ShareFetchResponse,
+    ShareFetchTopicResponse,
+};
+use crate::protocol::wire::Records;
+use crate::queue::{Portion, QueueError, QueueFailure, QueueKey, Range, Taken, Terms, Wish};
+use crate::record::outline::{Outlined, outline};
+use crate::record::range::FileRange;
+use crate::uuid::Uuid;
+
+/// Acquire mode of whole batches. KIP-1206.
+const BATCH_OPTIMIZED: i8 = 0;
+
+/// Acquire mode of no more records than asked for.
+const RECORD_LIMIT: i8 = 1;
+
+/// How often one request looks for records that others have not taken meanwhile.
+const ATTEMPTS: usize = 8;
+
+/// Answers at once if there is anything; else when there is, when `max_wait_ms` is over, or when the broker stops.
+pub async fn handle(cx: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse {
+    match fetch(&cx, request).await {
+        Ok(response) => response,
+        Err(code) => ShareFetchResponse {
+            error_code: code.into(),
+            error_message: Some(code.name().into()),
+            ..Default::default()
+        },
+    }
+}
+
+async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareFetchResponse, ErrorCode> {
+    let member = member(request.group_id.as_ref(), request.member_id.as_ref())?;
+    check(&request)?;
+    let config = settings(cx, &member);
+    let mut named = Vec::new();
+    let mut verdicts = Verdicts::new(request.is_renew_ack, config.renew_acknowledge_enable);
+    for topic in &request.topics {
+        for partition in &topic.partitions {
+            named.push((topic.topic_id, partition.partition_index));
+            let said = partition
+                .acknowledgement_batches
+                .iter()
+                .map(|batch| (batch.first_offset, batch.last_offset, &batch.acknowledge_types[..]));
+            verdicts.add(topic.topic_id, partition.partition_index, said);
+        }
+    }
+    let epoch = request.share_session_epoch;
+    let wanted = match epoch {
+        NEW_SESSION if !verdicts.is_empty() => return Err(ErrorCode::InvalidRequest),
+        NEW_SESSION => {
+            cx.share_sessions.open(&member, cx.connection(), named.clone())?;
+            named
+        }
+        epoch => {
+            let forgotten = request.forgotten_topics_data.iter();
+            let forgotten: Vec<_> = forgotten
+                .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition)))
+                .collect();
+            cx.share_sessions.go_on(&member, cx.connection(), epoch, named, &forgotten)?
+        }
+    };
+    let said = acknowledge(cx, &member, &config, verdicts).await;
+    if epoch == FINAL {
+        cx.queues
+            .release(&member.group, &member.member)
+            .await
+            .map_err(|failure| ErrorCode::from(&failure))?;
+    }
+    let mut loan = Loan {
+        cx,
+        limits: Limits {
+            max_bytes: usize::try_from(request.max_bytes).unwrap_or_default().min(cx.config.fetch_max_bytes),
+            min_bytes: u64::try_from(request.min_bytes).unwrap_or_default(),
+            max_records: i64::from(request.max_records),
+            batch_size: i64::from(request.batch_size.max(1)),
+            portion: match request.share_acquire_mode {
+                RECORD_LIMIT => Portion::Exact,
+                _ => Portion::WholeBatches,
+            },
+            terms: terms(&config),
+        },
+        config,
+        targets: Vec::new(),
+        member,
+    };
+    if request.max_records > 0 && !request.is_renew_ack {
+        loan.targets =
+            wanted.into_iter().map(|partition| Target::find(cx, &loan.member, partition)).collect();
+    }
+    let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
+    // Who has just spoken of records waits for new ones all the same, but hears at once that something went wrong.
+    let wait = if said.iter().any(|said| said.error != ErrorCode::None) { Duration::ZERO } else { wait };
+    let answers = loan.take_or_wait(wait).await;
+    Ok(ShareFetchResponse {
+        acquisition_lock_timeout_ms: config.record_lock_duration_ms,
+        responses: by_topic(said, answers),
+        ..Default::default()
+    })
+}
+
+fn check(request: &ShareFetchRequest) -> Result<(), ErrorCode> {
+    let is_known_mode = [BATCH_OPTIMIZED, RECORD_LIMIT].contains(&request.share_acquire_mode);
+    // Who renews waits for nothing and takes nothing. KIP-1222.
+    let asks = request.max_wait_ms | request.min_bytes | request.max_bytes | request.max_records;
+    let is_right = is_known_mode && (!request.is_renew_ack || asks == 0);
+    if is_right { Ok(()) } else { Err(ErrorCode::InvalidRequest) }
+}
+
+/// A group's terms as its queues take them.
+pub(super) fn terms(config: &ShareConfig) -> Terms {
+    Terms {
+        lock_duration_ms: i64::from(config.record_lock_duration_ms),
+        delivery_limit: u16::try_from(config.delivery_count_limit).unwrap_or(u16::MAX),
+        max_in_flight: i64::from(config.partition_max_record_locks),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Limits {
+    max_bytes: usize,
+    min_bytes: u64,
+    max_records: i64,
+    batch_size: i64,
+    portion: Portion,
+    terms: Terms,
+}
+
+/// A partition that is fetched.
+struct Target {
+    key: QueueKey,
+    partition: Result<Arc<Partition>, ErrorCode>,
+    /// Where there may be something, and what to watch from if there is not.
+    seen: Option<(i64, u64)>,
+}
+
+impl Target {
+    fn find(cx: &RequestContext, member: &ShareMember, (topic_id, index): (Uuid, i32)) -> Self {
+        let topic = cx.catalog.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId);
+        let partition =
+            topic.and_then(|topic| topic.partition(index).cloned().ok_or(ErrorCode::UnknownTopicOrPartition));
+        Self { key: member.key(topic_id, index), partition, seen: None }
+    }
+}
+
+/// What was read of a partition: its bytes, and the whole batches in them.
+struct Read {
+    ranges: Vec<FileRange>,
+    batches: Vec<Outlined>,
+}
+
+/// What a partition has given.
+struct Lent {
+    ranges: Vec<Range>,
+    records: Vec<FileRange>,
+}
+
+/// A request under way.
+struct Loan<'a> {
+    cx: &'a RequestContext,
+    member: ShareMember,
+    config: ShareConfig,
+    limits: Limits,
+    targets: Vec<Target>,
+}
+
+type Answer = (Uuid, i32, Result<Lent, ErrorCode>);
+
+impl Loan<'_> {
+    async fn take_or_wait(&mut self, wait: Duration) -> Vec<Answer> {
+        let may_wait = !wait.is_zero() && !self.targets.is_empty();
+        if !may_wait {
+            return self.take_all().await;
+        }
+        let waiter = Waiter::new();
+        let partitions: Vec<_> =
+            self.targets.iter().filter_map(|target| target.partition.clone().ok()).collect();
+        let _subscriptions: Vec<_> =
+            partitions.iter().map(|partition| partition.subscribe(&waiter)).collect();
+        let mut deadline = std::pin::pin!(tokio::time::sleep(wait));
+        let mut is_last = false;
+        loop {
+            if is_last || self.has_enough().await {
+                let answers = self.take_all().await;
+                if is_last || !answers.is_empty() {
+                    return answers;
+                }
+            }
+            let mut changes = self.watch();
+            tokio::select! {
+                () = waiter.wait() => {}
+                () = any_of(&mut changes) => {}
+                () = &mut deadline => is_last = true,
+                () = self.cx.stopping.cancelled() => is_last = true,
+            }
+        }
+    }
+
+    /// Whether there may be `min_bytes` to take; what was read is not given back for being too little.
+    async fn has_enough(&mut self) -> bool {
+        if self.limits.min_bytes <= 1 {
+            return true;
+        }
+        let mut bytes = 0u64;
+        for at in 0..self.targets.len() {
+            let Ok(partition) = self.targets[at].partition.clone() else { return true };
+            match self.probe(at, &partition).await {
+                Ok(taken) => bytes = bytes.saturating_add(partition.available_bytes(taken.next)),
+                Err(_) => return true,
+            }
+        }
+        bytes >= self.limits.min_bytes.min(self.limits.max_bytes as u64)
+    }
+
+    /// Ends when something comes back that was taken.
+    fn watch(&self) -> Vec<Later<()>> {
+        let watch = |target: &Target| -> Option<Later<()>> {
+            let (_, changes) = target.seen?;
+            let shared = self.cx.shared();
+            let (key, member) = (target.key.clone(), Arc::clone(&self.member.member));
+            Some(Box::pin(async move {
+                if shared.queues.watch(key, member, changes).await.is_err() {
+                    // The next look says why; until then there is nothing to wait for here.
+                    std::future::pending::<()>().await;
+                }
+            }))
+        };
+        self.targets.iter().filter_map(watch).collect()
+    }
+
+    /// Takes of the partitions in order until there is enough. Only what has records or an error is answered.
+    async fn take_all(&mut self) -> Vec<Answer> {
+        let mut answers: Vec<Answer> = Vec::new();
+        for at in 0..self.targets.len() {
+            let (topic_id, index) = (self.targets[at].key.topic_id, self.targets[at].key.partition);
+            let has_any = answers.iter().any(|(_, _, answer)| answer.is_ok());
+            if self.limits.max_records <= 0 || (has_any && self.limits.max_bytes == 0) {
+                break;
+            }
+            match self.take(at, !has_any).await {
+                Ok(lent) if lent.ranges.is_empty() => {}
+                Ok(lent) => {
+                    let records: i64 = lent.ranges.iter().map(|range| range.last - range.first + 1).sum();
+                    let bytes: usize = lent.records.iter().map(|range| range.length).sum();
+                    self.limits.max_records -= records;
+                    self.limits.max_bytes = self.limits.max_bytes.saturating_sub(bytes);
+                    self.cx.share_sessions.served(&self.member, (topic_id, index));
+                    answers.push((topic_id, index, Ok(lent)));
+                }
+                Err(code) => answers.push((topic_id, index, Err(code))),
+            }
+        }
+        answers
+    }
+
+    async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, ErrorCode> {
+        let partition = self.targets[at].partition.clone()?;
+        let mut seen = self.probe(at, &partition).await?;
+        if let Some(cut) = cut_below(&partition, &seen)? {
+            self.go_back(at, &partition, cut).await?;
+            seen = self.probe(at, &partition).await?;
+        }
+        let mut next = seen.next;
+        for _ in 0..ATTEMPTS {
+            let Some(read) = self.read(&partition, next, minimum_one_batch)? else { break };
+            let offsets = read.batches.iter().map(|batch| (batch.first_offset, batch.last_offset)).collect();
+            let taken = self.ask(at, &partition, next, offsets).await?;
+            if !taken.ranges.is_empty() {
+                let records = cut(read.ranges, &read.batches, &taken.ranges);
+                return Ok(Lent { ranges: taken.ranges, records });
+            }
+            if taken.next == next {
+                break;
+            }
+            next = taken.next;
+        }
+        Ok(Lent { ranges: Vec::new(), records: Vec::new() })
+    }
+
+    /// Whole batches from the one that holds `offset` on; `None` if there are none yet.
+    fn read(
+        &self,
+        partition: &Partition,
+        offset: i64,
+        minimum_one_batch: bool,
+    ) -> Result<Option<Read>, ErrorCode> {
+        let read = match partition.read(offset, self.limits.max_bytes, minimum_one_batch) {
+            Ok(read) => read,
+            // Its front went between the two looks: the next attempt begins behind it.
+            Err(LogError::OffsetOutOfRange { .. }) => return Ok(None),
+            Err(error) => return Err(ErrorCode::from(&error)),
+        };
+        let mut batches = Vec::new();
+        let mut left = self.limits.max_records;
+        for range in &read.ranges {
+            if left <= 0 {
+                break;
+            }
+            let found = outline(range, offset, left).map_err(|_unreadable| ErrorCode::KafkaStorageError)?;
+            left -=
+                found.iter().map(|batch| batch.last_offset - batch.first_offset.max(offset) + 1).sum::<i64>();
+            batches.extend(found);
+        }
+        Ok((!batches.is_empty()).then_some(Read { ranges: read.ranges, batches }))
+    }
+
+    /// Where the group has to read, without taking anything.
+    async fn probe(&mut self, at: usize, partition: &Partition) -> Result<Taken, ErrorCode> {
+        self.ask(at, partition, 0, Vec::new()).await
+    }
+
+    /// Takes of what was read, and makes the window if there is none yet.
+    async fn ask(
+        &mut self,
+        at: usize,
+        partition: &Partition,
+        from: i64,
+        batches: Vec<(i64, i64)>,
+    ) -> Result<Taken, ErrorCode> {
+        let log_start = partition.offsets().map_err(|error| ErrorCode::from(&error))?.log_start_offset;
+        let wish = Wish {
+            member: Arc::clone(&self.member.member),
+            log_start,
+            leader_epoch: partition.leader_epoch(),
+            from,
+            batches,
+            max_records: self.limits.max_records,
+            range_records: self.limits.batch_size,
+            portion: self.limits.portion,
+            terms: self.limits.terms,
+        };
+        let key = self.targets[at].key.clone();
+        let taken = match self.cx.queues.take(&key, wish.clone()).await {
+            Err(QueueFailure::Queue(QueueError::Unknown)) => {
+                self.initialise(&key, partition).await?;
+                self.cx.queues.take(&key, wish).await
+            }
+            taken => taken,
+        };
+        let taken = taken.map_err(|failure| ErrorCode::from(&failure))?;
+        self.targets[at].seen = Some((taken.next, taken.changes));
+        Ok(taken)
+    }
+
+    /// The window begins anew where it was not done, at most where the log was cut: some records may come twice, but none never.
+    async fn go_back(&self, at: usize, partition: &Partition, cut: i64) -> Result<(), ErrorCode> {
+        let key = &self.targets[at].key;
+        let progress = self.cx.queues.describe(key).await.map_err(|error| ErrorCode::from(&error))?;
+        let start = progress.map_or(cut, |progress| progress.start.min(cut));
+        let reset = self.cx.queues.reset(key, start, partition.leader_epoch()).await;
+        reset.map_err(|failure| ErrorCode::from(&failure))
+    }
+
+    /// The group reads the partition for the first time.
+    async fn initialise(&self, key: &QueueKey, partition: &Partition) -> Result<(), ErrorCode> {
+        let group = self.cx.groups.share_describe(&key.group).await;
+        let group = group.map_err(|error| ErrorCode::from(&error))?.ok_or(ErrorCode::GroupIdNotFound)?;
+        if !group.members.iter().any(|member| member.topics.iter().any(|topic| **topic == *partition.topic()))
+        {
+            return Err(ErrorCode::UnknownTopicOrPartition);
+        }
+        let coded = |error: LogError| ErrorCode::from(&error);
+        let offsets = partition.offsets().map_err(coded)?;
+        let start = match self.config.auto_offset_reset {
+            Reset::Latest => offsets.high_watermark,
+            Reset::Earliest => offsets.log_start_offset,
+            Reset::ByDuration(ms) => {
+                let since = self.cx.clock.now_ms().saturating_sub(ms);
+                let found = partition.offset_for_timestamp(since).map_err(coded)?;
+                found.map_or(offsets.high_watermark, |found| found.offset)
+            }
+        };
+        let made = self.cx.queues.initialise(key, start, partition.leader_epoch()).await;
+        made.map_err(|failure| ErrorCode::from(&failure))
+    }
+}
+
+/// Where the log has lost an end that the group has seen, as it may with the machine in os mode: from there on offsets are given
+/// again.
+fn cut_below(partition: &Partition, seen: &Taken) -> Result<Option<i64>, ErrorCode> {
+    let coded = |error: LogError| ErrorCode::from(&error);
+    let log_end = partition.offsets().map_err(coded)?.log_end_offset;
+    let end_of_epoch = match seen.leader_epoch < partition.leader_epoch() {
+        true => partition.end_offset_for_epoch(seen.leader_epoch).map_err(coded)?,
+        false => None,
+    };
+    let cut = end_of_epoch.map_or(log_end, |(_, end)| end.min(log_end));
+    Ok((seen.end > cut).then_some(cut))
+}
+
+/// The bytes of the batches that what was taken lies in.
+fn cut(read: Vec<FileRange>, batches: &[Outlined], taken: &[Range]) -> Vec<FileRange> {
+    let first = taken.first().map_or(i64::MAX, |range| range.first);
+    let last = taken.last().map_or(i64::MIN, |range| range.last);
+    let before = batches.iter().take_while(|batch| batch.last_offset < first);
+    let mut skip: usize = before.map(|batch| batch.size_bytes).sum();
+    let wanted = batches.iter().filter(|batch| batch.last_offset >= first && batch.first_offset <= last);
+    let mut left: usize = wanted.map(|batch| batch.size_bytes).sum();
+    let mut records = Vec::with_capacity(read.len());
+    for range in read {
+        let skipped = skip.min(range.length);
+        skip -= skipped;
+        let length = left.min(range.length - skipped);
+        left -= length;
+        if length > 0 {
+            records.push(FileRange { position: range.position + skipped as u64, length, ..range });
+        }
+    }
+    records
+}
+
+/// Returns when the first of them is done; never if there are none.
+async fn any_of(futures: &mut [Later<()>]) {
+    poll_fn(|cx| match futures.iter_mut().any(|future| future.as_mut().poll(cx).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
+/// Puts what came of verdicts and of fetching together, by partition.
+fn by_topic(said: Vec<Said>, answers: Vec<Answer>) -> Vec<ShareFetchTopicResponse> {
+    let mut topics: Vec<ShareFetchTopicResponse> = Vec::new();
+    for Said { topic_id, partition, error } in said {
+        let response = partition_of(&mut topics, topic_id, partition);
+        response.acknowledge_error_code = error.into();
+        response.acknowledge_error_message = (error != ErrorCode::None).then(|| error.name().into());
+    }
+    for (topic_id, partition, answer) in answers {
+        let response = partition_of(&mut topics, topic_id, partition);
+        match answer {
+            Ok(Lent { ranges, records }) => {
+                response.records = Records::Stored(records);
+                response.acquired_records = ranges.iter().map(acquired).collect();
+            }
+            Err(code) => {
+                response.error_code = code.into();
+                response.error_message = Some(code.name().into());
+            }
+        }
+    }
+    topics
+}
+
+fn acquired(range: &Range) -> ShareFetchAcquired {
+    ShareFetchAcquired {
+        first_offset: range.first,
+        last_offset: range.last,
+        delivery_count: i16::try_from(range.deliveries).unwrap_or(i16::MAX),
+    }
+}
+
+fn partition_of(
+    topics: &mut Vec<ShareFetchTopicResponse>,
+    topic_id: Uuid,
+    partition_index: i32,
+) -> &mut ShareFetchPartitionResponse {
+    let topic = match topics.iter().position(|topic| topic.topic_id == topic_id) {
+        Some(at) => at,
+        None => {
+            topics.push(ShareFetchTopicResponse { topic_id, ..Default::default() });
+            topics.len() - 1
+        }
+    };
+    let partitions = &mut topics[topic].partitions;
+    let partition = match partitions.iter().position(|known| known.partition_index == partition_index) {
+        Some(at) => at,
+        None => {
+            let records = Records::EMPTY;
+            partitions.push(ShareFetchPartitionResponse { partition_index, records, ..Default::default() });
+            partitions.len() - 1
+        }
+    };
+    &mut partitions[partition]
+}

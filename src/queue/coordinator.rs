@@ -1,0 +1,159 @@
+//! The queues as doors know them: each event asked, and its own reply given.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Ack, Event, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Reply, Taken, Terms, TopicIdExists,
+    Wish,
+};
+use crate::clock::Clock;
+use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::log::Partition;
+use crate::uuid::Uuid;
+
+/// Why a request to a queue fails.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum QueueFailure {
+    /// The queue refuses.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// Its coordinator does not answer.
+    #[error(transparent)]
+    Coordinator(#[from] CoordinatorError),
+}
+
+/// All queues of this broker.
+pub struct Queues {
+    coordinator: Coordinator<QueueShard>,
+}
+
+/// Takes the kind of reply that belongs to an event.
+macro_rules! expect {
+    ($reply:expr, $kind:ident) => {
+        match $reply {
+            Reply::$kind(reply) => reply,
+            other => unreachable!("{} is the reply to this event, not {other:?}", stringify!($kind)),
+        }
+    };
+}
+
+impl Queues {
+    /// No queues yet; [`Queues::start`] brings them. They end at `stop`.
+    pub fn new(clock: Clock, stop: CancellationToken) -> Self {
+        Self { coordinator: Coordinator::new(clock, stop, |_shards| QueueShard::new()) }
+    }
+
+    /// Serves the queues that these partitions of `__share_group_state` hold.
+    pub fn start(&self, partitions: &[Arc<Partition>]) {
+        self.coordinator.start(partitions);
+    }
+
+    async fn ask(&self, key: &QueueKey, event: QueueEvent) -> Result<Reply, CoordinatorError> {
+        self.coordinator.ask(&key.text(), Event::One(key.clone(), event)).await
+    }
+
+    async fn ask_all(&self, event: impl Fn() -> Event) -> Result<(), QueueFailure> {
+        for reply in self.coordinator.ask_all(event).await? {
+            expect!(reply, Done)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a window that begins at `start`, unless there is one.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn initialise(
+        &self,
+        key: &QueueKey,
+        start: i64,
+        leader_epoch: i32,
+    ) -> Result<(), QueueFailure> {
+        Ok(expect!(self.ask(key, QueueEvent::Initialise { start, leader_epoch }).await?, Done)?)
+    }
+
+    /// Hands out what can be. Does not wait for the disk: at worst a restart forgets that it was done.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator.
+    pub async fn take(&self, key: &QueueKey, wish: Wish) -> Result<Taken, QueueFailure> {
+        Ok(expect!(self.ask(key, QueueEvent::Take(wish)).await?, Taken)?)
+    }
+
+    /// Carries out a member's verdicts, all or none, and returns when that is durable.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator.
+    pub async fn acknowledge(
+        &self,
+        key: &QueueKey,
+        member: &Arc<str>,
+        acks: Vec<Ack>,
+        terms: Terms,
+    ) -> Result<(), QueueFailure> {
+        let event = QueueEvent::Acknowledge { member: Arc::clone(member), acks, terms };
+        Ok(expect!(self.ask(key, event).await?, Done)?)
+    }
+
+    /// Returns when there may be something that was not there at `changes`, or when the member watches anew.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn watch(&self, key: QueueKey, member: Arc<str>, changes: u64) -> Result<(), QueueFailure> {
+        Ok(expect!(self.ask(&key, QueueEvent::Watch { member, changes }).await?, Done)?)
+    }
+
+    /// How far a group has come in a partition; `None` if nothing was fetched yet.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn describe(&self, key: &QueueKey) -> Result<Option<Progress>, CoordinatorError> {
+        Ok(expect!(self.ask(key, QueueEvent::Describe).await?, Described))
+    }
+
+    /// Begins anew at `start`.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn reset(&self, key: &QueueKey, start: i64, leader_epoch: i32) -> Result<(), QueueFailure> {
+        Ok(expect!(self.ask(key, QueueEvent::Reset { start, leader_epoch }).await?, Done)?)
+    }
+
+    /// All partitions that a group has got something of.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn list(&self, group: &Arc<str>) -> Result<Vec<(QueueKey, Progress)>, CoordinatorError> {
+        let mut all = Vec::new();
+        for reply in self.coordinator.ask_all(|| Event::List(Arc::clone(group))).await? {
+            all.extend(expect!(reply, Listed));
+        }
+        Ok(all)
+    }
+
+    /// Gives back all that a member has.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn release(&self, group: &Arc<str>, member: &Arc<str>) -> Result<(), QueueFailure> {
+        self.ask_all(|| Event::Release { group: Arc::clone(group), member: Arc::clone(member) }).await
+    }
+
+    /// Forgets what a group has got: of one topic, or all.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn forget(&self, group: &Arc<str>, topic_id: Option<Uuid>) -> Result<(), QueueFailure> {
+        self.ask_all(|| Event::Forget { group: Arc::clone(group), topic_id }).await
+    }
+
+    /// Forgets what groups have got of topics that do not exist.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn drop_topics(&self, exists: TopicIdExists) -> Result<(), QueueFailure> {
+        self.ask_all(|| Event::Drop(Arc::clone(&exists))).await
+    }
+}

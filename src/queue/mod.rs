@@ -1,0 +1,186 @@
+//! Work queues over the log: who has which record, until when, and what has become of it.
+//!
+//! Everything here is pure. A partition of a queue is a window of [`leases`] over the partition of a topic; [`QueueShard`] is the
+//! machine that the coordinator's runtime drives: the windows that one partition of `__share_group_state` holds. Share groups
+//! are one door to it; whoever comes through another names its queue as a group, too.
+
+mod coordinator;
+pub mod leases;
+mod shard;
+
+use std::sync::Arc;
+
+use crate::uuid::Uuid;
+
+pub use coordinator::{QueueFailure, Queues};
+pub use leases::{Ack, NotHeld, Portion, Range, Verdict};
+pub use shard::QueueShard;
+
+/// A partition of a topic as one group sees it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct QueueKey {
+    /// The group.
+    pub group: Arc<str>,
+    /// The topic.
+    pub topic_id: Uuid,
+    /// The partition's number.
+    pub partition: i32,
+}
+
+impl QueueKey {
+    /// What Kafka hashes to find the partition of `__share_group_state`.
+    pub fn text(&self) -> String {
+        format!("{}:{}:{}", self.group, self.topic_id, self.partition)
+    }
+}
+
+/// What a group's leases go by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// How long a lease lasts, ms.
+    pub lock_duration_ms: i64,
+    /// Deliveries after which a record is not handed out again.
+    pub delivery_limit: u16,
+    /// Records that may be handed out or waiting again at a time.
+    pub max_in_flight: i64,
+}
+
+/// A wish for records.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Wish {
+    /// Who wants them.
+    pub member: Arc<str>,
+    /// First offset of the log.
+    pub log_start: i64,
+    /// Of the log.
+    pub leader_epoch: i32,
+    /// Where the reading of the log began.
+    pub from: i64,
+    /// First and last offset of each batch that was read, in order.
+    pub batches: Vec<(i64, i64)>,
+    /// How many records.
+    pub max_records: i64,
+    /// Records of which a range of the answer is made, about.
+    pub range_records: i64,
+    /// How exactly `max_records` is meant.
+    pub portion: Portion,
+    /// The group's.
+    pub terms: Terms,
+}
+
+/// What came of a wish.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Taken {
+    /// What was handed out.
+    pub ranges: Vec<Range>,
+    /// Where to read next.
+    pub next: i64,
+    /// What to [watch](QueueEvent::Watch) from, if it was not enough.
+    pub changes: u64,
+    /// First record that was never looked at.
+    pub end: i64,
+    /// Of the log when records were taken last.
+    pub leader_epoch: i32,
+}
+
+/// A window as it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Progress {
+    /// First record that is not done.
+    pub start: i64,
+    /// Records from there on that are done.
+    pub done: i64,
+    /// Records that are with somebody, or wait again.
+    pub in_flight: i64,
+    /// Of the log when records were taken last.
+    pub leader_epoch: i32,
+}
+
+/// Why a queue refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum QueueError {
+    /// There is no such window.
+    #[error("the group has nothing of this partition")]
+    Unknown,
+    /// A verdict on a record that the member does not hold.
+    #[error(transparent)]
+    NotHeld(#[from] NotHeld),
+}
+
+/// What can happen to a window.
+pub enum QueueEvent {
+    /// Makes it, unless there is one. Answered by [`Reply::Done`].
+    Initialise {
+        /// First record.
+        start: i64,
+        /// Of the log.
+        leader_epoch: i32,
+    },
+    /// Answered by [`Reply::Taken`].
+    Take(Wish),
+    /// Answered by [`Reply::Done`].
+    Acknowledge {
+        /// Whose verdicts.
+        member: Arc<str>,
+        /// The verdicts, in order of their offsets.
+        acks: Vec<Ack>,
+        /// The group's.
+        terms: Terms,
+    },
+    /// Answered by [`Reply::Done`] when there may be something that was not there at `changes`, or when the member watches anew.
+    Watch {
+        /// Who watches.
+        member: Arc<str>,
+        /// As [`Taken::changes`].
+        changes: u64,
+    },
+    /// Sets the window anew, made if there is none. Answered by [`Reply::Done`].
+    Reset {
+        /// First record.
+        start: i64,
+        /// Of the log.
+        leader_epoch: i32,
+    },
+    /// Answered by [`Reply::Described`].
+    Describe,
+}
+
+/// Whether a topic of that id exists.
+pub type TopicIdExists = Arc<dyn Fn(Uuid) -> bool + Send + Sync>;
+
+/// What can happen to a shard.
+pub enum Event {
+    /// Something happens to one window.
+    One(QueueKey, QueueEvent),
+    /// A member has gone: it gives back all that it has. Answered by [`Reply::Done`].
+    Release {
+        /// Of which group.
+        group: Arc<str>,
+        /// Who.
+        member: Arc<str>,
+    },
+    /// Answered by [`Reply::Listed`].
+    List(Arc<str>),
+    /// A group forgets its windows: of one topic, or all. Answered by [`Reply::Done`].
+    Forget {
+        /// Which group.
+        group: Arc<str>,
+        /// Of which topic.
+        topic_id: Option<Uuid>,
+    },
+    /// Topics were deleted: their windows go. Answered by [`Reply::Done`].
+    Drop(TopicIdExists),
+}
+
+/// What an event comes to.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Reply {
+    /// To events that end well or not.
+    Done(Result<(), QueueError>),
+    /// To [`QueueEvent::Take`].
+    Taken(Result<Taken, QueueError>),
+    /// To [`QueueEvent::Describe`].
+    Described(Option<Progress>),
+    /// To [`Event::List`].
+    Listed(Vec<(QueueKey, Progress)>),
+}

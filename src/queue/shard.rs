@@ -1,0 +1,456 @@
+//! The windows that one partition of `__share_group_state` holds: finds the one that an event is for, and its records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::leases::{Holder, Leases, Mark, Outcome, Take};
+use super::{Event, Progress, QueueError, QueueEvent, QueueKey, Reply, Taken, Terms, Wish};
+use crate::clock::TimestampMs;
+use crate::coordinator::share_records::{
+    ACKNOWLEDGED, ARCHIVED, ARCHIVING, AVAILABLE, SharePartitionKey, ShareRecord, ShareSnapshot, ShareUpdate,
+    StateBatch,
+};
+use crate::coordinator::{Effects, Machine, Ticket};
+use crate::uuid::Uuid;
+
+type Out = Effects<Reply, ShareRecord>;
+
+/// A window, who is there, and its place in the log of states.
+#[derive(Debug)]
+struct Queue {
+    leases: Leases,
+    members: BTreeMap<Arc<str>, Holder>,
+    next_holder: u32,
+    /// Who waits for a change; one ticket each.
+    watchers: BTreeMap<Arc<str>, Ticket>,
+    /// [`Leases::changes`] as watchers were told last.
+    told: u64,
+    /// As of the last take: a lease that ends goes by it.
+    delivery_limit: u16,
+    snapshot_epoch: i32,
+    state_epoch: i32,
+    leader_epoch: i32,
+    created_at: TimestampMs,
+    /// As it stands in the shard's timers.
+    timer: Option<TimestampMs>,
+}
+
+impl Queue {
+    fn new(snapshot: &ShareSnapshot) -> Self {
+        let mut queue = Self {
+            leases: Leases::new(snapshot.start_offset),
+            members: BTreeMap::new(),
+            next_holder: 0,
+            watchers: BTreeMap::new(),
+            told: 0,
+            delivery_limit: u16::MAX,
+            snapshot_epoch: snapshot.snapshot_epoch,
+            state_epoch: snapshot.state_epoch,
+            leader_epoch: snapshot.leader_epoch,
+            created_at: snapshot.create_timestamp,
+            timer: None,
+        };
+        queue.apply_batches(&snapshot.state_batches);
+        queue
+    }
+
+    fn apply(&mut self, update: &ShareUpdate) {
+        self.leader_epoch = self.leader_epoch.max(update.leader_epoch);
+        self.apply_batches(&update.state_batches);
+        self.leases.raise_start(update.start_offset);
+    }
+
+    /// Passes over what no log can have.
+    fn apply_batches(&mut self, batches: &[StateBatch]) {
+        let is_sound = |batch: &&StateBatch| {
+            (0..i64::MAX).contains(&batch.last_offset)
+                && (0..=batch.last_offset).contains(&batch.first_offset)
+        };
+        batches.iter().filter(is_sound).for_each(|batch| self.leases.apply(&mark_of(batch)));
+    }
+
+    /// The number of a member, given at its first lease and taken back after its last.
+    fn holder(&mut self, member: &Arc<str>) -> Holder {
+        if let Some(holder) = self.members.get(member) {
+            return *holder;
+        }
+        loop {
+            let holder = Holder(self.next_holder);
+            self.next_holder = self.next_holder.wrapping_add(1);
+            if !self.leases.holds(holder) {
+                self.members.insert(Arc::clone(member), holder);
+                return holder;
+            }
+        }
+    }
+
+    fn take(&mut self, now: TimestampMs, wish: Wish, marks: &mut Vec<Mark>) -> Taken {
+        let Wish {
+            member,
+            log_start,
+            leader_epoch,
+            from,
+            batches,
+            max_records,
+            range_records,
+            portion,
+            terms,
+        } = wish;
+        self.delivery_limit = terms.delivery_limit;
+        self.leases.archive_below(log_start, marks);
+        let take = Take {
+            from,
+            batches,
+            max_records,
+            range_records,
+            portion,
+            until: now.saturating_add(terms.lock_duration_ms),
+            delivery_limit: terms.delivery_limit,
+            max_in_flight: terms.max_in_flight,
+        };
+        let ranges = match take.batches.is_empty() {
+            true => Vec::new(),
+            false => {
+                self.leader_epoch = self.leader_epoch.max(leader_epoch);
+                let holder = self.holder(&member);
+                self.leases.take(holder, &take, marks)
+            }
+        };
+        let (next, changes) = (self.leases.next(), self.leases.changes());
+        Taken { ranges, next, changes, end: self.leases.end(), leader_epoch: self.leader_epoch }
+    }
+
+    fn acknowledge(
+        &mut self,
+        now: TimestampMs,
+        member: &Arc<str>,
+        acks: &[super::Ack],
+        terms: &Terms,
+        marks: &mut Vec<Mark>,
+    ) -> Result<(), QueueError> {
+        let renewed = now.saturating_add(terms.lock_duration_ms);
+        let holder = self.holder(member);
+        Ok(self.leases.acknowledge(now, holder, acks, terms.delivery_limit, renewed, marks)?)
+    }
+
+    fn update(&self, key: &QueueKey, marks: &[Mark]) -> ShareRecord {
+        let value = ShareUpdate {
+            snapshot_epoch: self.snapshot_epoch,
+            leader_epoch: self.leader_epoch,
+            start_offset: self.leases.start(),
+            state_batches: marks.iter().map(batch_of).collect(),
+            delivery_complete_count: self.done_count(),
+        };
+        ShareRecord::Update { key: record_key(key), value }
+    }
+
+    fn snapshot(&self, key: &QueueKey) -> ShareRecord {
+        let value = ShareSnapshot {
+            snapshot_epoch: self.snapshot_epoch,
+            state_epoch: self.state_epoch,
+            leader_epoch: self.leader_epoch,
+            start_offset: self.leases.start(),
+            create_timestamp: self.created_at,
+            write_timestamp: self.created_at,
+            state_batches: self.leases.marks().iter().map(batch_of).collect(),
+            delivery_complete_count: self.done_count(),
+        };
+        ShareRecord::Snapshot { key: record_key(key), value: Some(value) }
+    }
+
+    fn done_count(&self) -> i32 {
+        i32::try_from(self.leases.done()).unwrap_or(i32::MAX)
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            start: self.leases.start(),
+            done: self.leases.done(),
+            in_flight: self.leases.in_flight(),
+            leader_epoch: self.leader_epoch,
+        }
+    }
+}
+
+fn record_key(key: &QueueKey) -> SharePartitionKey {
+    SharePartitionKey { group_id: (&*key.group).into(), topic_id: key.topic_id, partition: key.partition }
+}
+
+fn key_of(key: &SharePartitionKey) -> QueueKey {
+    QueueKey { group: (&*key.group_id).into(), topic_id: key.topic_id, partition: key.partition }
+}
+
+fn batch_of(mark: &Mark) -> StateBatch {
+    StateBatch {
+        first_offset: mark.first,
+        last_offset: mark.last,
+        delivery_state: match mark.outcome {
+            Outcome::Available => AVAILABLE,
+            Outcome::Acknowledged => ACKNOWLEDGED,
+            Outcome::Archived => ARCHIVED,
+        },
+        delivery_count: i16::try_from(mark.deliveries).unwrap_or(i16::MAX),
+    }
+}
+
+/// A state that this program does not know counts as one to be tried again.
+fn mark_of(batch: &StateBatch) -> Mark {
+    Mark {
+        first: batch.first_offset,
+        last: batch.last_offset,
+        outcome: match batch.delivery_state {
+            ACKNOWLEDGED => Outcome::Acknowledged,
+            ARCHIVING | ARCHIVED => Outcome::Archived,
+            _ => Outcome::Available,
+        },
+        deliveries: u16::try_from(batch.delivery_count).unwrap_or(0),
+    }
+}
+
+/// The machine.
+#[derive(Debug, Default)]
+pub struct QueueShard {
+    queues: BTreeMap<QueueKey, Queue>,
+    /// When which window has leases that end.
+    timers: BTreeSet<(TimestampMs, QueueKey)>,
+}
+
+impl QueueShard {
+    /// No windows.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The window of that key.
+    pub fn leases(&self, key: &QueueKey) -> Option<&Leases> {
+        self.queues.get(key).map(|queue| &queue.leases)
+    }
+
+    fn one(&mut self, now: TimestampMs, from: Ticket, key: QueueKey, event: QueueEvent, out: &mut Out) {
+        match event {
+            QueueEvent::Initialise { start, leader_epoch } => {
+                if !self.queues.contains_key(&key) {
+                    self.make(now, &key, start, leader_epoch, 0, out);
+                }
+                out.reply(from, Reply::Done(Ok(())));
+            }
+            QueueEvent::Take(wish) => {
+                let taken = self.with(&key, out, |queue, marks| queue.take(now, wish, marks));
+                out.reply_promptly(from, Reply::Taken(taken));
+            }
+            QueueEvent::Acknowledge { member, acks, terms } => {
+                let done = self
+                    .with(&key, out, |queue, marks| queue.acknowledge(now, &member, &acks, &terms, marks));
+                out.reply(from, Reply::Done(done.and_then(|done| done)));
+            }
+            QueueEvent::Watch { member, changes } => match self.queues.get_mut(&key) {
+                Some(queue) if queue.leases.changes() == changes => {
+                    if let Some(before) = queue.watchers.insert(member, from) {
+                        out.reply_promptly(before, Reply::Done(Ok(())));
+                    }
+                }
+                _ => out.reply_promptly(from, Reply::Done(Ok(()))),
+            },
+            QueueEvent::Reset { start, leader_epoch } => {
+                let state_epoch = self.queues.get(&key).map_or(0, |queue| queue.state_epoch + 1);
+                self.make(now, &key, start, leader_epoch, state_epoch, out);
+                out.reply(from, Reply::Done(Ok(())));
+            }
+            QueueEvent::Describe => {
+                let progress = self.queues.get(&key).map(Queue::progress);
+                out.reply(from, Reply::Described(progress));
+            }
+        }
+    }
+
+    /// Has something done to a window, and keeps its record, timer and watchers right.
+    fn with<T>(
+        &mut self,
+        key: &QueueKey,
+        out: &mut Out,
+        act: impl FnOnce(&mut Queue, &mut Vec<Mark>) -> T,
+    ) -> Result<T, QueueError> {
+        let queue = self.queues.get_mut(key).ok_or(QueueError::Unknown)?;
+        let mut marks = Vec::new();
+        let outcome = act(queue, &mut marks);
+        queue.members.retain(|_, holder| queue.leases.holds(*holder));
+        if !marks.is_empty() {
+            out.records.push(queue.update(key, &marks));
+        }
+        if queue.told != queue.leases.changes() {
+            queue.told = queue.leases.changes();
+            wake(queue, out);
+        }
+        let due = queue.leases.deadline();
+        if queue.timer != due {
+            if let Some(before) = queue.timer.take() {
+                self.timers.remove(&(before, key.clone()));
+            }
+            queue.timer = due;
+            self.timers.extend(due.map(|due| (due, key.clone())));
+        }
+        Ok(outcome)
+    }
+
+    /// A new window in the place of any there is.
+    fn make(
+        &mut self,
+        now: TimestampMs,
+        key: &QueueKey,
+        start: i64,
+        leader_epoch: i32,
+        state_epoch: i32,
+        out: &mut Out,
+    ) {
+        let value = ShareSnapshot {
+            snapshot_epoch: self.queues.get(key).map_or(0, |queue| queue.snapshot_epoch + 1),
+            state_epoch,
+            leader_epoch,
+            start_offset: start,
+            create_timestamp: now,
+            write_timestamp: now,
+            delivery_complete_count: 0,
+            state_batches: Vec::new(),
+        };
+        self.store(now, ShareRecord::Snapshot { key: record_key(key), value: Some(value) }, out);
+    }
+
+    /// Forgets the windows of `keys`.
+    fn forget(&mut self, now: TimestampMs, keys: Vec<QueueKey>, out: &mut Out) {
+        for key in keys {
+            self.store(now, ShareRecord::Snapshot { key: record_key(&key), value: None }, out);
+        }
+    }
+
+    /// Replaces a window, and tells who watched the old one.
+    fn store(&mut self, now: TimestampMs, record: ShareRecord, out: &mut Out) {
+        if let ShareRecord::Snapshot { key, .. } = &record
+            && let Some(old) = self.queues.get_mut(&key_of(key))
+        {
+            wake(old, out);
+        }
+        self.apply(now, &record);
+        out.records.push(record);
+    }
+
+    fn keys_of(&self, group: &str) -> impl Iterator<Item = &QueueKey> {
+        let first = QueueKey { group: group.into(), topic_id: Uuid([0; 16]), partition: i32::MIN };
+        let group: Arc<str> = Arc::clone(&first.group);
+        self.queues.range(first..).map(|(key, _)| key).take_while(move |key| key.group == group)
+    }
+
+    fn replace(&mut self, key: QueueKey, queue: Option<Queue>) {
+        let old = match queue {
+            Some(queue) => self.queues.insert(key.clone(), queue),
+            None => self.queues.remove(&key),
+        };
+        if let Some(due) = old.and_then(|old| old.timer) {
+            self.timers.remove(&(due, key));
+        }
+    }
+}
+
+fn wake(queue: &mut Queue, out: &mut Out) {
+    for (_, watcher) in std::mem::take(&mut queue.watchers) {
+        out.reply_promptly(watcher, Reply::Done(Ok(())));
+    }
+}
+
+impl Machine for QueueShard {
+    type Event = Event;
+    type Reply = Reply;
+    type Record = ShareRecord;
+
+    fn step(&mut self, now: TimestampMs, from: Ticket, event: Event, out: &mut Out) {
+        match event {
+            Event::One(key, event) => self.one(now, from, key, event, out),
+            Event::Release { group, member } => {
+                let keys: Vec<_> = self.keys_of(&group).cloned().collect();
+                for key in keys {
+                    if let Some(watch) =
+                        self.queues.get_mut(&key).and_then(|queue| queue.watchers.remove(&member))
+                    {
+                        out.reply_promptly(watch, Reply::Done(Ok(())));
+                    }
+                    let released = self.with(&key, out, |queue, marks| {
+                        if let Some(holder) = queue.members.get(&member) {
+                            queue.leases.release(*holder, queue.delivery_limit, marks);
+                        }
+                    });
+                    debug_assert!(released.is_ok(), "the keys are of windows");
+                }
+                out.reply(from, Reply::Done(Ok(())));
+            }
+            Event::List(group) => {
+                let progress = |key: &QueueKey| Some((key.clone(), self.queues.get(key)?.progress()));
+                let listed = self.keys_of(&group).filter_map(progress).collect();
+                out.reply(from, Reply::Listed(listed));
+            }
+            Event::Forget { group, topic_id } => {
+                let of_topic = |key: &&QueueKey| topic_id.is_none_or(|id| key.topic_id == id);
+                let keys = self.keys_of(&group).filter(of_topic).cloned().collect();
+                self.forget(now, keys, out);
+                out.reply(from, Reply::Done(Ok(())));
+            }
+            Event::Drop(exists) => {
+                let keys = self.queues.keys().filter(|key| !exists(key.topic_id)).cloned().collect();
+                self.forget(now, keys, out);
+                out.reply(from, Reply::Done(Ok(())));
+            }
+        }
+    }
+
+    fn tick(&mut self, now: TimestampMs, out: &mut Out) {
+        while let Some((_, key)) = self.timers.first().filter(|(due, _)| *due <= now).cloned() {
+            let expired = self.with(&key, out, |queue, marks| {
+                queue.leases.expire(now, queue.delivery_limit, marks);
+            });
+            debug_assert!(expired.is_ok(), "timers are of windows");
+        }
+    }
+
+    fn deadline(&self) -> Option<TimestampMs> {
+        self.timers.first().map(|(due, _)| *due)
+    }
+
+    fn apply(&mut self, _now: TimestampMs, record: &ShareRecord) {
+        match record {
+            ShareRecord::Snapshot { key, value } => {
+                // Kafka's state of a partition that nobody has fetched from yet: it begins where the first fetch says.
+                let known = value.as_ref().filter(|value| value.start_offset >= 0);
+                self.replace(key_of(key), known.map(Queue::new));
+            }
+            ShareRecord::Update { key, value } => {
+                let key = key_of(key);
+                match self.queues.get_mut(&key) {
+                    Some(queue) => queue.apply(value),
+                    None if value.start_offset >= 0 => {
+                        let snapshot = ShareSnapshot {
+                            snapshot_epoch: value.snapshot_epoch,
+                            leader_epoch: value.leader_epoch,
+                            start_offset: value.start_offset,
+                            state_batches: value.state_batches.clone(),
+                            ..Default::default()
+                        };
+                        self.replace(key, Some(Queue::new(&snapshot)));
+                    }
+                    None => {}
+                }
+            }
+        }
+    }
+
+    fn live_records(&self) -> usize {
+        self.queues.len()
+    }
+
+    fn snapshot(&self) -> Vec<ShareRecord> {
+        self.queues.iter().map(|(key, queue)| queue.snapshot(key)).collect()
+    }
+
+    /// Leases have ended with the process, and counts are as they were: there is nothing to begin.
+    fn replayed(&mut self, _now: TimestampMs) {}
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,549 @@
+//! Share groups through the front door: sessions, leases, what wakes a waiting fetch, every refusal, and what is left after a
+//! kill.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod running;
+
+use std::time::{Duration, Instant};
+
+use ottla::protocol::messages::alter_share_group_offsets::{
+    AlterShareGroupOffsetsPartition, AlterShareGroupOffsetsRequest, AlterShareGroupOffsetsTopic,
+};
+use ottla::protocol::messages::api_versions::ApiVersionsRequest;
+use ottla::protocol::messages::delete_groups::DeleteGroupsRequest;
+use ottla::protocol::messages::describe_share_group_offsets::{
+    DescribeShareGroupOffsetsGroup, DescribeShareGroupOffsetsRequest,
+};
+use ottla::protocol::messages::find_coordinator::FindCoordinatorRequest;
+use ottla::protocol::messages::incremental_alter_configs::{
+    IncrementalAlterConfig, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResource,
+};
+use ottla::protocol::messages::join_group::{JoinGroupProtocol, JoinGroupRequest};
+use ottla::protocol::messages::list_groups::ListGroupsRequest;
+use ottla::protocol::messages::share_acknowledge::{
+    ShareAcknowledgePartition, ShareAcknowledgeRequest, ShareAcknowledgeTopic, ShareAcknowledgements,
+};
+use ottla::protocol::messages::share_fetch::{
+    ShareFetchAcknowledgements, ShareFetchPartition, ShareFetchPartitionResponse, ShareFetchRequest,
+    ShareFetchResponse, ShareFetchTopic,
+};
+use ottla::protocol::messages::share_group_heartbeat::{
+    ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse,
+};
+use ottla::protocol::messages::{
+    AlterShareGroupOffsets, ApiVersions, DeleteGroups, DescribeShareGroupOffsets, FindCoordinator,
+    IncrementalAlterConfigs, JoinGroup, ListGroups, ShareAcknowledge, ShareFetch, ShareGroupHeartbeat,
+};
+use ottla::protocol::wire::{Records, Str};
+use ottla::record::records::split_batch;
+use ottla::uuid::Uuid;
+
+use running::{Client, Server, eventually, named};
+
+const ACCEPT: i8 = 1;
+const RELEASE: i8 = 2;
+const REJECT: i8 = 3;
+const RENEW: i8 = 4;
+
+/// Short leases, so that they can be seen to end.
+const SHORT_LEASES: [&str; 4] = [
+    "--set",
+    "group.share.min.record.lock.duration.ms=1000",
+    "--set",
+    "group.share.record.lock.duration.ms=2000",
+];
+
+fn start(arguments: &[&str]) -> Server {
+    let mut all = vec!["--topic", "t:1"];
+    all.extend(arguments);
+    Server::start(&all)
+}
+
+fn config(client: &mut Client, group: &str, name: &str, value: &str) -> &'static str {
+    let config = IncrementalAlterConfig { name: name.into(), config_operation: 0, value: Some(value.into()) };
+    let resource = IncrementalAlterConfigsResource {
+        resource_type: 32,
+        resource_name: group.into(),
+        configs: vec![config],
+    };
+    let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
+    named(client.call::<IncrementalAlterConfigs>(1, &request).responses[0].error_code)
+}
+
+fn beat(client: &mut Client, group: &str, member: &str, epoch: i32) -> ShareGroupHeartbeatResponse {
+    let request = ShareGroupHeartbeatRequest {
+        group_id: group.into(),
+        member_id: member.into(),
+        member_epoch: epoch,
+        subscribed_topic_names: (epoch == 0).then(|| vec!["t".into()]),
+        ..Default::default()
+    };
+    client.call::<ShareGroupHeartbeat>(1, &request)
+}
+
+fn produce(server: &Server, values: std::ops::Range<i32>) {
+    server.client().append("t", values);
+}
+
+/// A member of a share group, on a connection of its own.
+struct Member {
+    client: Client,
+    group: &'static str,
+    name: String,
+    topic_id: Uuid,
+    epoch: i32,
+    max_records: i32,
+    max_wait_ms: i32,
+    /// 1 for no more records than `max_records`.
+    mode: i8,
+}
+
+impl Member {
+    fn join(server: &Server, group: &'static str, name: &str) -> Self {
+        let mut client = server.client();
+        let find = FindCoordinatorRequest { key: group.into(), ..Default::default() };
+        assert_eq!(named(client.call::<FindCoordinator>(2, &find).error_code), "NONE");
+        // A group that is to see what was sent before it.
+        assert_eq!(config(&mut client, group, "share.auto.offset.reset", "earliest"), "NONE");
+        let told = beat(&mut client, group, name, 0);
+        assert_eq!(named(told.error_code), "NONE", "{told:?}");
+        let topic = told.assignment.unwrap().topic_partitions.remove(0);
+        assert_eq!(topic.partitions, [0]);
+        let (name, topic_id) = (name.to_owned(), topic.topic_id);
+        Self { client, group, name, topic_id, epoch: 0, max_records: 500, max_wait_ms: 0, mode: 0 }
+    }
+
+    fn request(&mut self, acks: &[(i64, i64, i8)]) -> ShareFetchRequest {
+        let acknowledgement_batches = acks.iter().map(|(first, last, kind)| ShareFetchAcknowledgements {
+            first_offset: *first,
+            last_offset: *last,
+            acknowledge_types: vec![*kind],
+        });
+        let partition = ShareFetchPartition {
+            partition_index: 0,
+            acknowledgement_batches: acknowledgement_batches.collect(),
+        };
+        let topic = ShareFetchTopic { topic_id: self.topic_id, partitions: vec![partition] };
+        let request = ShareFetchRequest {
+            group_id: Some(self.group.into()),
+            member_id: Some(Str::from(self.name.as_str())),
+            share_session_epoch: self.epoch,
+            max_wait_ms: self.max_wait_ms,
+            min_bytes: 1,
+            max_records: self.max_records,
+            batch_size: self.max_records,
+            share_acquire_mode: self.mode,
+            topics: if self.epoch == 0 || !acks.is_empty() { vec![topic] } else { vec![] },
+            ..Default::default()
+        };
+        self.epoch += 1;
+        request
+    }
+
+    fn ask(&mut self, acks: &[(i64, i64, i8)]) -> ShareFetchResponse {
+        let request = self.request(acks);
+        self.client.call::<ShareFetch>(2, &request)
+    }
+
+    /// First and last offset and delivery count of what it is lent.
+    fn fetch(&mut self) -> Vec<(i64, i64, i16)> {
+        acquired(&self.ask(&[]))
+    }
+
+    fn acknowledge(&mut self, first: i64, last: i64, kind: i8) -> &'static str {
+        let batch =
+            ShareAcknowledgements { first_offset: first, last_offset: last, acknowledge_types: vec![kind] };
+        let partition =
+            ShareAcknowledgePartition { partition_index: 0, acknowledgement_batches: vec![batch] };
+        let topic = ShareAcknowledgeTopic { topic_id: self.topic_id, partitions: vec![partition] };
+        let request = ShareAcknowledgeRequest {
+            group_id: Some(self.group.into()),
+            member_id: Some(Str::from(self.name.as_str())),
+            share_session_epoch: self.epoch,
+            is_renew_ack: kind == RENEW,
+            topics: vec![topic],
+        };
+        let answer = self.client.call::<ShareAcknowledge>(2, &request);
+        if answer.error_code != 0 {
+            return named(answer.error_code);
+        }
+        self.epoch += 1;
+        named(answer.responses[0].partitions[0].error_code)
+    }
+}
+
+fn only(response: &ShareFetchResponse) -> Option<&ShareFetchPartitionResponse> {
+    assert_eq!(named(response.error_code), "NONE", "{response:?}");
+    let partition = response.responses.first()?.partitions.first()?;
+    assert_eq!(named(partition.error_code), "NONE", "{response:?}");
+    Some(partition)
+}
+
+fn acquired(response: &ShareFetchResponse) -> Vec<(i64, i64, i16)> {
+    let ranges = only(response).map(|partition| &partition.acquired_records[..]).unwrap_or_default();
+    ranges.iter().map(|range| (range.first_offset, range.last_offset, range.delivery_count)).collect()
+}
+
+/// Start offset and lag of the group, if it has begun.
+fn progress(server: &Server, group: &str) -> Option<(i64, i64)> {
+    let group = DescribeShareGroupOffsetsGroup { group_id: group.into(), topics: None };
+    let request = DescribeShareGroupOffsetsRequest { groups: vec![group] };
+    let mut answer = server.client().call::<DescribeShareGroupOffsets>(1, &request);
+    let group = answer.groups.remove(0);
+    assert_eq!(named(group.error_code), "NONE");
+    let partition = group.topics.first()?.partitions.first()?;
+    Some((partition.start_offset, partition.lag))
+}
+
+#[test]
+fn share_groups_are_a_finalized_feature() {
+    let server = start(&[]);
+    let request = ApiVersionsRequest {
+        client_software_name: "test".into(),
+        client_software_version: "1".into(),
+        ..Default::default()
+    };
+    let answer = server.client().call::<ApiVersions>(4, &request);
+    let feature = &answer.finalized_features[0];
+    assert_eq!((&*feature.name, feature.max_version_level), ("share.version", 1));
+    assert!(answer.finalized_features_epoch >= 0);
+    assert_eq!(
+        (&*answer.supported_features[0].name, answer.supported_features[0].max_version),
+        ("share.version", 1)
+    );
+}
+
+#[test]
+fn the_stored_batches_are_served_with_what_is_lent_of_them() {
+    let server = start(&[]);
+    produce(&server, 0..5);
+    produce(&server, 5..8);
+    produce(&server, 8..20);
+    let mut anne = Member::join(&server, "g", "anne");
+    anne.max_records = 6;
+    let answer = anne.ask(&[]);
+    // Whole batches until there are enough, and nothing of the next.
+    assert_eq!(acquired(&answer), [(0, 7, 1)]);
+    assert_eq!(answer.acquisition_lock_timeout_ms, 30_000);
+    let Records::Bytes(mut batches) = only(&answer).unwrap().records.clone() else { panic!("{answer:?}") };
+    let bases: Vec<i64> =
+        std::iter::from_fn(|| split_batch(&mut batches)).map(|(header, _)| header.base_offset).collect();
+    assert_eq!(bases, [0, 5]);
+    anne.mode = 1;
+    anne.max_records = 3;
+    assert_eq!(anne.fetch(), [(8, 10, 1)], "no more than asked for");
+    let mut bert = Member::join(&server, "g", "bert");
+    assert_eq!(bert.fetch(), [(11, 19, 1)], "what is left");
+    assert_eq!(bert.fetch(), []);
+    assert_eq!(progress(&server, "g"), Some((0, 20)));
+    assert_eq!(anne.acknowledge(0, 4, ACCEPT), "NONE");
+    assert_eq!(anne.acknowledge(6, 10, ACCEPT), "NONE");
+    assert_eq!(progress(&server, "g"), Some((5, 10)));
+    // Another group has its own copy of it all.
+    assert_eq!(Member::join(&server, "h", "anne").fetch(), [(0, 19, 1)]);
+}
+
+#[test]
+fn verdicts_ride_along_and_wrong_ones_change_nothing() {
+    let server = start(&[]);
+    produce(&server, 0..10);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 9, 1)]);
+    let answer = anne.ask(&[(0, 3, ACCEPT), (4, 4, REJECT), (5, 6, RELEASE)]);
+    assert_eq!(named(only(&answer).unwrap().acknowledge_error_code), "NONE");
+    assert_eq!(acquired(&answer), [(5, 6, 2)]);
+    for (first, last, kind, error) in [
+        (5, 4, ACCEPT, "INVALID_REQUEST"),
+        (5, 6, 9, "INVALID_REQUEST"),
+        (5, 60, ACCEPT, "INVALID_RECORD_STATE"),
+        (0, 4, ACCEPT, "NONE"), // done long ago
+    ] {
+        assert_eq!(anne.acknowledge(first, last, kind), error, "{first} {last} {kind}");
+    }
+    let mut bert = Member::join(&server, "g", "bert");
+    assert_eq!(bert.fetch(), []);
+    assert_eq!(bert.acknowledge(5, 5, ACCEPT), "INVALID_RECORD_STATE", "it is anne's");
+    assert_eq!(anne.acknowledge(5, 9, ACCEPT), "NONE");
+    assert_eq!(progress(&server, "g"), Some((10, 0)));
+}
+
+#[test]
+fn a_lease_ends_at_its_deadline_unless_it_is_renewed() {
+    let server = start(&SHORT_LEASES);
+    produce(&server, 0..4);
+    let mut anne = Member::join(&server, "g", "anne");
+    let mut bert = Member::join(&server, "g", "bert");
+    let began = Instant::now();
+    assert_eq!(anne.fetch(), [(0, 3, 1)]);
+    bert.max_wait_ms = 20_000;
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(anne.acknowledge(2, 3, RENEW), "NONE");
+    // Who waits is told of what comes back, when it does.
+    assert_eq!(bert.fetch(), [(0, 1, 2)]);
+    let took = began.elapsed();
+    assert!((Duration::from_millis(2000)..Duration::from_millis(2700)).contains(&took), "{took:?}");
+    assert_eq!(anne.acknowledge(0, 1, ACCEPT), "INVALID_RECORD_STATE");
+    assert_eq!(bert.acknowledge(0, 1, ACCEPT), "NONE");
+    assert_eq!(bert.fetch(), [(2, 3, 2)]);
+}
+
+#[test]
+fn a_waiting_fetch_is_answered_by_a_record_and_by_a_release() {
+    let server = start(&[]);
+    let mut anne = Member::join(&server, "g", "anne");
+    let mut bert = Member::join(&server, "g", "bert");
+    anne.max_wait_ms = 20_000;
+    bert.max_wait_ms = 20_000;
+    let began = Instant::now();
+    let request = anne.request(&[]);
+    anne.client.send::<ShareFetch>(2, &request);
+    // It waits once the group has begun.
+    eventually("the fetch waits", || progress(&server, "g"));
+    produce(&server, 0..3);
+    assert_eq!(acquired(&anne.client.receive::<ShareFetch>(2)), [(0, 2, 1)]);
+    let request = bert.request(&[]);
+    bert.client.send::<ShareFetch>(2, &request);
+    assert_eq!(anne.acknowledge(1, 1, RELEASE), "NONE");
+    assert_eq!(acquired(&bert.client.receive::<ShareFetch>(2)), [(1, 1, 2)]);
+    assert!(began.elapsed() < Duration::from_secs(10));
+    // Nothing comes: the wait is as long as asked for.
+    (bert.max_wait_ms, bert.max_records) = (100, 1);
+    let began = Instant::now();
+    assert_eq!(bert.fetch(), []);
+    assert!(began.elapsed() >= Duration::from_millis(100));
+}
+
+#[test]
+fn a_connection_that_ends_gives_back_what_was_lent_over_it() {
+    let server = start(&[]);
+    produce(&server, 0..4);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 3, 1)]);
+    let mut bert = Member::join(&server, "g", "bert");
+    bert.max_wait_ms = 20_000;
+    let request = bert.request(&[]);
+    bert.client.send::<ShareFetch>(2, &request);
+    drop(anne);
+    assert_eq!(acquired(&bert.client.receive::<ShareFetch>(2)), [(0, 3, 2)]);
+    // The last request of a session gives back, too.
+    bert.epoch = -1;
+    assert_eq!(bert.fetch(), []);
+    assert_eq!(Member::join(&server, "g", "carl").fetch(), [(0, 3, 3)]);
+}
+
+#[test]
+fn sessions_have_epochs_and_a_limit() {
+    let server = start(&["--set", "group.share.max.share.sessions=1"]);
+    produce(&server, 0..2);
+    let mut anne = Member::join(&server, "g", "anne");
+    let mut refused = |epoch: i32, acks: &[(i64, i64, i8)]| {
+        anne.epoch = epoch;
+        named(anne.ask(acks).error_code)
+    };
+    assert_eq!(refused(1, &[]), "SHARE_SESSION_NOT_FOUND");
+    assert_eq!(refused(0, &[(0, 0, ACCEPT)]), "INVALID_REQUEST");
+    assert_eq!(refused(0, &[]), "NONE");
+    assert_eq!(refused(2, &[]), "INVALID_SHARE_SESSION_EPOCH");
+    assert_eq!(refused(1, &[]), "NONE");
+    anne.epoch = 0;
+    assert_eq!(anne.acknowledge(0, 0, ACCEPT), "INVALID_SHARE_SESSION_EPOCH");
+    let mut bert = Member::join(&server, "g", "bert");
+    assert_eq!(named(bert.ask(&[]).error_code), "SHARE_SESSION_LIMIT_REACHED");
+    for (group, member) in
+        [(None, Some("m")), (Some(""), Some("m")), (Some("g"), None), (Some("g"), Some(""))]
+    {
+        let mut request = bert.request(&[]);
+        (request.group_id, request.member_id) = (group.map(Str::from), member.map(Str::from));
+        assert_eq!(named(bert.client.call::<ShareFetch>(1, &request).error_code), "INVALID_REQUEST");
+    }
+    let mut request = bert.request(&[]);
+    request.is_renew_ack = true;
+    assert_eq!(named(bert.client.call::<ShareFetch>(2, &request).error_code), "INVALID_REQUEST");
+}
+
+#[test]
+fn a_group_without_a_start_begins_behind_the_last_record_and_an_unknown_one_not_at_all() {
+    let server = start(&[]);
+    produce(&server, 0..5);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(config(&mut anne.client, "g", "share.auto.offset.reset", "latest"), "NONE");
+    assert_eq!(anne.fetch(), []);
+    assert_eq!(progress(&server, "g"), Some((5, 0)));
+    produce(&server, 5..6);
+    assert_eq!(anne.fetch(), [(5, 5, 1)]);
+    anne.group = "nobody";
+    anne.epoch = 0;
+    let answer = anne.ask(&[]);
+    assert_eq!(named(answer.responses[0].partitions[0].error_code), "GROUP_ID_NOT_FOUND");
+    (anne.group, anne.topic_id, anne.epoch) = ("g", Uuid([9; 16]), 0);
+    let answer = anne.ask(&[]);
+    assert_eq!(named(answer.responses[0].partitions[0].error_code), "UNKNOWN_TOPIC_ID");
+}
+
+#[test]
+fn members_are_told_apart_from_strangers_and_from_other_kinds_of_groups() {
+    let server = start(&["--set", "group.share.max.size=2"]);
+    let mut client = server.client();
+    let _anne = Member::join(&server, "g", "anne");
+    let mut error =
+        |group: &str, member: &str, epoch: i32| named(beat(&mut client, group, member, epoch).error_code);
+    assert_eq!(error("g", "anne", 1), "NONE");
+    assert_eq!(error("g", "anne", 7), "FENCED_MEMBER_EPOCH");
+    assert_eq!(error("g", "bert", 1), "UNKNOWN_MEMBER_ID");
+    assert_eq!(error("unknown", "bert", 1), "GROUP_ID_NOT_FOUND");
+    assert_eq!(error("g", "bert", -2), "INVALID_REQUEST");
+    assert_eq!(error("g", "", 0), "INVALID_REQUEST");
+    assert_eq!(error("g", "bert", 0), "NONE");
+    assert_eq!(error("g", "carl", 0), "GROUP_MAX_SIZE_REACHED");
+    let protocol = JoinGroupProtocol { name: "range".into(), ..Default::default() };
+    let join = JoinGroupRequest {
+        group_id: "g".into(),
+        session_timeout_ms: 10_000,
+        protocol_type: "consumer".into(),
+        protocols: vec![protocol.clone()],
+        ..Default::default()
+    };
+    assert_eq!(named(client.call::<JoinGroup>(3, &join).error_code), "INCONSISTENT_GROUP_PROTOCOL");
+    let joined = client.call::<JoinGroup>(3, &JoinGroupRequest { group_id: "classic".into(), ..join });
+    assert_eq!(named(joined.error_code), "NONE");
+    assert_eq!(named(beat(&mut client, "classic", "anne", 0).error_code), "GROUP_ID_NOT_FOUND");
+    let request = ListGroupsRequest { types_filter: vec!["share".into()], ..Default::default() };
+    let listed = client.call::<ListGroups>(5, &request);
+    let rows: Vec<_> = listed.groups.iter().map(|group| (&*group.group_id, &*group.group_state)).collect();
+    assert_eq!(rows, [("g", "Stable")]);
+    let request = DeleteGroupsRequest { groups_names: vec!["g".into()] };
+    assert_eq!(named(client.call::<DeleteGroups>(2, &request).results[0].error_code), "NON_EMPTY_GROUP");
+}
+
+#[test]
+fn configs_of_groups_are_checked_and_kept() {
+    let mut server = start(&[]);
+    let mut client = server.client();
+    let mut set = |name: &str, value: &str| config(&mut client, "g", name, value);
+    assert_eq!(set("share.delivery.count.limit", "11"), "INVALID_CONFIG");
+    assert_eq!(set("share.record.lock.duration.ms", "1000"), "INVALID_CONFIG");
+    assert_eq!(set("share.auto.offset.reset", "middle"), "INVALID_CONFIG");
+    assert_eq!(set("share.unheard.of", "1"), "INVALID_CONFIG");
+    assert_eq!(set("share.record.lock.duration.ms", "16000"), "NONE");
+    assert_eq!(config(&mut client, "", "share.delivery.count.limit", "3"), "INVALID_REQUEST");
+    server.restart();
+    produce(&server, 0..1);
+    let answer = Member::join(&server, "g", "anne").ask(&[]);
+    assert_eq!((answer.acquisition_lock_timeout_ms, acquired(&answer)), (16_000, vec![(0, 0, 1)]));
+}
+
+#[test]
+fn an_empty_group_can_be_set_to_any_offset_of_the_log() {
+    let server = start(&[]);
+    produce(&server, 0..10);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 9, 1)]);
+    let mut client = server.client();
+    let mut alter = |group: &str, start_offset: i64| {
+        let partition = AlterShareGroupOffsetsPartition { partition_index: 0, start_offset };
+        let topic = AlterShareGroupOffsetsTopic { topic_name: "t".into(), partitions: vec![partition] };
+        let request = AlterShareGroupOffsetsRequest { group_id: group.into(), topics: vec![topic] };
+        named(client.call::<AlterShareGroupOffsets>(0, &request).error_code)
+    };
+    assert_eq!(alter("g", 4), "NON_EMPTY_GROUP");
+    assert_eq!(alter("nobody", 4), "GROUP_ID_NOT_FOUND");
+    assert_eq!(beat(&mut anne.client, "g", "anne", -1).member_epoch, -1);
+    assert_eq!(alter("g", 4), "NONE");
+    assert_eq!(progress(&server, "g"), Some((4, 6)));
+    assert_eq!(anne.acknowledge(4, 4, ACCEPT), "INVALID_RECORD_STATE", "what was lent before counts no more");
+    assert_eq!(alter("g", 1_000_000), "NONE");
+    assert_eq!(progress(&server, "g"), Some((10, 0)));
+}
+
+#[test]
+fn after_kills_nothing_acknowledged_comes_again_and_counts_go_on() {
+    let mut server = start(&["--flush", "commit"]);
+    produce(&server, 0..9);
+    let mut begins = 0;
+    for kill in 1..=4 {
+        let mut anne = Member::join(&server, "g", "anne");
+        // At its fourth delivery it comes in pieces.
+        anne.max_records = 500;
+        let lent = anne.fetch();
+        assert_eq!(lent[0].0, begins, "{lent:?}");
+        assert_eq!(lent[0].2, kill, "{lent:?}");
+        assert_eq!(anne.acknowledge(begins, begins, ACCEPT), "NONE");
+        begins += 1;
+        server.restart();
+        assert_eq!(progress(&server, "g"), Some((begins, 9 - begins)));
+    }
+    let mut anne = Member::join(&server, "g", "anne");
+    // Delivered four times or three: the last attempt of each is its own.
+    let mut seen = Vec::new();
+    while progress(&server, "g") != Some((9, 0)) {
+        for (first, last, deliveries) in anne.fetch() {
+            seen.push((first, deliveries));
+            assert_eq!(anne.acknowledge(first, last, RELEASE), "NONE");
+        }
+    }
+    let mut archived: Vec<i64> =
+        seen.iter().filter(|(_, deliveries)| *deliveries == 5).map(|(first, _)| *first).collect();
+    archived.sort_unstable();
+    assert_eq!(archived, [4, 5, 6, 7, 8]);
+    // The group, and that it is done, outlive the next kill as well.
+    drop(anne);
+    server.restart();
+    assert_eq!(progress(&server, "g"), Some((9, 0)));
+}
+
+#[test]
+fn a_deleted_topic_takes_what_groups_had_of_it_along() {
+    let server = start(&[]);
+    produce(&server, 0..3);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    let mut client = server.client();
+    client.delete_topic("t");
+    assert_eq!(progress(&server, "g"), None);
+    client.create_topic("t", 1, &[]);
+    produce(&server, 0..2);
+    let told = beat(&mut anne.client, "g", "anne", 1);
+    let topic = told.assignment.unwrap().topic_partitions.remove(0);
+    assert_ne!(topic.topic_id, anne.topic_id);
+    (anne.topic_id, anne.epoch) = (topic.topic_id, 0);
+    assert_eq!(anne.fetch(), [(0, 1, 1)]);
+}
+
+#[test]
+fn a_log_that_has_lost_its_end_is_read_again_from_there() {
+    let mut server = start(&["--flush", "os"]);
+    produce(&server, 0..4);
+    produce(&server, 4..10);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 9, 1)]);
+    assert_eq!(anne.acknowledge(0, 8, ACCEPT), "NONE");
+    drop(anne);
+    let mut bert = Member::join(&server, "h", "bert");
+    (bert.mode, bert.max_records) = (1, 4);
+    assert_eq!(bert.fetch(), [(0, 3, 1)]);
+    assert_eq!(bert.acknowledge(1, 2, ACCEPT), "NONE");
+    drop(bert);
+    server.kill();
+    // As a machine may leave it that has died: the second batch is torn.
+    let folder = server.data().join("t-0");
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - 3).unwrap();
+        }
+    }
+    server.restart();
+    produce(&server, 0..20);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(4, 23, 1)]);
+    assert_eq!(anne.acknowledge(4, 23, ACCEPT), "NONE");
+    assert_eq!(progress(&server, "g"), Some((24, 0)));
+    // Who had not come as far as the cut has lost nothing by it, now and once it is past it.
+    let mut bert = Member::join(&server, "h", "bert");
+    assert_eq!(bert.fetch(), [(0, 0, 2), (3, 3, 2), (4, 23, 1)]);
+    assert_eq!(bert.acknowledge(3, 23, ACCEPT), "NONE");
+    drop(bert);
+    server.restart();
+    assert_eq!(Member::join(&server, "h", "bert").fetch(), [(0, 0, 3)]);
+}
