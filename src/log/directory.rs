@@ -1951,7 +1951,7 @@ mod tests {
     use super::super::Waiter;
     use super::super::config::tests::config;
     use super::super::fixture::{
-        Fixture, NOW_MS, TOPIC, TOPIC_ID, append, batch, commit, end_offset, eventually, headers,
+        Fixture, NOW_MS, TOPIC, TOPIC_ID, append, batch, builder, commit, end_offset, eventually, headers,
         high_watermark, is_ready, log_file, path, run, sequenced,
     };
     use super::*;
@@ -2603,6 +2603,34 @@ mod tests {
             let offsets = partition.offsets().unwrap();
             assert_eq!((offsets.log_start_offset, offsets.log_end_offset), (0, before), "{death}");
         }
+    }
+
+    #[test]
+    fn space_behind_a_busy_partition_is_no_part_of_its_file_and_is_given_back() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let start = || {
+            let options = DirectoryOptions { any_node: true, ..DirectoryOptions::new(folder.path()) };
+            let directory = LogDirectory::open(options, Arc::new(StdDisk), Clock::system()).unwrap();
+            let partition = directory.partition(TOPIC, TOPIC_ID, 0, 0, Arc::new(config()));
+            assert!(directory.recover(std::slice::from_ref(&partition)).failed.is_empty());
+            (directory, partition)
+        };
+        let large = || builder(1, 1 << 20).build_valid();
+        let (directory, partition) = start();
+        let written = 6 * large().size_bytes() as u64;
+        for _ in 0..6 {
+            append(&partition, large()).unwrap();
+        }
+        let found = || std::fs::metadata(folder.path().join("events-0/00000000000000000000.log")).unwrap();
+        assert_eq!(found().len(), written);
+        // As the death of the process.
+        drop((directory, partition));
+        let (directory, partition) = start();
+        assert_eq!((found().len(), end_offset(&partition)), (written, 6));
+        run(directory.close());
+        assert_eq!(found().len(), written);
+        assert!(found().blocks() * 512 < written + (128 << 10), "{} blocks", found().blocks());
     }
 
     #[test]

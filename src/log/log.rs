@@ -179,7 +179,7 @@ impl Log {
     pub fn is_complete(&self) -> bool {
         self.segments.last().is_none_or(|active| {
             let has_all = || self.snapshots.last() == Some(&self.end_offset) && active.is_sealed();
-            !active.is_preallocated() && (has_all() || self.is_small())
+            !active.has_space_behind() && (has_all() || self.is_small())
         })
     }
 
@@ -197,7 +197,7 @@ impl Log {
 
     /// Lets the active segment's file end with its last batch.
     fn trim(&mut self) -> Result<(), LogError> {
-        if let Some(active) = self.segments.last().filter(|active| active.is_preallocated()) {
+        if let Some(active) = self.segments.last().filter(|active| active.has_space_behind()) {
             active.trim()?;
             self.unsynced.files.push(Arc::clone(active.file()?));
         }

@@ -310,6 +310,9 @@ impl OpenRequest<'_> {
         let newest = epochs.latest().map_or(0, |latest| latest.epoch).max(self.leader_epoch);
         let epoch_max = if epochs_known { newest } else { i32::MAX };
         let cut = self.open_segments(&mut log, &listing, &mut epochs, epoch_max)?;
+        if let (Some(active), true) = (log.segments.last(), self.trust != Trust::Everything) {
+            active.suspect_space_behind()?;
+        }
         if log.end_offset < self.log_start {
             // The checkpoint is ahead of what is left: all of it was deleted once, and none may come back.
             return self.begin_anew(log, &listing, cut);

@@ -34,6 +34,12 @@ const RESCAN_BUFFER_BYTES: usize = 256 << 10;
 /// Largest `.log` file: index entries hold positions in 32 bits, of which Kafka's readers take 31.
 pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
 
+/// From this size on, space is set aside behind the end: a quarter as much, up to [`RESERVED_BYTES_MAX`].
+const RESERVED_FROM_BYTES: u64 = 4 << 20;
+
+/// Most that is set aside behind the end.
+const RESERVED_BYTES_MAX: u64 = 16 << 20;
+
 const SIZE_UNKNOWN: u64 = u64::MAX;
 
 const UNDAMAGED: u64 = u64::MAX;
@@ -54,6 +60,8 @@ pub struct Segment {
     size_bytes: AtomicU64,
     /// Whether the file was made longer for batches to come: zeros until then.
     preallocated: AtomicBool,
+    /// Up to where space may be set aside for batches to come, which the file's length does not show. The writer's.
+    reserved_to: AtomicU64,
     /// Where a reader last met damage, so that it is logged once.
     damaged_at: AtomicU64,
     /// Its file, from when on another segment has the names of its files.
@@ -154,6 +162,7 @@ impl Segment {
             size_bytes: AtomicU64::new(0),
             retired: OnceLock::new(),
             preallocated: AtomicBool::new(false),
+            reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         })
@@ -176,6 +185,7 @@ impl Segment {
             size_bytes: AtomicU64::new(SIZE_UNKNOWN),
             retired: OnceLock::new(),
             preallocated: AtomicBool::new(false),
+            reserved_to: AtomicU64::new(0),
             damaged_at: AtomicU64::new(UNDAMAGED),
             state: Mutex::new(state),
         }
@@ -192,17 +202,43 @@ impl Segment {
         Ok(())
     }
 
-    /// Whether the file may be longer than its batches.
-    pub fn is_preallocated(&self) -> bool {
+    /// Whether the file may have space behind its batches, or be longer than they are.
+    pub fn has_space_behind(&self) -> bool {
         self.preallocated.load(Ordering::Acquire)
+            || self.reserved_to.load(Ordering::Relaxed) > self.size_bytes.load(Ordering::Acquire)
+    }
+
+    /// Notes that a process that has died may have set space aside.
+    pub fn suspect_space_behind(&self) -> Result<(), LogError> {
+        if self.size_bytes()? >= RESERVED_FROM_BYTES {
+            self.reserved_to.store(u64::MAX, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Cuts off what lies behind the last batch for later ones.
     pub fn trim(&self) -> Result<(), LogError> {
-        if self.is_preallocated() {
+        if self.has_space_behind() {
             self.cut_rest()?;
         }
         Ok(())
+    }
+
+    /// Sees to it that there is space set aside for a batch, and more for those to come, if there are many.
+    fn reserve(&self, file: &dyn DiskFile, (position, end): (u64, u64), config: &LogConfig) {
+        let reserved_to = self.reserved_to.load(Ordering::Relaxed);
+        if end < RESERVED_FROM_BYTES || (end <= reserved_to && reserved_to != u64::MAX) {
+            return;
+        }
+        if self.preallocated.load(Ordering::Acquire) {
+            return;
+        }
+        let reserved_to = (end + (end / 4).min(RESERVED_BYTES_MAX)).min(config.segment_bytes.max(end));
+        self.reserved_to.store(reserved_to, Ordering::Relaxed);
+        if let Err(error) = file.reserve(position, reserved_to - position) {
+            // The append itself will find out whether that matters.
+            tracing::debug!(path = %self.path().display(), %error, "no space set aside");
+        }
     }
 
     /// The first offset that it can hold; its files are named after it.
@@ -254,6 +290,7 @@ impl Segment {
         let header: [u8; HEADER_BYTES] = batch.header_bytes();
         let mut parts = [IoSlice::new(&header), IoSlice::new(batch.payload())];
         let (file, end) = (&**self.file()?, position + batch.size_bytes() as u64);
+        self.reserve(file, (position, end), config);
         write_all_at(file, &mut parts, position).map_err(|source| self.failed(source))?;
         self.size_bytes.store(end, Ordering::Release);
         let noted =
@@ -282,6 +319,7 @@ impl Segment {
         let size = self.size_bytes()?;
         self.file()?.set_len(size).map_err(|source| LogError::disk(&self.path(), source))?;
         self.preallocated.store(false, Ordering::Release);
+        self.reserved_to.store(0, Ordering::Relaxed);
         Ok(())
     }
 

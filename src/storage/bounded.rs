@@ -373,6 +373,10 @@ impl DiskFile for BoundedFile {
         self.changed(|file| file.allocate(length))
     }
 
+    fn reserve(&self, position: u64, bytes: u64) -> io::Result<()> {
+        self.changed(|file| file.reserve(position, bytes))
+    }
+
     fn length(&self) -> io::Result<u64> {
         self.file()?.length()
     }

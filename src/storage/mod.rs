@@ -120,6 +120,12 @@ pub trait DiskFile: RangeFile {
     /// Extends the file to `length` bytes of zeros that have their place on the disk: writing them needs no more space.
     fn allocate(&self, length: u64) -> io::Result<()>;
 
+    /// Sets `bytes` behind `position` aside without making the file longer, where that makes later writes there cheaper; nothing is
+    /// promised. [`Self::set_len`] gives back what was not used.
+    fn reserve(&self, _position: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Bytes in the file.
     fn length(&self) -> io::Result<u64>;
 
