@@ -59,7 +59,7 @@ async fn alter(
     let partition = cx.leader(topic, wanted.partition_index, -1)?;
     let offsets = partition.offsets().map_err(|error| ErrorCode::from(&error))?;
     // A group that began where there are no records would pass over those that come.
-    let start = wanted.start_offset.clamp(offsets.log_start_offset, offsets.high_watermark);
+    let start = wanted.start_offset.min(offsets.high_watermark).max(offsets.log_start_offset);
     let key = QueueKey {
         group: Arc::clone(group),
         topic_id: partition.topic_id(),
