@@ -547,3 +547,41 @@ fn a_log_that_has_lost_its_end_is_read_again_from_there() {
     server.restart();
     assert_eq!(Member::join(&server, "h", "bert").fetch(), [(0, 0, 3)]);
 }
+
+#[test]
+fn verdicts_on_what_nobody_was_lent_say_whether_it_is_there() {
+    let server = start(&["--topic", "u:1"]);
+    produce(&server, 0..3);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    let other = server.client().describe("u").topic_id;
+    let said = |topic_id: Uuid, index: i32| ShareAcknowledgeTopic {
+        topic_id,
+        partitions: vec![ShareAcknowledgePartition {
+            partition_index: index,
+            acknowledgement_batches: vec![ShareAcknowledgements {
+                first_offset: 0,
+                last_offset: 0,
+                acknowledge_types: vec![ACCEPT],
+            }],
+        }],
+    };
+    let request = ShareAcknowledgeRequest {
+        group_id: Some("g".into()),
+        member_id: Some("anne".into()),
+        share_session_epoch: anne.epoch,
+        topics: vec![said(anne.topic_id, 0), said(anne.topic_id, 1), said(other, 0), said(Uuid([9; 16]), 0)],
+        ..Default::default()
+    };
+    let answer = anne.client.call::<ShareAcknowledge>(2, &request);
+    let errors: Vec<_> = answer
+        .responses
+        .iter()
+        .flat_map(|topic| &topic.partitions)
+        .map(|said| named(said.error_code))
+        .collect();
+    assert_eq!(
+        errors,
+        ["NONE", "UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID"]
+    );
+}

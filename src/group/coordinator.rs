@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Claim, Description, Event, Forgotten, GroupError, GroupEvent, GroupShard, Join, Joined, Leaving, Listing,
-    OffsetMap, Partitions, Reply, Settings, ShareBeat, ShareDescription, ShareHeartbeat, Sync, Synced,
-    TopicExists,
+    MEMBER_ID_MAX_BYTES, OffsetMap, Partitions, Reply, Settings, ShareBeat, ShareDescription, ShareHeartbeat,
+    Sync, Synced, TEXT_MAX_BYTES, TopicExists,
 };
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorError};
@@ -173,9 +173,9 @@ impl Groups {
         beat: ShareHeartbeat,
     ) -> Result<ShareBeat, GroupFailure> {
         named(group)?;
-        let names =
-            beat.topics.iter().flatten().chain(&beat.rack_id).chain([&beat.member_id, &beat.client_id]);
-        if names.into_iter().any(|name| name.len() > TEXT_MAX_BYTES) {
+        let names = beat.topics.iter().flatten().chain(&beat.rack_id).chain([&beat.client_id]);
+        let is_too_long = names.into_iter().any(|name| name.len() > TEXT_MAX_BYTES);
+        if is_too_long || beat.member_id.len() > MEMBER_ID_MAX_BYTES {
             return Err(GroupError::NameTooLong.into());
         }
         Ok(expect!(self.ask(group, GroupEvent::ShareHeartbeat(beat)).await?, ShareBeat)?)
@@ -211,9 +211,6 @@ impl Groups {
         self.coordinator.ask_all(|| Event::DropOffsets(Arc::clone(&exists))).await.map(drop)
     }
 }
-
-/// Longest text that a record of a group can hold, whatever a request can.
-const TEXT_MAX_BYTES: usize = i16::MAX as usize;
 
 /// Members are of groups that have a name; offsets may be committed without one.
 fn named(group: &str) -> Result<(), GroupError> {

@@ -27,6 +27,12 @@ pub use share::{
     Assignment, ShareBeat, ShareDescription, ShareHeartbeat, ShareMemberDescription, TopicLookup,
 };
 
+/// Longest text that a record of a group can hold, whatever a request can.
+pub const TEXT_MAX_BYTES: usize = i16::MAX as usize;
+
+/// Longest id of a member of a share group, bytes: a UUID as text.
+pub const MEMBER_ID_MAX_BYTES: usize = 36;
+
 /// What groups go by.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {

@@ -142,7 +142,8 @@ impl From<&GroupError> for ErrorCode {
 impl From<&QueueFailure> for ErrorCode {
     fn from(failure: &QueueFailure) -> Self {
         match failure {
-            QueueFailure::Queue(QueueError::Unknown | QueueError::NotHeld(_)) => Self::InvalidRecordState,
+            QueueFailure::Queue(QueueError::Unknown) => Self::UnknownTopicOrPartition,
+            QueueFailure::Queue(QueueError::NotHeld(_)) => Self::InvalidRecordState,
             QueueFailure::Coordinator(error) => error.into(),
         }
     }

@@ -1,9 +1,13 @@
 //! ShareAcknowledge: what a member says of records that it was lent. What it shares with ShareFetch is here too.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use super::RequestContext;
 use super::share_fetch::terms;
 use super::share_sessions::{FINAL, NEW_SESSION, ShareMember};
 use crate::catalog::group_config::{self, ShareConfig};
+use crate::group::{MEMBER_ID_MAX_BYTES, TEXT_MAX_BYTES};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::share_acknowledge::{
     ShareAcknowledgePartitionResponse, ShareAcknowledgeRequest, ShareAcknowledgeResponse,
@@ -13,8 +17,12 @@ use crate::protocol::wire::Str;
 use crate::queue::{Ack, Verdict};
 use crate::uuid::Uuid;
 
-/// Longest id of a member, bytes: a UUID as text.
-const MEMBER_ID_MAX_BYTES: usize = 36;
+/// Runs of neighbouring offsets with different verdicts that a request may have: each takes many times the byte of the wire
+/// that it is said with.
+const RUNS_MAX: usize = 1 << 18;
+
+/// Partitions that are spoken to at a time: each waits for a disk.
+const PARTITIONS_AT_A_TIME: usize = 256;
 
 /// Answers when everything is durable.
 pub async fn handle(cx: RequestContext, request: ShareAcknowledgeRequest) -> ShareAcknowledgeResponse {
@@ -78,7 +86,8 @@ async fn answer(
 
 /// The member that a request names.
 pub(super) fn member(group: Option<&Str>, member: Option<&Str>) -> Result<ShareMember, ErrorCode> {
-    let group = group.filter(|group| !group.is_empty()).ok_or(ErrorCode::InvalidRequest)?;
+    let group = group.filter(|group| (1..=TEXT_MAX_BYTES).contains(&group.len()));
+    let group = group.ok_or(ErrorCode::InvalidRequest)?;
     let member = member.filter(|member| (1..=MEMBER_ID_MAX_BYTES).contains(&member.len()));
     let member = member.ok_or(ErrorCode::InvalidRequest)?;
     Ok(ShareMember { group: (&**group).into(), member: (&**member).into() })
@@ -100,13 +109,15 @@ pub(super) struct Said {
 /// What a request says, by partition, each right in its form or not.
 pub(super) struct Verdicts {
     may_renew: bool,
+    /// Runs that may follow.
+    runs_left: usize,
     by_partition: Vec<(Uuid, i32, Result<Vec<Ack>, ErrorCode>)>,
 }
 
 impl Verdicts {
     /// None yet. Renewals must be announced, and allowed.
     pub(super) fn new(is_renew_ack: bool, renew_enabled: bool) -> Self {
-        Self { may_renew: is_renew_ack && renew_enabled, by_partition: Vec::new() }
+        Self { may_renew: is_renew_ack && renew_enabled, runs_left: RUNS_MAX, by_partition: Vec::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -121,15 +132,18 @@ impl Verdicts {
         batches: impl ExactSizeIterator<Item = (i64, i64, &'a [i8])>,
     ) {
         if batches.len() > 0 {
-            self.by_partition.push((topic_id, partition, read(batches, self.may_renew)));
+            let acks = read(batches, self.may_renew, self.runs_left);
+            self.runs_left -= acks.as_ref().map_or(0, Vec::len);
+            self.by_partition.push((topic_id, partition, acks));
         }
     }
 }
 
-/// Ranges must ascend without overlapping.
+/// Ranges must ascend without overlapping, and come to no more than `runs_max` runs: nobody holds that many records.
 fn read<'a>(
     batches: impl Iterator<Item = (i64, i64, &'a [i8])>,
     may_renew: bool,
+    runs_max: usize,
 ) -> Result<Vec<Ack>, ErrorCode> {
     let mut acks: Vec<Ack> = Vec::new();
     let mut next = 0;
@@ -148,8 +162,10 @@ fn read<'a>(
                 true => (first, last),
                 false => (first + at as i64, first + at as i64),
             };
+            let is_full = acks.len() >= runs_max;
             match acks.last_mut() {
                 Some(before) if before.verdict == verdict && first - before.last == 1 => before.last = last,
+                _ if is_full => return Err(ErrorCode::InvalidRecordState),
                 _ => acks.push(Ack { first, last, verdict }),
             }
         }
@@ -176,19 +192,50 @@ pub(super) async fn acknowledge(
     verdicts: Verdicts,
 ) -> Vec<Said> {
     let mut said = Vec::with_capacity(verdicts.by_partition.len());
-    for (topic_id, partition, acks) in verdicts.by_partition {
-        let error = match acks {
-            Err(code) => code,
-            Ok(_) if cx.catalog.topic_by_id(topic_id).is_none() => ErrorCode::UnknownTopicId,
-            Ok(acks) => {
-                let key = member.key(topic_id, partition);
-                let done = cx.queues.acknowledge(&key, &member.member, acks, terms(config)).await;
-                done.map_or_else(|failure| ErrorCode::from(&failure), |()| ErrorCode::None)
-            }
-        };
-        said.push(Said { topic_id, partition, error });
+    let mut verdicts = verdicts.by_partition.into_iter().peekable();
+    while verdicts.peek().is_some() {
+        let some = verdicts.by_ref().take(PARTITIONS_AT_A_TIME);
+        let carried_out = some.map(|(topic_id, partition, acks)| async move {
+            let done = match acks {
+                Ok(acks) => carry_out(cx, member, config, (topic_id, partition), acks).await,
+                Err(code) => Err(code),
+            };
+            Said { topic_id, partition, error: done.err().unwrap_or(ErrorCode::None) }
+        });
+        said.extend(all_of(carried_out.collect()).await);
     }
     said
+}
+
+async fn carry_out(
+    cx: &RequestContext,
+    member: &ShareMember,
+    config: &ShareConfig,
+    (topic_id, partition): (Uuid, i32),
+    acks: Vec<Ack>,
+) -> Result<(), ErrorCode> {
+    let topic = cx.catalog.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)?;
+    topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    let key = member.key(topic_id, partition);
+    let done = cx.queues.acknowledge(&key, &member.member, acks, terms(config)).await;
+    done.map_err(|failure| ErrorCode::from(&failure))
+}
+
+/// What all of them come to, begun in their order.
+async fn all_of<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut waiting: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|cx| {
+        let mut are_done = true;
+        for (future, output) in waiting.iter_mut().filter(|(_, output)| output.is_none()) {
+            match future.as_mut().poll(cx) {
+                Poll::Ready(done) => *output = Some(done),
+                Poll::Pending => are_done = false,
+            }
+        }
+        if are_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    waiting.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 #[cfg(test)]
@@ -204,8 +251,8 @@ mod tests {
         let said = [(5, 9, &[1][..]), (10, 12, &[1, 2, 2]), (20, 20, &[0])];
         let expected =
             [ack(5, 10, Verdict::Accept), ack(11, 12, Verdict::Release), ack(20, 20, Verdict::Gap)];
-        assert_eq!(read(said.into_iter(), false).unwrap(), expected);
-        assert_eq!(read([(0, 0, &[4][..])].into_iter(), true).unwrap(), [ack(0, 0, Verdict::Renew)]);
+        assert_eq!(read(said.into_iter(), false, 9).unwrap(), expected);
+        assert_eq!(read([(0, 0, &[4][..])].into_iter(), true, 9).unwrap(), [ack(0, 0, Verdict::Renew)]);
     }
 
     #[test]
@@ -222,9 +269,40 @@ mod tests {
             &[(4, 5, &[1]), (0, 1, &[1])],
         ];
         for batches in wrong {
-            assert_eq!(read(batches.iter().copied(), false), Err(ErrorCode::InvalidRequest), "{batches:?}");
+            assert_eq!(
+                read(batches.iter().copied(), false, 9),
+                Err(ErrorCode::InvalidRequest),
+                "{batches:?}"
+            );
         }
         let longest = [(0, i64::MAX, &[1][..])];
-        assert_eq!(read(longest.into_iter(), false).unwrap(), [ack(0, i64::MAX, Verdict::Accept)]);
+        assert_eq!(read(longest.into_iter(), false, 9).unwrap(), [ack(0, i64::MAX, Verdict::Accept)]);
+    }
+
+    #[test]
+    fn more_runs_than_anybody_can_hold_are_refused_before_they_take_memory() {
+        let alternating: Vec<i8> = (0..RUNS_MAX).map(|at| 1 + (at % 2) as i8).collect();
+        let uniform = vec![1; 2 * RUNS_MAX];
+        let (topic, last) = (Uuid([1; 16]), RUNS_MAX as i64 - 1);
+        let mut verdicts = Verdicts::new(false, true);
+        verdicts.add(topic, 0, [(0, 2 * last + 1, &uniform[..])].into_iter());
+        verdicts.add(topic, 1, [(0, last, &alternating[..])].into_iter());
+        verdicts.add(topic, 2, [(0, last - 1, &alternating[1..])].into_iter());
+        let runs: Vec<_> =
+            verdicts.by_partition.into_iter().map(|(_, _, acks)| acks.map(|acks| acks.len())).collect();
+        assert_eq!(runs, [Ok(1), Err(ErrorCode::InvalidRecordState), Ok(RUNS_MAX - 1)]);
+    }
+
+    #[tokio::test]
+    async fn partitions_wait_for_their_disks_together() {
+        let gate = tokio::sync::Barrier::new(3);
+        let arrive = |at: usize| {
+            let gate = &gate;
+            async move {
+                gate.wait().await;
+                at
+            }
+        };
+        assert_eq!(all_of((0..3).map(arrive).collect()).await, [0, 1, 2]);
     }
 }
