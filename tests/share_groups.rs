@@ -12,7 +12,7 @@ use ottla::protocol::messages::alter_share_group_offsets::{
 use ottla::protocol::messages::api_versions::ApiVersionsRequest;
 use ottla::protocol::messages::delete_groups::DeleteGroupsRequest;
 use ottla::protocol::messages::describe_share_group_offsets::{
-    DescribeShareGroupOffsetsGroup, DescribeShareGroupOffsetsRequest,
+    DescribeShareGroupOffsetsGroup, DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsTopic,
 };
 use ottla::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use ottla::protocol::messages::incremental_alter_configs::{
@@ -584,4 +584,68 @@ fn verdicts_on_what_nobody_was_lent_say_whether_it_is_there() {
         errors,
         ["NONE", "UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_OR_PARTITION", "UNKNOWN_TOPIC_ID"]
     );
+}
+
+#[test]
+fn ids_that_no_record_can_hold_are_refused_at_every_door() {
+    let server = start(&[]);
+    let mut client = server.client();
+    let (long_member, long_group) = ("m".repeat(37), "g".repeat(40_000));
+    assert_eq!(named(beat(&mut client, "g", &long_member, 0).error_code), "INVALID_REQUEST");
+    let mut anne = Member::join(&server, "g", &long_member[..36]);
+    for (group, member) in [(long_group.as_str(), "anne"), ("g", long_member.as_str())] {
+        anne.epoch = 0;
+        let mut request = anne.request(&[]);
+        (request.group_id, request.member_id) = (Some(Str::from(group)), Some(Str::from(member)));
+        assert_eq!(named(anne.client.call::<ShareFetch>(2, &request).error_code), "INVALID_REQUEST");
+    }
+    anne.epoch = 0;
+    assert_eq!(anne.fetch(), []);
+}
+
+#[test]
+fn a_group_that_is_deleted_leaves_nothing_to_the_next_of_its_name_and_one_that_is_not_loses_nothing() {
+    let mut server = start(&[]);
+    let mut client = server.client();
+    let mut delete = |group: &str| {
+        let request = DeleteGroupsRequest { groups_names: vec![group.into()] };
+        named(client.call::<DeleteGroups>(2, &request).results[0].error_code)
+    };
+    produce(&server, 0..4);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 3, 1)]);
+    assert_eq!(anne.acknowledge(0, 1, ACCEPT), "NONE");
+    assert_eq!(delete("g"), "NON_EMPTY_GROUP");
+    assert_eq!(delete("nobody"), "GROUP_ID_NOT_FOUND");
+    assert_eq!(progress(&server, "g"), Some((2, 2)));
+    assert_eq!(anne.acknowledge(2, 2, ACCEPT), "NONE");
+    assert_eq!(beat(&mut anne.client, "g", "anne", -1).member_epoch, -1);
+    assert_eq!(delete("g"), "NONE");
+    drop(anne);
+    server.restart();
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(progress(&server, "g"), None);
+    assert_eq!(anne.fetch(), [(0, 3, 1)]);
+}
+
+#[test]
+fn what_a_group_was_never_lent_has_no_offset_yet_and_what_is_not_there_is_an_error() {
+    let server = start(&["--topic", "u:1"]);
+    produce(&server, 0..3);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    let wanted = |topic: &str, partitions: &[i32]| DescribeShareGroupOffsetsTopic {
+        topic_name: topic.into(),
+        partitions: partitions.to_vec(),
+    };
+    let group = DescribeShareGroupOffsetsGroup {
+        group_id: "g".into(),
+        topics: Some(vec![wanted("t", &[0, 1]), wanted("u", &[0])]),
+    };
+    let request = DescribeShareGroupOffsetsRequest { groups: vec![group] };
+    let answer = server.client().call::<DescribeShareGroupOffsets>(1, &request);
+    let partitions = answer.groups[0].topics.iter().flat_map(|topic| &topic.partitions);
+    let told: Vec<_> =
+        partitions.map(|partition| (partition.start_offset, named(partition.error_code))).collect();
+    assert_eq!(told, [(0, "NONE"), (-1, "UNKNOWN_TOPIC_OR_PARTITION"), (-1, "NONE")]);
 }
