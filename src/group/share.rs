@@ -352,7 +352,10 @@ impl ShareGroup {
                     self.bytes -= gone.bytes();
                 }
             }
-            Record::ShareAssignment { member, value, .. } if self.members.contains_key(&**member) => {
+            // The log is compacted: this record may have outlived the one before it that named the member.
+            Record::ShareAssignment { member, value, .. }
+                if value.is_some() || self.members.contains_key(&**member) =>
+            {
                 let value = value.clone().unwrap_or_default();
                 self.with(member, |member| {
                     member.epoch = value.member_epoch;

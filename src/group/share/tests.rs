@@ -135,3 +135,18 @@ fn every_partition_has_a_member_and_every_member_a_partition() {
         assert_eq!(taken.len(), partitions as usize);
     }
 }
+
+#[test]
+fn a_compacted_log_makes_the_same_group_in_whatever_order_its_records_are_left() {
+    let mut kept = Kept::new();
+    kept.beat(0, &beat("a", 0, Some(&["t"]))).unwrap();
+    kept.beat(0, &beat("b", 0, Some(&["t", "u"]))).unwrap();
+    kept.beat(1, &beat("a", 1, None)).unwrap();
+    let mut again = ShareGroup::new("g".into());
+    kept.group.records().iter().rev().for_each(|record| again.apply(record));
+    assert_eq!(again.records(), kept.group.records());
+    assert_eq!(again.bytes, kept.group.bytes);
+    let gone = Record::ShareAssignment { group: "g".into(), member: "c".into(), value: None };
+    again.apply(&gone);
+    assert_eq!(again.len(), 2, "nobody comes of an assignment that is taken back");
+}
