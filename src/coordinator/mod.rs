@@ -190,6 +190,11 @@ impl<M: Machine> Coordinator<M> {
         Door { mailbox, loaded, partition: Arc::clone(partition) }
     }
 
+    /// Whether it has been started: before, there is nothing that it could know.
+    pub fn is_started(&self) -> bool {
+        self.shards.load().is_some()
+    }
+
     /// Has the machine that is responsible for `key` step, and waits for its reply.
     ///
     /// # Errors

@@ -91,14 +91,13 @@ async fn of_topic(
     for index in wanted.partitions {
         let key = QueueKey { group: Arc::clone(group), topic_id: topic.id, partition: index };
         let progress = match topic.partition(index) {
-            Some(_) => cx.queues.describe(&key).await,
-            None => {
-                described.partitions.push(failed(index, ErrorCode::UnknownTopicOrPartition));
-                continue;
-            }
+            Some(_) => cx.queues.describe(&key).await.map_err(|error| ErrorCode::from(&error)),
+            None => Err(ErrorCode::UnknownTopicOrPartition),
         };
-        // Before the first member has come there is no coordinator, and nothing to know.
-        described.partitions.push(partition(&topic, index, progress.unwrap_or_default()));
+        described.partitions.push(match progress {
+            Ok(progress) => partition(&topic, index, progress),
+            Err(code) => failed(index, code),
+        });
     }
     Ok(described)
 }

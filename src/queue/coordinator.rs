@@ -110,6 +110,10 @@ impl Queues {
     /// # Errors
     /// Of the coordinator.
     pub async fn describe(&self, key: &QueueKey) -> Result<Option<Progress>, CoordinatorError> {
+        // Before the first member of all has come.
+        if !self.coordinator.is_started() {
+            return Ok(None);
+        }
         Ok(expect!(self.ask(key, QueueEvent::Describe).await?, Described))
     }
 
