@@ -143,7 +143,7 @@ impl From<&QueueFailure> for ErrorCode {
     fn from(failure: &QueueFailure) -> Self {
         match failure {
             QueueFailure::Queue(QueueError::Unknown) => Self::UnknownTopicOrPartition,
-            QueueFailure::Queue(QueueError::NotHeld(_)) => Self::InvalidRecordState,
+            QueueFailure::Queue(QueueError::NotHeld(_) | QueueError::TooManyRuns) => Self::InvalidRecordState,
             QueueFailure::Coordinator(error) => error.into(),
         }
     }

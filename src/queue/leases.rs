@@ -13,6 +13,9 @@ use crate::clock::TimestampMs;
 /// Runs that a window may have for each record that may be in flight: what is done between records that are not is bounded too.
 const RUNS_A_LOCK: usize = 4;
 
+/// Runs that a window may have at all: they go into one record of its log.
+pub const RUNS_MAX: usize = 1 << 15;
+
 /// Deliveries from which on records are handed out in pieces, at least.
 const ISOLATED_FROM_DELIVERIES: u16 = 2;
 
@@ -393,8 +396,13 @@ impl Leases {
 
     /// How many records that were never handed out may be.
     fn room(&self, max_in_flight: i64) -> i64 {
-        let runs_max = RUNS_A_LOCK.saturating_mul(usize::try_from(max_in_flight).unwrap_or(0));
+        let runs_max = RUNS_A_LOCK.saturating_mul(usize::try_from(max_in_flight).unwrap_or(0)).min(RUNS_MAX);
         if self.runs.len() < runs_max { max_in_flight - self.in_flight() } else { 0 }
+    }
+
+    /// Whether the window can be cut by so many verdicts. One at a time always can: that makes no more runs than were handed out.
+    pub fn has_room_for(&self, acks: usize) -> bool {
+        acks <= 1 || self.runs.len().saturating_add(acks.saturating_mul(2)) <= RUNS_MAX
     }
 
     /// The pieces of `first..=last` that can be handed out, and how often they have been.

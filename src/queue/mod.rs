@@ -102,6 +102,9 @@ pub enum QueueError {
     /// There is no such window.
     #[error("the group has nothing of this partition")]
     Unknown,
+    /// Verdicts that would cut the window into more runs than it may have.
+    #[error("the verdicts differ from record to record too often")]
+    TooManyRuns,
     /// A verdict on a record that the member does not hold.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),

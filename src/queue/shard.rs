@@ -128,6 +128,9 @@ impl Queue {
         terms: &Terms,
         marks: &mut Vec<Mark>,
     ) -> Result<(), QueueError> {
+        if !self.leases.has_room_for(acks.len()) {
+            return Err(QueueError::TooManyRuns);
+        }
         let renewed = now.saturating_add(terms.lock_duration_ms);
         let holder = self.holder(member);
         Ok(self.leases.acknowledge(now, holder, acks, terms.delivery_limit, renewed, marks)?)

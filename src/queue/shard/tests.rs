@@ -1,3 +1,4 @@
+use super::super::leases::RUNS_MAX;
 use super::super::{Ack, Portion, Verdict};
 use super::*;
 use crate::coordinator::Stored;
@@ -158,4 +159,33 @@ fn states_that_no_log_can_have_are_passed_over() {
     kept.log.push(ShareRecord::Update { key: record_key(&key("g", 0)), value });
     let shard = kept.replay();
     assert_eq!(shard.leases(&key("g", 0)).unwrap().start(), 3);
+}
+
+#[test]
+fn verdicts_that_would_not_fit_a_record_are_refused_and_change_nothing() {
+    let mut kept = started();
+    let last = 2 * RUNS_MAX as i64;
+    kept.one(QueueEvent::Take(wish("a", &[(0, last)])));
+    let mut say = |first: i64, count: usize| {
+        let verdicts = [Verdict::Reject, Verdict::Accept].into_iter().cycle();
+        let acks = (first..).zip(verdicts).map(|(at, verdict)| Ack { first: at, last: at, verdict });
+        let acks = acks.take(count).collect();
+        let logged = kept.log.len();
+        let done = kept.one(QueueEvent::Acknowledge { member: "a".into(), acks, terms: TERMS });
+        let bytes = |record: &ShareRecord| record.encode().1.unwrap().len();
+        (done, kept.log[logged..].iter().map(bytes).sum::<usize>())
+    };
+    let refused = Some(Reply::Done(Err(QueueError::TooManyRuns)));
+    assert_eq!(say(1, RUNS_MAX), (refused.clone(), 0));
+    let (done, bytes) = say(1, RUNS_MAX / 2 - 1);
+    assert_eq!(done, Some(Reply::Done(Ok(()))));
+    assert!((RUNS_MAX..1 << 20).contains(&bytes), "{bytes}");
+    let middle = RUNS_MAX as i64;
+    assert_eq!(say(middle, RUNS_MAX / 2 - 1), (refused, 0), "with those that there are, they are too many");
+    assert_eq!(say(middle, 1).0, Some(Reply::Done(Ok(()))));
+    // What lies in front is done, and all behind it.
+    assert_eq!(say(0, 1).0, Some(Reply::Done(Ok(()))));
+    assert_eq!(say(middle + 1, RUNS_MAX / 2 - 3).0, Some(Reply::Done(Ok(()))));
+    let state = |shard: &QueueShard| (shard.leases(&key("g", 0)).unwrap().marks(), shard.live_records());
+    assert_eq!(state(&kept.replay()), state(&kept.shard));
 }
