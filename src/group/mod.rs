@@ -100,8 +100,8 @@ pub enum GroupError {
     /// The coordinator takes no more offsets.
     #[error("the coordinator takes no more offsets")]
     TooManyOffsets,
-    /// The generation does not fit a record.
-    #[error("the generation does not fit a record")]
+    /// A generation, a subscription or what is to be assigned for it does not fit a record.
+    #[error("what is to be stored does not fit a record")]
     TooLarge,
     /// The member's epoch is neither the one that it was told last nor the one before.
     #[error("the member's epoch is over, or has never been")]

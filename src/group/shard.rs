@@ -214,13 +214,20 @@ impl GroupShard {
         beat: &ShareHeartbeat,
         out: &mut Effects<Reply>,
     ) -> Result<ShareBeat, GroupError> {
-        let growth = match self.groups.get(id) {
-            Some(group) => group.share.as_ref().ok_or(GroupError::NotFound)?.growth(beat),
+        let (growth, record_bytes) = match self.groups.get(id) {
+            Some(group) => {
+                let share = group.share.as_ref().ok_or(GroupError::NotFound)?;
+                (share.growth(beat), share.record_bytes(beat))
+            }
             None if beat.member_epoch == JOIN_EPOCH => {
-                GROUP_BYTES + ShareGroup::new(Arc::clone(id)).growth(beat)
+                let share = ShareGroup::new(Arc::clone(id));
+                (GROUP_BYTES + share.growth(beat), share.record_bytes(beat))
             }
             None => return Err(GroupError::NotFound),
         };
+        if record_bytes > self.settings.record_max_bytes {
+            return Err(GroupError::TooLarge);
+        }
         if self.has_no_room_for(growth) {
             return Err(GroupError::MaxSize);
         }

@@ -19,6 +19,12 @@ const SESSION_AT_REPLAY_MS: i32 = 45_000;
 /// What a member takes in memory beside its texts and partitions, about.
 const MEMBER_BYTES: usize = 320;
 
+/// What a record takes beside its texts and lists, at most.
+const RECORD_BYTES: usize = 64;
+
+/// What a text or an assigned topic takes in a record beside its characters or partitions, at most.
+const ELEMENT_BYTES: usize = 24;
+
 /// What an assigned topic takes in memory beside its partitions, about.
 const TOPIC_BYTES: usize = 64;
 
@@ -112,12 +118,20 @@ struct Member {
 }
 
 impl Member {
-    fn bytes(&self) -> usize {
+    fn bytes(&self, id: &str) -> usize {
         let topics: usize = self.topics.iter().map(|topic| topic.len() + size_of::<Arc<str>>()).sum();
-        let assigned: usize =
-            self.assignment.values().map(|partitions| TOPIC_BYTES + size_of_val(&partitions[..])).sum();
-        MEMBER_BYTES + self.client_id.len() + self.client_host.len() + topics + assigned
+        MEMBER_BYTES + id.len() + self.text_bytes() + topics + assignment_bytes(&self.assignment)
     }
+
+    fn text_bytes(&self) -> usize {
+        let rack = self.rack_id.as_ref().map_or(0, |rack| rack.len());
+        rack + self.client_id.len() + self.client_host.len()
+    }
+}
+
+/// Bytes in memory, about.
+fn assignment_bytes(assignment: &Assignment) -> usize {
+    assignment.values().map(|partitions| TOPIC_BYTES + size_of_val(&partitions[..])).sum()
 }
 
 /// A share group.
@@ -131,6 +145,8 @@ pub struct ShareGroup {
     topics: BTreeMap<Arc<str>, (Uuid, i32)>,
     /// What each member shall read.
     target: BTreeMap<Arc<str>, Assignment>,
+    target_bytes: usize,
+    /// Of the members.
     bytes: usize,
 }
 
@@ -143,6 +159,7 @@ impl ShareGroup {
             members: BTreeMap::new(),
             topics: BTreeMap::new(),
             target: BTreeMap::new(),
+            target_bytes: 0,
             bytes: 0,
         }
     }
@@ -164,19 +181,31 @@ impl ShareGroup {
 
     /// Bytes in memory, about.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.target_bytes + self.topics.len() * TOPIC_BYTES
     }
 
     /// About what a heartbeat would add to the memory in use.
     pub fn growth(&self, beat: &ShareHeartbeat) -> usize {
-        let topics = beat.topics.iter().flatten().map(|topic| topic.len() + size_of::<Arc<str>>());
-        match (self.members.get(&beat.member_id), &beat.topics) {
-            (Some(_), None) => 0,
-            (known, _) => {
-                let wanted = MEMBER_BYTES + beat.client_id.len() + topics.sum::<usize>();
-                wanted.saturating_sub(known.map_or(0, Member::bytes))
-            }
+        if beat.member_epoch == LEAVE_EPOCH {
+            return 0;
         }
+        let id = &beat.member_id;
+        self.said(beat).bytes(id).saturating_sub(self.members.get(id).map_or(0, |known| known.bytes(id)))
+    }
+
+    /// About the bytes of the largest record that a heartbeat may have stored: that of the member, or that of all that there is
+    /// to assign.
+    pub fn record_bytes(&self, beat: &ShareHeartbeat) -> usize {
+        if beat.member_epoch == LEAVE_EPOCH {
+            return 0;
+        }
+        let said = self.said(beat);
+        let names: usize = said.topics.iter().map(|topic| topic.len() + ELEMENT_BYTES).sum();
+        let found = said.topics.iter().filter_map(|topic| (beat.lookup)(topic));
+        let partitions = found.map(|(_, partitions)| usize::try_from(partitions).unwrap_or(0));
+        let assigned: usize = partitions.map(|count| ELEMENT_BYTES + count * size_of::<i32>()).sum();
+        let head = RECORD_BYTES + self.id.len() + beat.member_id.len();
+        head + assigned.max(said.text_bytes() + names)
     }
 
     /// When [`Self::tick`] must be called next.
@@ -222,23 +251,28 @@ impl ShareGroup {
         }
     }
 
-    fn subscribe(&mut self, beat: &ShareHeartbeat, out: &mut Effects<Reply>) {
-        let before = self.members.get(&beat.member_id).cloned();
-        let known = before.clone().unwrap_or_default();
-        let mut topics = beat.topics.clone().unwrap_or_else(|| known.topics.clone());
+    /// The member as it is by what it says.
+    fn said(&self, beat: &ShareHeartbeat) -> Member {
+        let known = self.members.get(&beat.member_id).cloned().unwrap_or_default();
+        let mut topics = beat.topics.clone().unwrap_or(known.topics);
         topics.sort_unstable();
         topics.dedup();
-        let said = Member {
-            rack_id: beat.rack_id.clone().or_else(|| known.rack_id.clone()),
+        Member {
+            rack_id: beat.rack_id.clone().or(known.rack_id),
             client_id: Arc::clone(&beat.client_id),
             client_host: Arc::clone(&beat.client_host),
             topics,
-            ..known.clone()
-        };
-        if before.is_some_and(|before| before == said) {
+            ..known
+        }
+    }
+
+    fn subscribe(&mut self, beat: &ShareHeartbeat, out: &mut Effects<Reply>) {
+        let said = self.said(beat);
+        let known = self.members.get(&beat.member_id);
+        if known == Some(&said) {
             return;
         }
-        let changes_assignment = !self.members.contains_key(&beat.member_id) || known.topics != said.topics;
+        let changes_assignment = known.is_none_or(|known| known.topics != said.topics);
         let text = |text: &Arc<str>| Str::from(&**text);
         let value = ShareGroupMemberValue {
             rack_id: said.rack_id.as_ref().map(text),
@@ -267,7 +301,7 @@ impl ShareGroup {
     fn begin_epoch(&mut self, out: &mut Effects<Reply>) {
         let value = ShareGroupValue { epoch: self.epoch + 1, metadata_hash: 0 };
         self.store(Record::ShareGroup { group: (&*self.id).into(), value: Some(value) }, out);
-        self.target.clear();
+        self.clear_target();
     }
 
     /// Begins a new epoch if topics have come, gone or grown.
@@ -286,8 +320,13 @@ impl ShareGroup {
                 self.begin_epoch(out);
             }
             self.topics = topics;
-            self.target.clear();
+            self.clear_target();
         }
+    }
+
+    fn clear_target(&mut self) {
+        self.target.clear();
+        self.target_bytes = 0;
     }
 
     /// Gives the member what it shall read, if that is not what it has been told.
@@ -295,6 +334,8 @@ impl ShareGroup {
         if self.target.is_empty() {
             let subscribed = self.members.iter().map(|(id, member)| (id, &member.topics[..]));
             self.target = spread(&subscribed.collect::<Vec<_>>(), &self.topics);
+            let bytes = |assignment: &Assignment| TOPIC_BYTES + assignment_bytes(assignment);
+            self.target_bytes = self.target.values().map(bytes).sum();
         }
         let target = self.target.get(&beat.member_id).cloned().unwrap_or_default();
         let Some(member) = self.members.get(&beat.member_id) else {
@@ -349,7 +390,7 @@ impl ShareGroup {
             }
             Record::ShareMember { member, value: None, .. } => {
                 if let Some(gone) = self.members.remove(&**member) {
-                    self.bytes -= gone.bytes();
+                    self.bytes -= gone.bytes(member);
                 }
             }
             // The log is compacted: this record may have outlived the one before it that named the member.
@@ -371,13 +412,13 @@ impl ShareGroup {
     fn with(&mut self, id: &str, change: impl FnOnce(&mut Member)) {
         let member = match self.members.get_mut(id) {
             Some(member) => {
-                self.bytes -= member.bytes();
+                self.bytes -= member.bytes(id);
                 member
             }
             None => self.members.entry(id.into()).or_default(),
         };
         change(member);
-        self.bytes += member.bytes();
+        self.bytes += member.bytes(id);
     }
 
     /// Records that make the same group.

@@ -422,3 +422,34 @@ fn a_full_coordinator_takes_from_those_inside_what_adds_nothing() {
     let ticket = group.join("", |_| {});
     assert_eq!(group.joined(ticket), Some(Err(GroupError::MaxSize)));
 }
+
+#[test]
+fn a_share_member_whose_records_would_be_too_large_is_refused_and_makes_no_group() {
+    let mut group = Group::new(0);
+    let mut beat = |epoch: i32, topics: Option<usize>, partitions: i32| {
+        let asked = group.ask(GroupEvent::ShareHeartbeat(ShareHeartbeat {
+            member_id: "m".into(),
+            member_epoch: epoch,
+            rack_id: None,
+            topics: topics.map(|count| (0..count).map(|at| format!("{at:0>200}").into()).collect()),
+            client_id: "c".into(),
+            client_host: "/h".into(),
+            session_timeout_ms: SESSION_MS as i32,
+            max_size: 10,
+            lookup: Arc::new(move |_| Some((Uuid([1; 16]), partitions))),
+        }));
+        let Some(Reply::ShareBeat(told)) = group.replies.remove(&asked) else { panic!() };
+        (told.map(|told| told.member_epoch), group.shard.is_share("g"))
+    };
+    let names_max = GROUP_RECORD_MAX_BYTES / 200;
+    assert_eq!(beat(0, Some(names_max), 1), (Err(GroupError::TooLarge), false));
+    let partitions_max = (GROUP_RECORD_MAX_BYTES / 4) as i32;
+    assert_eq!(beat(0, Some(1), partitions_max), (Err(GroupError::TooLarge), false));
+    assert_eq!(beat(0, Some(1), 3), (Ok(1), true));
+    assert_eq!(beat(1, Some(names_max), 1), (Err(GroupError::TooLarge), true));
+    assert_eq!(beat(1, None, 3).0, Ok(1));
+    // Who leaves is never too large.
+    assert_eq!(beat(-1, Some(names_max), 1).0, Ok(-1));
+    let largest = group.records.iter().map(|record| record.encode().1.map_or(0, |value| value.len())).max();
+    assert!(largest.unwrap() < 1_000, "{largest:?}");
+}

@@ -45,7 +45,7 @@ impl Kept {
             again.apply(&Record::decode(Some(&key), value.as_ref()).unwrap().unwrap());
         }
         assert_eq!(again.records(), self.group.records());
-        assert_eq!(again.bytes(), self.group.bytes());
+        assert_eq!(again.bytes, self.group.bytes);
         told
     }
 }
@@ -149,4 +149,26 @@ fn a_compacted_log_makes_the_same_group_in_whatever_order_its_records_are_left()
     let gone = Record::ShareAssignment { group: "g".into(), member: "c".into(), value: None };
     again.apply(&gone);
     assert_eq!(again.len(), 2, "nobody comes of an assignment that is taken back");
+}
+
+#[test]
+fn memory_is_counted_with_all_texts_and_plans_and_given_back() {
+    let mut kept = Kept::new();
+    let long = |text: &str| -> Arc<str> { text.repeat(1_000).into() };
+    let mut said = ShareHeartbeat { rack_id: Some(long("r")), ..beat("a", 0, Some(&["t", "u"])) };
+    (said.client_id, said.member_id) = (long("c"), long("m"));
+    let growth = kept.group.growth(&said);
+    assert!(growth > 3_000, "{growth}");
+    let told = kept.beat(0, &said).unwrap();
+    // The five partitions twice: as they are planned, and as they are assigned.
+    let planned = 2 * assignment_bytes(told.assignment.as_ref().unwrap()) + TOPIC_BYTES;
+    assert_eq!(kept.group.bytes(), growth + planned + 2 * TOPIC_BYTES);
+    said.member_epoch = told.member_epoch;
+    assert_eq!(kept.group.growth(&said), 0);
+    said.rack_id = Some("r".repeat(1_500).into());
+    assert_eq!(kept.group.growth(&said), 500);
+    said.member_epoch = LEAVE_EPOCH;
+    assert_eq!(kept.group.growth(&said), 0);
+    kept.beat(1, &said).unwrap();
+    assert_eq!((kept.group.bytes, kept.group.target_bytes), (0, 0));
 }
