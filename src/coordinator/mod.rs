@@ -126,6 +126,17 @@ pub enum CoordinatorError {
     NotStored,
 }
 
+/// Takes the kind of reply that belongs to an event: of the `Reply` that is in scope where it is used.
+macro_rules! expect_reply {
+    ($reply:expr, $kind:ident) => {
+        match $reply {
+            Reply::$kind(reply) => reply,
+            other => unreachable!("{} is the reply to this event, not {other:?}", stringify!($kind)),
+        }
+    };
+}
+pub(crate) use expect_reply;
+
 /// Makes an empty machine, one of so many.
 type NewMachine<M> = dyn Fn(usize) -> M + Send + Sync;
 

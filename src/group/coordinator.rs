@@ -10,7 +10,7 @@ use super::{
     Sync, Synced, TEXT_MAX_BYTES, TopicExists,
 };
 use crate::clock::Clock;
-use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::coordinator::{Coordinator, CoordinatorError, expect_reply};
 use crate::log::Partition;
 
 /// Why a request to a group fails.
@@ -27,16 +27,6 @@ pub enum GroupFailure {
 /// All groups of this broker.
 pub struct Groups {
     coordinator: Coordinator<GroupShard>,
-}
-
-/// Takes the kind of reply that belongs to an event.
-macro_rules! expect {
-    ($reply:expr, $kind:ident) => {
-        match $reply {
-            Reply::$kind(reply) => reply,
-            other => unreachable!("{} is the reply to this event, not {other:?}", stringify!($kind)),
-        }
-    };
 }
 
 impl Groups {
@@ -68,7 +58,7 @@ impl Groups {
         if names.into_iter().any(|name| name.len() > TEXT_MAX_BYTES) {
             return Err(GroupError::NameTooLong.into());
         }
-        Ok(expect!(self.ask(group, GroupEvent::Join(join)).await?, Joined)?)
+        Ok(expect_reply!(self.ask(group, GroupEvent::Join(join)).await?, Joined)?)
     }
 
     /// Returns when the leader has assigned.
@@ -77,7 +67,7 @@ impl Groups {
     /// Of the group, or of its coordinator.
     pub async fn sync(&self, group: &str, sync: Sync) -> Result<Synced, GroupFailure> {
         named(group)?;
-        Ok(expect!(self.ask(group, GroupEvent::Sync(sync)).await?, Synced)?)
+        Ok(expect_reply!(self.ask(group, GroupEvent::Sync(sync)).await?, Synced)?)
     }
 
     /// A member is alive; while the coordinator loads, it is taken at its word.
@@ -88,7 +78,7 @@ impl Groups {
         named(group)?;
         match self.ask(group, GroupEvent::Heartbeat(claim)).await {
             Err(CoordinatorError::Loading) => Ok(()),
-            reply => Ok(expect!(reply?, Done)?),
+            reply => Ok(expect_reply!(reply?, Done)?),
         }
     }
 
@@ -102,7 +92,7 @@ impl Groups {
         leaving: Vec<Leaving>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupFailure> {
         named(group)?;
-        Ok(expect!(self.ask(group, GroupEvent::Leave(leaving)).await?, Left))
+        Ok(expect_reply!(self.ask(group, GroupEvent::Leave(leaving)).await?, Left))
     }
 
     /// Stores offsets: all or none. A group that is unknown comes to be if who commits is no member.
@@ -120,7 +110,7 @@ impl Groups {
             return Err(GroupError::InvalidGroupId.into());
         }
         let event = GroupEvent::Commit { claim, knows_not_found, offsets };
-        Ok(expect!(self.ask(group, event).await?, Done)?)
+        Ok(expect_reply!(self.ask(group, event).await?, Done)?)
     }
 
     /// The offsets that are wanted and exist, or all.
@@ -132,7 +122,7 @@ impl Groups {
         group: &str,
         wanted: Option<Partitions>,
     ) -> Result<OffsetMap, CoordinatorError> {
-        Ok(expect!(self.ask(group, GroupEvent::FetchOffsets(wanted)).await?, Offsets))
+        Ok(expect_reply!(self.ask(group, GroupEvent::FetchOffsets(wanted)).await?, Offsets))
     }
 
     /// Forgets offsets; false where a member still consumes the topic.
@@ -144,7 +134,7 @@ impl Groups {
         group: &str,
         partitions: Partitions,
     ) -> Result<Forgotten, GroupFailure> {
-        Ok(expect!(self.ask(group, GroupEvent::DeleteOffsets(partitions)).await?, Forgotten)?)
+        Ok(expect_reply!(self.ask(group, GroupEvent::DeleteOffsets(partitions)).await?, Forgotten)?)
     }
 
     /// The group as it is; `None` if there is none.
@@ -152,7 +142,7 @@ impl Groups {
     /// # Errors
     /// Of the coordinator.
     pub async fn describe(&self, group: &str) -> Result<Option<Description>, CoordinatorError> {
-        Ok(expect!(self.ask(group, GroupEvent::Describe).await?, Described))
+        Ok(expect_reply!(self.ask(group, GroupEvent::Describe).await?, Described))
     }
 
     /// Forgets a group without members, and its offsets.
@@ -160,7 +150,7 @@ impl Groups {
     /// # Errors
     /// Of the group, or of its coordinator.
     pub async fn delete(&self, group: &str) -> Result<(), GroupFailure> {
-        Ok(expect!(self.ask(group, GroupEvent::Delete).await?, Done)?)
+        Ok(expect_reply!(self.ask(group, GroupEvent::Delete).await?, Done)?)
     }
 
     /// A member of a share group joins, stays or leaves.
@@ -178,7 +168,7 @@ impl Groups {
         if is_too_long || beat.member_id.len() > MEMBER_ID_MAX_BYTES {
             return Err(GroupError::NameTooLong.into());
         }
-        Ok(expect!(self.ask(group, GroupEvent::ShareHeartbeat(beat)).await?, ShareBeat)?)
+        Ok(expect_reply!(self.ask(group, GroupEvent::ShareHeartbeat(beat)).await?, ShareBeat)?)
     }
 
     /// The share group as it is; `None` if there is none.
@@ -186,7 +176,7 @@ impl Groups {
     /// # Errors
     /// Of the coordinator.
     pub async fn share_describe(&self, group: &str) -> Result<Option<ShareDescription>, CoordinatorError> {
-        Ok(expect!(self.ask(group, GroupEvent::ShareDescribe).await?, ShareDescribed))
+        Ok(expect_reply!(self.ask(group, GroupEvent::ShareDescribe).await?, ShareDescribed))
     }
 
     /// All groups.
@@ -196,7 +186,7 @@ impl Groups {
     pub async fn list(&self) -> Result<Listing, CoordinatorError> {
         let mut all = Listing::default();
         for reply in self.coordinator.ask_all(|| Event::List).await? {
-            let Listing { groups, bytes } = expect!(reply, Listed);
+            let Listing { groups, bytes } = expect_reply!(reply, Listed);
             all.groups.extend(groups);
             all.bytes += bytes;
         }

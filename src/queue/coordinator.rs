@@ -9,7 +9,7 @@ use super::{
     Wish,
 };
 use crate::clock::Clock;
-use crate::coordinator::{Coordinator, CoordinatorError};
+use crate::coordinator::{Coordinator, CoordinatorError, expect_reply};
 use crate::log::Partition;
 use crate::uuid::Uuid;
 
@@ -29,16 +29,6 @@ pub struct Queues {
     coordinator: Coordinator<QueueShard>,
 }
 
-/// Takes the kind of reply that belongs to an event.
-macro_rules! expect {
-    ($reply:expr, $kind:ident) => {
-        match $reply {
-            Reply::$kind(reply) => reply,
-            other => unreachable!("{} is the reply to this event, not {other:?}", stringify!($kind)),
-        }
-    };
-}
-
 impl Queues {
     /// No queues yet; [`Queues::start`] brings them. They end at `stop`.
     pub fn new(clock: Clock, stop: CancellationToken) -> Self {
@@ -56,7 +46,7 @@ impl Queues {
 
     async fn ask_all(&self, event: impl Fn() -> Event) -> Result<(), QueueFailure> {
         for reply in self.coordinator.ask_all(event).await? {
-            expect!(reply, Done)?;
+            expect_reply!(reply, Done)?;
         }
         Ok(())
     }
@@ -71,7 +61,7 @@ impl Queues {
         start: i64,
         leader_epoch: i32,
     ) -> Result<(), QueueFailure> {
-        Ok(expect!(self.ask(key, QueueEvent::Initialise { start, leader_epoch }).await?, Done)?)
+        Ok(expect_reply!(self.ask(key, QueueEvent::Initialise { start, leader_epoch }).await?, Done)?)
     }
 
     /// Hands out what can be. Does not wait for the disk: at worst a restart forgets that it was done.
@@ -79,7 +69,7 @@ impl Queues {
     /// # Errors
     /// Of the queue, or of its coordinator.
     pub async fn take(&self, key: &QueueKey, wish: Wish) -> Result<Taken, QueueFailure> {
-        Ok(expect!(self.ask(key, QueueEvent::Take(wish)).await?, Taken)?)
+        Ok(expect_reply!(self.ask(key, QueueEvent::Take(wish)).await?, Taken)?)
     }
 
     /// Carries out a member's verdicts, all or none, and returns when that is durable.
@@ -94,7 +84,7 @@ impl Queues {
         terms: Terms,
     ) -> Result<(), QueueFailure> {
         let event = QueueEvent::Acknowledge { member: Arc::clone(member), acks, terms };
-        Ok(expect!(self.ask(key, event).await?, Done)?)
+        Ok(expect_reply!(self.ask(key, event).await?, Done)?)
     }
 
     /// Returns when there may be something that was not there at `changes`, or when the member watches anew.
@@ -102,7 +92,7 @@ impl Queues {
     /// # Errors
     /// Of the coordinator.
     pub async fn watch(&self, key: QueueKey, member: Arc<str>, changes: u64) -> Result<(), QueueFailure> {
-        Ok(expect!(self.ask(&key, QueueEvent::Watch { member, changes }).await?, Done)?)
+        Ok(expect_reply!(self.ask(&key, QueueEvent::Watch { member, changes }).await?, Done)?)
     }
 
     /// How far a group has come in a partition; `None` if nothing was fetched yet.
@@ -114,7 +104,7 @@ impl Queues {
         if !self.coordinator.is_started() {
             return Ok(None);
         }
-        Ok(expect!(self.ask(key, QueueEvent::Describe).await?, Described))
+        Ok(expect_reply!(self.ask(key, QueueEvent::Describe).await?, Described))
     }
 
     /// Begins anew at `start`.
@@ -122,7 +112,7 @@ impl Queues {
     /// # Errors
     /// Of the coordinator.
     pub async fn reset(&self, key: &QueueKey, start: i64, leader_epoch: i32) -> Result<(), QueueFailure> {
-        Ok(expect!(self.ask(key, QueueEvent::Reset { start, leader_epoch }).await?, Done)?)
+        Ok(expect_reply!(self.ask(key, QueueEvent::Reset { start, leader_epoch }).await?, Done)?)
     }
 
     /// All partitions that a group has got something of.
@@ -132,7 +122,7 @@ impl Queues {
     pub async fn list(&self, group: &Arc<str>) -> Result<Vec<(QueueKey, Progress)>, CoordinatorError> {
         let mut all = Vec::new();
         for reply in self.coordinator.ask_all(|| Event::List(Arc::clone(group))).await? {
-            all.extend(expect!(reply, Listed));
+            all.extend(expect_reply!(reply, Listed));
         }
         Ok(all)
     }
