@@ -270,7 +270,7 @@ impl Loan<'_> {
         let partition = self.targets[at].partition.clone()?;
         let mut seen = self.probe(at, &partition).await?;
         if let Some(cut) = cut_below(&partition, &seen)? {
-            self.go_back(at, &partition, cut).await?;
+            self.go_back(at, &partition, cut, seen.leader_epoch).await?;
             seen = self.probe(at, &partition).await?;
         }
         let mut next = seen.next;
@@ -356,12 +356,16 @@ impl Loan<'_> {
     }
 
     /// The window begins anew where it was not done, at most where the log was cut: some records may come twice, but none never.
-    async fn go_back(&self, at: usize, partition: &Partition, cut: i64) -> Result<(), ErrorCode> {
+    async fn go_back(
+        &self,
+        at: usize,
+        partition: &Partition,
+        cut: i64,
+        seen_epoch: i32,
+    ) -> Result<(), ErrorCode> {
         let key = &self.targets[at].key;
-        let progress = self.cx.queues.describe(key).await.map_err(|error| ErrorCode::from(&error))?;
-        let start = progress.map_or(cut, |progress| progress.start.min(cut));
-        let reset = self.cx.queues.reset(key, start, partition.leader_epoch()).await;
-        reset.map_err(|failure| ErrorCode::from(&failure))
+        let gone_back = self.cx.queues.go_back(key, cut, seen_epoch, partition.leader_epoch()).await;
+        gone_back.map_err(|failure| ErrorCode::from(&failure))
     }
 
     /// The group reads the partition for the first time.

@@ -115,6 +115,21 @@ impl Queues {
         Ok(expect_reply!(self.ask(key, QueueEvent::Reset { start, leader_epoch }).await?, Done)?)
     }
 
+    /// Begins anew at `cut` or before, unless another has done so since the window had `seen_epoch`.
+    ///
+    /// # Errors
+    /// Of the coordinator.
+    pub async fn go_back(
+        &self,
+        key: &QueueKey,
+        cut: i64,
+        seen_epoch: i32,
+        leader_epoch: i32,
+    ) -> Result<(), QueueFailure> {
+        let event = QueueEvent::GoBack { cut, seen_epoch, leader_epoch };
+        Ok(expect_reply!(self.ask(key, event).await?, Done)?)
+    }
+
     /// All partitions that a group has got something of.
     ///
     /// # Errors

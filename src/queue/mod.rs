@@ -144,6 +144,16 @@ pub enum QueueEvent {
         /// Of the log.
         leader_epoch: i32,
     },
+    /// The log has lost its end: the window begins anew where it was not done, at most at the cut, unless that was done since
+    /// the window was seen. Answered by [`Reply::Done`].
+    GoBack {
+        /// First offset that the log has lost.
+        cut: i64,
+        /// As [`Taken::leader_epoch`] when the window was seen.
+        seen_epoch: i32,
+        /// Of the log.
+        leader_epoch: i32,
+    },
     /// Answered by [`Reply::Described`].
     Describe,
 }

@@ -259,6 +259,15 @@ impl QueueShard {
                 self.make(now, &key, start, leader_epoch, state_epoch, out);
                 out.reply(from, Reply::Done(Ok(())));
             }
+            QueueEvent::GoBack { cut, seen_epoch, leader_epoch } => {
+                let is_as_seen =
+                    |queue: &&Queue| queue.leader_epoch == seen_epoch && queue.leases.end() > cut;
+                if let Some(queue) = self.queues.get(&key).filter(is_as_seen) {
+                    let (start, state_epoch) = (queue.leases.start().min(cut), queue.state_epoch + 1);
+                    self.make(now, &key, start, leader_epoch, state_epoch, out);
+                }
+                out.reply(from, Reply::Done(Ok(())));
+            }
             QueueEvent::Describe => {
                 let progress = self.queues.get(&key).map(Queue::progress);
                 out.reply(from, Reply::Described(progress));

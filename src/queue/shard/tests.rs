@@ -189,3 +189,22 @@ fn verdicts_that_would_not_fit_a_record_are_refused_and_change_nothing() {
     let state = |shard: &QueueShard| (shard.leases(&key("g", 0)).unwrap().marks(), shard.live_records());
     assert_eq!(state(&kept.replay()), state(&kept.shard));
 }
+
+#[test]
+fn of_two_who_see_that_the_log_was_cut_only_the_first_goes_back() {
+    let mut kept = started();
+    kept.one(QueueEvent::Take(wish("a", &[(0, 9)])));
+    let progress = |kept: &mut Kept| match kept.one(QueueEvent::Describe) {
+        Some(Reply::Described(Some(progress))) => (progress.start, progress.in_flight, progress.leader_epoch),
+        other => panic!("{other:?}"),
+    };
+    let go_back = |cut: i64| QueueEvent::GoBack { cut, seen_epoch: 2, leader_epoch: 3 };
+    kept.one(go_back(10));
+    assert_eq!(progress(&mut kept), (0, 10, 2), "nothing was lost that it has seen");
+    kept.one(go_back(4));
+    assert_eq!(progress(&mut kept), (0, 0, 3));
+    kept.one(QueueEvent::Take(Wish { leader_epoch: 3, ..wish("a", &[(0, 3), (4, 19)]) }));
+    kept.one(accept("a", 0, 9));
+    kept.one(go_back(4));
+    assert_eq!(progress(&mut kept), (10, 10, 3), "what was done since stays");
+}
