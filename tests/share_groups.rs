@@ -24,7 +24,7 @@ use ottla::protocol::messages::share_acknowledge::{
     ShareAcknowledgePartition, ShareAcknowledgeRequest, ShareAcknowledgeTopic, ShareAcknowledgements,
 };
 use ottla::protocol::messages::share_fetch::{
-    ShareFetchAcknowledgements, ShareFetchPartition, ShareFetchPartitionResponse, ShareFetchRequest,
+    ShareFetchAcknowledgements, ShareFetchForgottenTopic, ShareFetchPartition, ShareFetchPartitionResponse, ShareFetchRequest,
     ShareFetchResponse, ShareFetchTopic,
 };
 use ottla::protocol::messages::share_group_heartbeat::{
@@ -265,6 +265,25 @@ fn verdicts_ride_along_and_wrong_ones_change_nothing() {
     assert_eq!(bert.acknowledge(5, 5, ACCEPT), "INVALID_RECORD_STATE", "it is anne's");
     assert_eq!(anne.acknowledge(5, 9, ACCEPT), "NONE");
     assert_eq!(progress(&server, "g"), Some((10, 0)));
+}
+
+#[test]
+fn a_forgotten_partition_is_fetched_no_more_even_if_verdicts_on_it_come_along() {
+    let server = start(&[]);
+    produce(&server, 0..4);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 3, 1)]);
+    let mut request = anne.request(&[(0, 1, ACCEPT)]);
+    request.forgotten_topics_data =
+        vec![ShareFetchForgottenTopic { topic_id: anne.topic_id, partitions: vec![0] }];
+    let answer = anne.client.call::<ShareFetch>(2, &request);
+    assert_eq!(named(only(&answer).unwrap().acknowledge_error_code), "NONE");
+    produce(&server, 4..6);
+    assert_eq!(anne.fetch(), []);
+    // What it still has it can speak of; that names the partition again.
+    let answer = anne.ask(&[(2, 3, ACCEPT)]);
+    assert_eq!(named(only(&answer).unwrap().acknowledge_error_code), "NONE");
+    assert_eq!(acquired(&answer), [(4, 5, 1)]);
 }
 
 #[test]

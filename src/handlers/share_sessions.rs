@@ -107,8 +107,9 @@ impl ShareSessions {
         }
         session.next_epoch = following(epoch);
         session.connection = connection;
-        session.partitions.retain(|partition| !forgotten.contains(partition));
+        // What is added and forgotten in one request was named only for the verdicts on it.
         session.add(added);
+        session.partitions.retain(|partition| !forgotten.contains(partition));
         Ok(session.partitions.clone())
     }
 
@@ -164,8 +165,9 @@ mod tests {
         assert_eq!(sessions.go_on(&anne, 1, 2, vec![], &[]), Ok(vec![B, A]));
         assert_eq!(sessions.go_on(&anne, 1, 2, vec![], &[]), Err(ErrorCode::InvalidShareSessionEpoch));
         assert_eq!(sessions.go_on(&anne, 1, 3, vec![], &[B]), Ok(vec![A]));
+        assert_eq!(sessions.go_on(&anne, 1, 4, vec![B], &[B]), Ok(vec![A]));
         assert_eq!(sessions.go_on(&anne, 1, FINAL, vec![], &[]), Ok(vec![]));
-        assert_eq!(sessions.go_on(&anne, 1, 4, vec![], &[]), Err(ErrorCode::ShareSessionNotFound));
+        assert_eq!(sessions.go_on(&anne, 1, 5, vec![], &[]), Err(ErrorCode::ShareSessionNotFound));
         assert_eq!((following(1), following(i32::MAX)), (2, 1));
     }
 
