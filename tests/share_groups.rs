@@ -24,8 +24,8 @@ use ottla::protocol::messages::share_acknowledge::{
     ShareAcknowledgePartition, ShareAcknowledgeRequest, ShareAcknowledgeTopic, ShareAcknowledgements,
 };
 use ottla::protocol::messages::share_fetch::{
-    ShareFetchAcknowledgements, ShareFetchForgottenTopic, ShareFetchPartition, ShareFetchPartitionResponse, ShareFetchRequest,
-    ShareFetchResponse, ShareFetchTopic,
+    ShareFetchAcknowledgements, ShareFetchForgottenTopic, ShareFetchPartition, ShareFetchPartitionResponse,
+    ShareFetchRequest, ShareFetchResponse, ShareFetchTopic,
 };
 use ottla::protocol::messages::share_group_heartbeat::{
     ShareGroupHeartbeatRequest, ShareGroupHeartbeatResponse,
@@ -378,6 +378,33 @@ fn sessions_have_epochs_and_a_limit() {
     let mut request = bert.request(&[]);
     request.is_renew_ack = true;
     assert_eq!(named(bert.client.call::<ShareFetch>(2, &request).error_code), "INVALID_REQUEST");
+}
+
+#[test]
+fn a_session_keeps_no_partition_that_there_is_not() {
+    let server = start(&[]);
+    produce(&server, 0..2);
+    let mut anne = Member::join(&server, "g", "anne");
+    let mut request = anne.request(&[]);
+    let strange = |partition_index| ShareFetchPartition { partition_index, ..Default::default() };
+    // As many as fit into a small frame: they cost what their answers do.
+    request.topics[0].partitions.extend((1..100_000).map(strange));
+    let other = ShareFetchTopic { topic_id: Uuid([9; 16]), partitions: vec![strange(0)] };
+    request.topics.push(other);
+    let answer = anne.client.call::<ShareFetch>(2, &request);
+    let topics = &answer.responses;
+    assert_eq!((topics.len(), topics[0].partitions.len(), topics[1].partitions.len()), (2, 100_000, 1));
+    assert_eq!(topics[0].partitions[0].acquired_records.len(), 1);
+    let of = |partition: &ShareFetchPartitionResponse| named(partition.error_code);
+    assert!(topics[0].partitions[1..].iter().all(|told| of(told) == "UNKNOWN_TOPIC_OR_PARTITION"));
+    assert_eq!(of(&topics[1].partitions[0]), "UNKNOWN_TOPIC_ID");
+    // They were told once, and the next fetch can wait for what there is.
+    assert_eq!(anne.ask(&[]).responses, []);
+    produce(&server, 2..3);
+    assert_eq!(anne.fetch(), [(2, 2, 1)]);
+    anne.client.delete_topic("t");
+    assert_eq!(named(anne.ask(&[]).responses[0].partitions[0].error_code), "UNKNOWN_TOPIC_ID");
+    assert_eq!(anne.ask(&[]).responses, []);
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! ShareFetch: records on loan, served as the bytes that are stored; before that, what the member says of earlier ones.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use super::share_acknowledge::{Said, Verdicts, acknowledge, member, settings};
-use super::share_sessions::{FINAL, NEW_SESSION, ShareMember};
+use super::share_sessions::{FINAL, NEW_SESSION, Place, ShareMember};
 use super::{Later, RequestContext};
+use crate::catalog::View;
 use crate::catalog::group_config::{Reset, ShareConfig};
 use crate::log::{LogError, Partition, Waiter};
 use crate::protocol::ErrorCode;
@@ -46,6 +48,7 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
     let member = member(request.group_id.as_ref(), request.member_id.as_ref())?;
     check(&request)?;
     let config = settings(cx, &member);
+    let view = cx.catalog.view();
     let mut named = Vec::new();
     let mut verdicts = Verdicts::new(request.is_renew_ack, config.renew_acknowledge_enable);
     for topic in &request.topics {
@@ -58,21 +61,23 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
             verdicts.add(topic.topic_id, partition.partition_index, said);
         }
     }
+    // A session keeps what there is; of the rest the client is told, once.
+    let (known, unknown): (Vec<_>, Vec<_>) = named.into_iter().partition(|place| find(&view, *place).is_ok());
     let epoch = request.share_session_epoch;
-    let wanted = match epoch {
+    let mut wanted = match epoch {
         NEW_SESSION if !verdicts.is_empty() => return Err(ErrorCode::InvalidRequest),
-        NEW_SESSION => {
-            cx.share_sessions.open(&member, cx.connection(), named.clone())?;
-            named
-        }
+        NEW_SESSION => cx.share_sessions.open(&member, cx.connection(), &known)?,
         epoch => {
             let forgotten = request.forgotten_topics_data.iter();
             let forgotten: Vec<_> = forgotten
                 .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition)))
                 .collect();
-            cx.share_sessions.go_on(&member, cx.connection(), epoch, named, &forgotten)?
+            cx.share_sessions.go_on(&member, cx.connection(), epoch, &known, &forgotten)?
         }
     };
+    if epoch != FINAL {
+        wanted.extend(unknown);
+    }
     let said = acknowledge(cx, &member, &config, verdicts).await;
     if epoch == FINAL {
         cx.queues
@@ -80,6 +85,23 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
             .await
             .map_err(|failure| ErrorCode::from(&failure))?;
     }
+    let mut targets = Vec::new();
+    let mut gone = Vec::new();
+    for place in wanted {
+        match find(&view, place) {
+            Ok(partition) => {
+                targets.push(Target { key: member.key(place.0, place.1), place, partition, seen: None });
+            }
+            Err(code) => gone.push((place, code)),
+        }
+    }
+    if request.max_records <= 0 || request.is_renew_ack {
+        targets.clear();
+    }
+    let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
+    // Who has just spoken of records waits for new ones all the same, but hears at once that something went wrong.
+    let is_wrong = !gone.is_empty() || said.iter().any(|said| said.error != ErrorCode::None);
+    let wait = if is_wrong { Duration::ZERO } else { wait };
     let mut loan = Loan {
         cx,
         limits: Limits {
@@ -94,17 +116,15 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
             terms: terms(&config),
         },
         config,
-        targets: Vec::new(),
+        targets,
         member,
     };
-    if request.max_records > 0 && !request.is_renew_ack {
-        loan.targets =
-            wanted.into_iter().map(|partition| Target::find(cx, &loan.member, partition)).collect();
-    }
-    let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
-    // Who has just spoken of records waits for new ones all the same, but hears at once that something went wrong.
-    let wait = if said.iter().any(|said| said.error != ErrorCode::None) { Duration::ZERO } else { wait };
-    let answers = loan.take_or_wait(wait).await;
+    let mut answers = loan.take_or_wait(wait).await;
+    let served: Vec<_> =
+        answers.iter().filter(|(_, answer)| answer.is_ok()).map(|(place, _)| *place).collect();
+    let forgotten: Vec<_> = gone.iter().map(|(place, _)| *place).collect();
+    cx.share_sessions.told(&loan.member, &served, &forgotten);
+    answers.extend(gone.into_iter().map(|(place, code)| (place, Err(code))));
     Ok(ShareFetchResponse {
         acquisition_lock_timeout_ms: config.record_lock_duration_ms,
         responses: by_topic(said, answers),
@@ -141,19 +161,16 @@ struct Limits {
 
 /// A partition that is fetched.
 struct Target {
+    place: Place,
     key: QueueKey,
-    partition: Result<Arc<Partition>, ErrorCode>,
+    partition: Arc<Partition>,
     /// Where there may be something, and what to watch from if there is not.
     seen: Option<(i64, u64)>,
 }
 
-impl Target {
-    fn find(cx: &RequestContext, member: &ShareMember, (topic_id, index): (Uuid, i32)) -> Self {
-        let topic = cx.catalog.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId);
-        let partition =
-            topic.and_then(|topic| topic.partition(index).cloned().ok_or(ErrorCode::UnknownTopicOrPartition));
-        Self { key: member.key(topic_id, index), partition, seen: None }
-    }
+fn find(view: &View, (topic_id, index): Place) -> Result<Arc<Partition>, ErrorCode> {
+    let topic = view.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)?;
+    topic.partition(index).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 /// What was read of a partition: its bytes, and the whole batches in them.
@@ -177,7 +194,7 @@ struct Loan<'a> {
     targets: Vec<Target>,
 }
 
-type Answer = (Uuid, i32, Result<Lent, ErrorCode>);
+type Answer = (Place, Result<Lent, ErrorCode>);
 
 impl Loan<'_> {
     async fn take_or_wait(&mut self, wait: Duration) -> Vec<Answer> {
@@ -186,8 +203,7 @@ impl Loan<'_> {
             return self.take_all().await;
         }
         let waiter = Waiter::new();
-        let partitions: Vec<_> =
-            self.targets.iter().filter_map(|target| target.partition.clone().ok()).collect();
+        let partitions: Vec<_> = self.targets.iter().map(|target| Arc::clone(&target.partition)).collect();
         let _subscriptions: Vec<_> =
             partitions.iter().map(|partition| partition.subscribe(&waiter)).collect();
         let mut deadline = std::pin::pin!(tokio::time::sleep(wait));
@@ -216,7 +232,7 @@ impl Loan<'_> {
         }
         let mut bytes = 0u64;
         for at in 0..self.targets.len() {
-            let Ok(partition) = self.targets[at].partition.clone() else { return true };
+            let partition = Arc::clone(&self.targets[at].partition);
             match self.probe(at, &partition).await {
                 Ok(taken) => bytes = bytes.saturating_add(partition.available_bytes(taken.next)),
                 Err(_) => return true,
@@ -244,30 +260,29 @@ impl Loan<'_> {
     /// Takes of the partitions in order until there is enough. Only what has records or an error is answered.
     async fn take_all(&mut self) -> Vec<Answer> {
         let mut answers: Vec<Answer> = Vec::new();
+        let mut has_any = false;
         for at in 0..self.targets.len() {
-            let (topic_id, index) = (self.targets[at].key.topic_id, self.targets[at].key.partition);
-            let has_any = answers.iter().any(|(_, _, answer)| answer.is_ok());
             if self.limits.max_records <= 0 || (has_any && self.limits.max_bytes == 0) {
                 break;
             }
-            match self.take(at, !has_any).await {
-                Ok(lent) if lent.ranges.is_empty() => {}
-                Ok(lent) => {
-                    let records: i64 = lent.ranges.iter().map(|range| range.last - range.first + 1).sum();
-                    let bytes: usize = lent.records.iter().map(|range| range.length).sum();
-                    self.limits.max_records -= records;
-                    self.limits.max_bytes = self.limits.max_bytes.saturating_sub(bytes);
-                    self.cx.share_sessions.served(&self.member, (topic_id, index));
-                    answers.push((topic_id, index, Ok(lent)));
+            let answer = self.take(at, !has_any).await;
+            if let Ok(lent) = &answer {
+                if lent.ranges.is_empty() {
+                    continue;
                 }
-                Err(code) => answers.push((topic_id, index, Err(code))),
+                let records: i64 = lent.ranges.iter().map(|range| range.last - range.first + 1).sum();
+                let bytes: usize = lent.records.iter().map(|range| range.length).sum();
+                self.limits.max_records -= records;
+                self.limits.max_bytes = self.limits.max_bytes.saturating_sub(bytes);
+                has_any = true;
             }
+            answers.push((self.targets[at].place, answer));
         }
         answers
     }
 
     async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, ErrorCode> {
-        let partition = self.targets[at].partition.clone()?;
+        let partition = Arc::clone(&self.targets[at].partition);
         let mut seen = self.probe(at, &partition).await?;
         if let Some(cut) = cut_below(&partition, &seen)? {
             self.go_back(at, &partition, cut).await?;
@@ -433,14 +448,14 @@ async fn any_of(futures: &mut [Later<()>]) {
 
 /// Puts what came of verdicts and of fetching together, by partition.
 fn by_topic(said: Vec<Said>, answers: Vec<Answer>) -> Vec<ShareFetchTopicResponse> {
-    let mut topics: Vec<ShareFetchTopicResponse> = Vec::new();
+    let mut topics = Topics::default();
     for Said { topic_id, partition, error } in said {
-        let response = partition_of(&mut topics, topic_id, partition);
+        let response = topics.partition((topic_id, partition));
         response.acknowledge_error_code = error.into();
         response.acknowledge_error_message = (error != ErrorCode::None).then(|| error.name().into());
     }
-    for (topic_id, partition, answer) in answers {
-        let response = partition_of(&mut topics, topic_id, partition);
+    for (place, answer) in answers {
+        let response = topics.partition(place);
         match answer {
             Ok(Lent { ranges, records }) => {
                 response.records = Records::Stored(records);
@@ -452,7 +467,7 @@ fn by_topic(said: Vec<Said>, answers: Vec<Answer>) -> Vec<ShareFetchTopicRespons
             }
         }
     }
-    topics
+    topics.responses
 }
 
 fn acquired(range: &Range) -> ShareFetchAcquired {
@@ -463,26 +478,27 @@ fn acquired(range: &Range) -> ShareFetchAcquired {
     }
 }
 
-fn partition_of(
-    topics: &mut Vec<ShareFetchTopicResponse>,
-    topic_id: Uuid,
-    partition_index: i32,
-) -> &mut ShareFetchPartitionResponse {
-    let topic = match topics.iter().position(|topic| topic.topic_id == topic_id) {
-        Some(at) => at,
-        None => {
-            topics.push(ShareFetchTopicResponse { topic_id, ..Default::default() });
-            topics.len() - 1
-        }
-    };
-    let partitions = &mut topics[topic].partitions;
-    let partition = match partitions.iter().position(|known| known.partition_index == partition_index) {
-        Some(at) => at,
-        None => {
+/// A response that is being put together.
+#[derive(Default)]
+struct Topics {
+    responses: Vec<ShareFetchTopicResponse>,
+    topics: HashMap<Uuid, usize>,
+    partitions: HashMap<Place, usize>,
+}
+
+impl Topics {
+    /// The answer for a partition; an empty one if it has none yet.
+    fn partition(&mut self, (topic_id, partition_index): Place) -> &mut ShareFetchPartitionResponse {
+        let topic = *self.topics.entry(topic_id).or_insert_with(|| {
+            self.responses.push(ShareFetchTopicResponse { topic_id, ..Default::default() });
+            self.responses.len() - 1
+        });
+        let partitions = &mut self.responses[topic].partitions;
+        let partition = *self.partitions.entry((topic_id, partition_index)).or_insert_with(|| {
             let records = Records::EMPTY;
             partitions.push(ShareFetchPartitionResponse { partition_index, records, ..Default::default() });
             partitions.len() - 1
-        }
-    };
-    &mut partitions[partition]
+        });
+        &mut partitions[partition]
+    }
 }
