@@ -408,6 +408,21 @@ fn a_session_keeps_no_partition_that_there_is_not() {
 }
 
 #[test]
+fn who_fetches_while_no_coordinator_answers_waits_and_gets_no_error() {
+    let server = start(&[]);
+    produce(&server, 0..2);
+    // Nobody has joined a share group yet: there is nowhere to keep what was lent.
+    let mut client = server.client();
+    let topic_id = client.describe("t").topic_id;
+    let (name, max_wait_ms) = ("anne".to_owned(), 300);
+    let mut anne =
+        Member { client, group: "g", name, topic_id, epoch: 0, max_records: 500, max_wait_ms, mode: 0 };
+    let began = Instant::now();
+    assert_eq!(anne.ask(&[]).responses, []);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
 fn a_group_without_a_start_begins_behind_the_last_record_and_an_unknown_one_not_at_all() {
     let server = start(&[]);
     produce(&server, 0..5);
@@ -420,7 +435,7 @@ fn a_group_without_a_start_begins_behind_the_last_record_and_an_unknown_one_not_
     anne.group = "nobody";
     anne.epoch = 0;
     let answer = anne.ask(&[]);
-    assert_eq!(named(answer.responses[0].partitions[0].error_code), "GROUP_ID_NOT_FOUND");
+    assert_eq!(named(answer.responses[0].partitions[0].error_code), "UNKNOWN_TOPIC_OR_PARTITION");
     (anne.group, anne.topic_id, anne.epoch) = ("g", Uuid([9; 16]), 0);
     let answer = anne.ask(&[]);
     assert_eq!(named(answer.responses[0].partitions[0].error_code), "UNKNOWN_TOPIC_ID");

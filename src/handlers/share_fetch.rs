@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tracing::debug;
+
 use super::share_acknowledge::{Said, Verdicts, acknowledge, member, settings};
 use super::share_sessions::{FINAL, NEW_SESSION, Place, ShareMember};
 use super::{Later, RequestContext};
 use crate::catalog::View;
 use crate::catalog::group_config::{Reset, ShareConfig};
+use crate::coordinator::CoordinatorError;
 use crate::log::{LogError, Partition, Waiter};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::share_fetch::{
@@ -31,6 +34,9 @@ const RECORD_LIMIT: i8 = 1;
 
 /// How often one request looks for records that others have not taken meanwhile.
 const ATTEMPTS: usize = 8;
+
+/// How long a waiting request leaves a coordinator alone that could not answer.
+const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers at once if there is anything; else when there is, when `max_wait_ms` is over, or when the broker stops.
 pub async fn handle(cx: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse {
@@ -117,6 +123,7 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
         },
         config,
         targets,
+        is_hindered: false,
         member,
     };
     let mut answers = loan.take_or_wait(wait).await;
@@ -192,9 +199,42 @@ struct Loan<'a> {
     config: ShareConfig,
     limits: Limits,
     targets: Vec<Target>,
+    /// Whether the last look at the targets has met a coordinator that could not say.
+    is_hindered: bool,
 }
 
 type Answer = (Place, Result<Lent, ErrorCode>);
+
+/// Why nothing can be taken of a partition.
+enum Refusal {
+    /// What the client must hear: one of the codes that consumers know of a partition that is fetched.
+    Told(ErrorCode),
+    /// A coordinator cannot say just now. Its codes are none that consumers expect here: there is nothing yet.
+    NotNow,
+}
+
+impl From<LogError> for Refusal {
+    fn from(error: LogError) -> Self {
+        Self::Told(ErrorCode::from(&error))
+    }
+}
+
+impl From<CoordinatorError> for Refusal {
+    fn from(error: CoordinatorError) -> Self {
+        debug!(%error, "nothing can be lent now");
+        Self::NotNow
+    }
+}
+
+impl From<QueueFailure> for Refusal {
+    fn from(failure: QueueFailure) -> Self {
+        match failure {
+            QueueFailure::Coordinator(error) => error.into(),
+            // The window went between two looks.
+            QueueFailure::Queue(QueueError::Unknown | QueueError::NotHeld(_)) => Self::NotNow,
+        }
+    }
+}
 
 impl Loan<'_> {
     async fn take_or_wait(&mut self, wait: Duration) -> Vec<Answer> {
@@ -209,6 +249,7 @@ impl Loan<'_> {
         let mut deadline = std::pin::pin!(tokio::time::sleep(wait));
         let mut is_last = false;
         loop {
+            self.is_hindered = false;
             if is_last || self.has_enough().await {
                 let answers = self.take_all().await;
                 if is_last || !answers.is_empty() {
@@ -219,6 +260,7 @@ impl Loan<'_> {
             tokio::select! {
                 () = waiter.wait() => {}
                 () = any_of(&mut changes) => {}
+                () = tokio::time::sleep(COORDINATOR_PAUSE), if self.is_hindered => {}
                 () = &mut deadline => is_last = true,
                 () = self.cx.stopping.cancelled() => is_last = true,
             }
@@ -235,7 +277,8 @@ impl Loan<'_> {
             let partition = Arc::clone(&self.targets[at].partition);
             match self.probe(at, &partition).await {
                 Ok(taken) => bytes = bytes.saturating_add(partition.available_bytes(taken.next)),
-                Err(_) => return true,
+                Err(Refusal::Told(_)) => return true,
+                Err(Refusal::NotNow) => self.is_hindered = true,
             }
         }
         bytes >= self.limits.min_bytes.min(self.limits.max_bytes as u64)
@@ -249,8 +292,8 @@ impl Loan<'_> {
             let (key, member) = (target.key.clone(), Arc::clone(&self.member.member));
             Some(Box::pin(async move {
                 if shared.queues.watch(key, member, changes).await.is_err() {
-                    // The next look says why; until then there is nothing to wait for here.
-                    std::future::pending::<()>().await;
+                    // The coordinator begins anew, perhaps with what this waits for.
+                    tokio::time::sleep(COORDINATOR_PAUSE).await;
                 }
             }))
         };
@@ -265,23 +308,28 @@ impl Loan<'_> {
             if self.limits.max_records <= 0 || (has_any && self.limits.max_bytes == 0) {
                 break;
             }
-            let answer = self.take(at, !has_any).await;
-            if let Ok(lent) = &answer {
-                if lent.ranges.is_empty() {
+            let answer = match self.take(at, !has_any).await {
+                Ok(lent) if lent.ranges.is_empty() => continue,
+                Ok(lent) => {
+                    let records: i64 = lent.ranges.iter().map(|range| range.last - range.first + 1).sum();
+                    let bytes: usize = lent.records.iter().map(|range| range.length).sum();
+                    self.limits.max_records -= records;
+                    self.limits.max_bytes = self.limits.max_bytes.saturating_sub(bytes);
+                    has_any = true;
+                    Ok(lent)
+                }
+                Err(Refusal::Told(code)) => Err(code),
+                Err(Refusal::NotNow) => {
+                    self.is_hindered = true;
                     continue;
                 }
-                let records: i64 = lent.ranges.iter().map(|range| range.last - range.first + 1).sum();
-                let bytes: usize = lent.records.iter().map(|range| range.length).sum();
-                self.limits.max_records -= records;
-                self.limits.max_bytes = self.limits.max_bytes.saturating_sub(bytes);
-                has_any = true;
-            }
+            };
             answers.push((self.targets[at].place, answer));
         }
         answers
     }
 
-    async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, ErrorCode> {
+    async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, Refusal> {
         let partition = Arc::clone(&self.targets[at].partition);
         let mut seen = self.probe(at, &partition).await?;
         if let Some(cut) = cut_below(&partition, &seen)? {
@@ -311,12 +359,12 @@ impl Loan<'_> {
         partition: &Partition,
         offset: i64,
         minimum_one_batch: bool,
-    ) -> Result<Option<Read>, ErrorCode> {
+    ) -> Result<Option<Read>, Refusal> {
         let read = match partition.read(offset, self.limits.max_bytes, minimum_one_batch) {
             Ok(read) => read,
             // Its front went between the two looks: the next attempt begins behind it.
             Err(LogError::OffsetOutOfRange { .. }) => return Ok(None),
-            Err(error) => return Err(ErrorCode::from(&error)),
+            Err(error) => return Err(error.into()),
         };
         let mut batches = Vec::new();
         let mut left = self.limits.max_records;
@@ -324,7 +372,8 @@ impl Loan<'_> {
             if left <= 0 {
                 break;
             }
-            let found = outline(range, offset, left).map_err(|_unreadable| ErrorCode::KafkaStorageError)?;
+            let found = outline(range, offset, left)
+                .map_err(|_unreadable| Refusal::Told(ErrorCode::KafkaStorageError))?;
             left -=
                 found.iter().map(|batch| batch.last_offset - batch.first_offset.max(offset) + 1).sum::<i64>();
             batches.extend(found);
@@ -333,7 +382,7 @@ impl Loan<'_> {
     }
 
     /// Where the group has to read, without taking anything.
-    async fn probe(&mut self, at: usize, partition: &Partition) -> Result<Taken, ErrorCode> {
+    async fn probe(&mut self, at: usize, partition: &Partition) -> Result<Taken, Refusal> {
         self.ask(at, partition, 0, Vec::new()).await
     }
 
@@ -344,8 +393,8 @@ impl Loan<'_> {
         partition: &Partition,
         from: i64,
         batches: Vec<(i64, i64)>,
-    ) -> Result<Taken, ErrorCode> {
-        let log_start = partition.offsets().map_err(|error| ErrorCode::from(&error))?.log_start_offset;
+    ) -> Result<Taken, Refusal> {
+        let log_start = partition.offsets()?.log_start_offset;
         let wish = Wish {
             member: Arc::clone(&self.member.member),
             log_start,
@@ -361,55 +410,52 @@ impl Loan<'_> {
         let taken = match self.cx.queues.take(&key, wish.clone()).await {
             Err(QueueFailure::Queue(QueueError::Unknown)) => {
                 self.initialise(&key, partition).await?;
-                self.cx.queues.take(&key, wish).await
+                self.cx.queues.take(&key, wish).await?
             }
-            taken => taken,
+            taken => taken?,
         };
-        let taken = taken.map_err(|failure| ErrorCode::from(&failure))?;
         self.targets[at].seen = Some((taken.next, taken.changes));
         Ok(taken)
     }
 
     /// The window begins anew where it was not done, at most where the log was cut: some records may come twice, but none never.
-    async fn go_back(&self, at: usize, partition: &Partition, cut: i64) -> Result<(), ErrorCode> {
+    async fn go_back(&self, at: usize, partition: &Partition, cut: i64) -> Result<(), Refusal> {
         let key = &self.targets[at].key;
-        let progress = self.cx.queues.describe(key).await.map_err(|error| ErrorCode::from(&error))?;
+        let progress = self.cx.queues.describe(key).await?;
         let start = progress.map_or(cut, |progress| progress.start.min(cut));
-        let reset = self.cx.queues.reset(key, start, partition.leader_epoch()).await;
-        reset.map_err(|failure| ErrorCode::from(&failure))
+        Ok(self.cx.queues.reset(key, start, partition.leader_epoch()).await?)
     }
 
     /// The group reads the partition for the first time.
-    async fn initialise(&self, key: &QueueKey, partition: &Partition) -> Result<(), ErrorCode> {
-        let group = self.cx.groups.share_describe(&key.group).await;
-        let group = group.map_err(|error| ErrorCode::from(&error))?.ok_or(ErrorCode::GroupIdNotFound)?;
-        if !group.members.iter().any(|member| member.topics.iter().any(|topic| **topic == *partition.topic()))
-        {
-            return Err(ErrorCode::UnknownTopicOrPartition);
+    async fn initialise(&self, key: &QueueKey, partition: &Partition) -> Result<(), Refusal> {
+        let group = self.cx.groups.share_describe(&key.group).await?;
+        let is_subscribed = group.is_some_and(|group| {
+            let mut topics = group.members.iter().flat_map(|member| &member.topics);
+            topics.any(|topic| **topic == *partition.topic())
+        });
+        if !is_subscribed {
+            return Err(Refusal::Told(ErrorCode::UnknownTopicOrPartition));
         }
-        let coded = |error: LogError| ErrorCode::from(&error);
-        let offsets = partition.offsets().map_err(coded)?;
+        let offsets = partition.offsets()?;
         let start = match self.config.auto_offset_reset {
             Reset::Latest => offsets.high_watermark,
             Reset::Earliest => offsets.log_start_offset,
             Reset::ByDuration(ms) => {
                 let since = self.cx.clock.now_ms().saturating_sub(ms);
-                let found = partition.offset_for_timestamp(since).map_err(coded)?;
+                let found = partition.offset_for_timestamp(since)?;
                 found.map_or(offsets.high_watermark, |found| found.offset)
             }
         };
-        let made = self.cx.queues.initialise(key, start, partition.leader_epoch()).await;
-        made.map_err(|failure| ErrorCode::from(&failure))
+        Ok(self.cx.queues.initialise(key, start, partition.leader_epoch()).await?)
     }
 }
 
 /// Where the log has lost an end that the group has seen, as it may with the machine in os mode: from there on offsets are given
 /// again.
-fn cut_below(partition: &Partition, seen: &Taken) -> Result<Option<i64>, ErrorCode> {
-    let coded = |error: LogError| ErrorCode::from(&error);
-    let log_end = partition.offsets().map_err(coded)?.log_end_offset;
+fn cut_below(partition: &Partition, seen: &Taken) -> Result<Option<i64>, Refusal> {
+    let log_end = partition.offsets()?.log_end_offset;
     let end_of_epoch = match seen.leader_epoch < partition.leader_epoch() {
-        true => partition.end_offset_for_epoch(seen.leader_epoch).map_err(coded)?,
+        true => partition.end_offset_for_epoch(seen.leader_epoch)?,
         false => None,
     };
     let cut = end_of_epoch.map_or(log_end, |(_, end)| end.min(log_end));
