@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::share_acknowledge::{Said, Verdicts, acknowledge, member, settings};
 use super::share_sessions::{FINAL, NEW_SESSION, Place, ShareMember};
@@ -22,7 +23,7 @@ use crate::protocol::messages::share_fetch::{
 };
 use crate::protocol::wire::Records;
 use crate::queue::{Portion, QueueError, QueueFailure, QueueKey, Range, Taken, Terms, Wish};
-use crate::record::outline::{Outlined, outline};
+use crate::record::outline::{Outlined, outline, outline_cached};
 use crate::record::range::FileRange;
 use crate::uuid::Uuid;
 
@@ -338,7 +339,7 @@ impl Loan<'_> {
         }
         let mut next = seen.next;
         for _ in 0..ATTEMPTS {
-            let Some(read) = self.read(&partition, next, minimum_one_batch)? else { break };
+            let Some(read) = self.read(&partition, next, minimum_one_batch).await? else { break };
             let offsets = read.batches.iter().map(|batch| (batch.first_offset, batch.last_offset)).collect();
             let taken = self.ask(at, &partition, next, offsets).await?;
             if !taken.ranges.is_empty() {
@@ -354,7 +355,7 @@ impl Loan<'_> {
     }
 
     /// Whole batches from the one that holds `offset` on; `None` if there are none yet.
-    fn read(
+    async fn read(
         &self,
         partition: &Partition,
         offset: i64,
@@ -367,13 +368,17 @@ impl Loan<'_> {
             Err(error) => return Err(error.into()),
         };
         let mut batches = Vec::new();
-        let mut left = self.limits.max_records;
+        // More than may be lent at a time need not be looked at.
+        let mut left = self.limits.max_records.min(self.limits.terms.max_in_flight);
         for range in &read.ranges {
             if left <= 0 {
                 break;
             }
-            let found = outline(range, offset, left)
-                .map_err(|_unreadable| Refusal::Told(ErrorCode::KafkaStorageError))?;
+            let found = outlined(range, offset, left).await;
+            let found = found.map_err(|error| partition.unreadable(error)).inspect_err(|error| {
+                let (topic, index) = (partition.topic(), partition.index());
+                error!(topic, partition = index, offset, %error, "records cannot be read to be lent");
+            })?;
             left -=
                 found.iter().map(|batch| batch.last_offset - batch.first_offset.max(offset) + 1).sum::<i64>();
             batches.extend(found);
@@ -382,7 +387,7 @@ impl Loan<'_> {
     }
 
     /// Where the group has to read, without taking anything.
-    async fn probe(&mut self, at: usize, partition: &Partition) -> Result<Taken, Refusal> {
+    async fn probe(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Taken, Refusal> {
         self.ask(at, partition, 0, Vec::new()).await
     }
 
@@ -390,7 +395,7 @@ impl Loan<'_> {
     async fn ask(
         &mut self,
         at: usize,
-        partition: &Partition,
+        partition: &Arc<Partition>,
         from: i64,
         batches: Vec<(i64, i64)>,
     ) -> Result<Taken, Refusal> {
@@ -427,7 +432,7 @@ impl Loan<'_> {
     }
 
     /// The group reads the partition for the first time.
-    async fn initialise(&self, key: &QueueKey, partition: &Partition) -> Result<(), Refusal> {
+    async fn initialise(&self, key: &QueueKey, partition: &Arc<Partition>) -> Result<(), Refusal> {
         let group = self.cx.groups.share_describe(&key.group).await?;
         let is_subscribed = group.is_some_and(|group| {
             let mut topics = group.members.iter().flat_map(|member| &member.topics);
@@ -442,12 +447,23 @@ impl Loan<'_> {
             Reset::Earliest => offsets.log_start_offset,
             Reset::ByDuration(ms) => {
                 let since = self.cx.clock.now_ms().saturating_sub(ms);
-                let found = partition.offset_for_timestamp(since)?;
+                let partition = Arc::clone(partition);
+                let found = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
+                let found = found.map_err(|_ended| Refusal::NotNow)??;
                 found.map_or(offsets.high_watermark, |found| found.offset)
             }
         };
         Ok(self.cx.queues.initialise(key, start, partition.leader_epoch()).await?)
     }
+}
+
+/// Looks at what is not in memory in a thread that may wait for the disk.
+async fn outlined(range: &FileRange, offset: i64, records_max: i64) -> io::Result<Vec<Outlined>> {
+    if let Some(found) = outline_cached(range, offset, records_max) {
+        return Ok(found);
+    }
+    let range = range.clone();
+    tokio::task::spawn_blocking(move || outline(&range, offset, records_max)).await?
 }
 
 /// Where the log has lost an end that the group has seen, as it may with the machine in os mode: from there on offsets are given
