@@ -33,9 +33,6 @@ const BATCH_OPTIMIZED: i8 = 0;
 /// Acquire mode of no more records than asked for.
 const RECORD_LIMIT: i8 = 1;
 
-/// How often one request looks for records that others have not taken meanwhile.
-const ATTEMPTS: usize = 8;
-
 /// How long a waiting request leaves a coordinator alone that could not answer.
 const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -232,7 +229,7 @@ impl From<QueueFailure> for Refusal {
         match failure {
             QueueFailure::Coordinator(error) => error.into(),
             // The window went between two looks.
-            QueueFailure::Queue(QueueError::Unknown | QueueError::NotHeld(_)) => Self::NotNow,
+            QueueFailure::Queue(_) => Self::NotNow,
         }
     }
 }
@@ -338,7 +335,8 @@ impl Loan<'_> {
             seen = self.probe(at, &partition).await?;
         }
         let mut next = seen.next;
-        for _ in 0..ATTEMPTS {
+        // As long as others take first what was read, or what was read is done, there is more to look at.
+        loop {
             let Some(read) = self.read(&partition, next, minimum_one_batch).await? else { break };
             let offsets = read.batches.iter().map(|batch| (batch.first_offset, batch.last_offset)).collect();
             let taken = self.ask(at, &partition, next, offsets).await?;
