@@ -38,14 +38,25 @@ const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers at once if there is anything; else when there is, when `max_wait_ms` is over, or when the broker stops.
 pub async fn handle(cx: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse {
+    let wait = wait_of(&request);
     match fetch(&cx, request).await {
         Ok(response) => response,
-        Err(code) => ShareFetchResponse {
-            error_code: code.into(),
-            error_message: Some(code.name().into()),
-            ..Default::default()
-        },
+        Err(code) => {
+            if code == ErrorCode::ShareSessionLimitReached {
+                // Its client asks again at once.
+                drop(tokio::time::timeout(wait, cx.stopping.cancelled()).await);
+            }
+            ShareFetchResponse {
+                error_code: code.into(),
+                error_message: Some(code.name().into()),
+                ..Default::default()
+            }
+        }
     }
+}
+
+fn wait_of(request: &ShareFetchRequest) -> Duration {
+    Duration::from_millis(request.max_wait_ms.max(0) as u64)
 }
 
 async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareFetchResponse, ErrorCode> {
@@ -84,10 +95,7 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
     }
     let said = acknowledge(cx, &member, &config, verdicts).await;
     if epoch == FINAL {
-        cx.queues
-            .release(&member.group, &member.member)
-            .await
-            .map_err(|failure| ErrorCode::from(&failure))?;
+        cx.release(&member).await;
     }
     let mut targets = Vec::new();
     let mut gone = Vec::new();
@@ -102,7 +110,7 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
     if request.max_records <= 0 || request.is_renew_ack {
         targets.clear();
     }
-    let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
+    let wait = wait_of(&request);
     // Who has just spoken of records waits for new ones all the same, but hears at once that something went wrong.
     let is_wrong = !gone.is_empty() || said.iter().any(|said| said.error != ErrorCode::None);
     let wait = if is_wrong { Duration::ZERO } else { wait };
