@@ -131,7 +131,7 @@ impl ShareSessions {
     /// The member got records of some partitions: the others come first next time. What is gone is fetched no more.
     pub fn told(&self, member: &ShareMember, served: &[Place], gone: &[Place]) {
         if let Some(session) = self.sessions.lock().get_mut(member) {
-            session.partitions.to_the_end(served);
+            session.partitions.move_back(served);
             session.partitions.remove(gone);
         }
     }
@@ -168,7 +168,7 @@ impl Turns {
         }
     }
 
-    fn to_the_end(&mut self, partitions: &[Place]) {
+    fn move_back(&mut self, partitions: &[Place]) {
         for partition in partitions {
             if let Some(turn) = self.turn_of.get_mut(partition) {
                 self.in_order.remove(turn);
