@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use super::fetch_sessions::FetchSessions;
-use super::share_sessions::ShareSessions;
+use super::share_sessions::{ShareMember, ShareSessions};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Config, Endpoint};
@@ -64,6 +65,16 @@ pub struct Shared {
     pub connections: Arc<ConnectionCounters>,
     /// Cancelled when the broker stops: who waits answers with what there is.
     pub stopping: CancellationToken,
+}
+
+impl Shared {
+    /// A share session is over: gives back what its member has, or leaves that to the end of the leases. What the member said
+    /// before is done either way.
+    pub async fn release(&self, member: &ShareMember) {
+        if let Err(failure) = self.queues.release(&member.group, &member.member).await {
+            debug!(group = &*member.group, member = &*member.member, %failure, "records are lent until their time is over");
+        }
+    }
 }
 
 /// What all requests of a connection share. Cheap to clone.

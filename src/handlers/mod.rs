@@ -50,7 +50,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tracing::debug;
 
 pub use context::{RequestContext, Session, Shared};
 
@@ -300,9 +299,7 @@ fn open<A: Api>(
 /// A connection has ended: its share sessions end with it, and what their members had is given back.
 pub async fn connection_closed(session: &Session) {
     for member in session.shared.share_sessions.close(session.id) {
-        if let Err(failure) = session.shared.queues.release(&member.group, &member.member).await {
-            debug!(group = &*member.group, member = &*member.member, %failure, "records are lent until their time is over");
-        }
+        session.shared.release(&member).await;
     }
 }
 

@@ -56,11 +56,10 @@ async fn answer(
             verdicts.add(topic.topic_id, partition.partition_index, said);
         }
     }
-    cx.share_sessions.go_on(&member, cx.connection(), epoch, Vec::new(), &[])?;
+    cx.share_sessions.go_on(&member, cx.connection(), epoch, &[], &[])?;
     let said = acknowledge(cx, &member, &config, verdicts).await;
     if epoch == FINAL {
-        let released = cx.queues.release(&member.group, &member.member).await;
-        released.map_err(|failure| ErrorCode::from(&failure))?;
+        cx.release(&member).await;
     }
     let mut responses: Vec<ShareAcknowledgeTopicResponse> = Vec::new();
     for Said { topic_id, partition, error } in said {

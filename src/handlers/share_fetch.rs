@@ -1,14 +1,20 @@
 //! ShareFetch: records on loan, served as the bytes that are stored; before that, what the member says of earlier ones.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use tracing::{debug, error};
+
 use super::share_acknowledge::{Said, Verdicts, acknowledge, member, settings};
-use super::share_sessions::{FINAL, NEW_SESSION, ShareMember};
+use super::share_sessions::{FINAL, NEW_SESSION, Place, ShareMember};
 use super::{Later, RequestContext};
+use crate::catalog::View;
 use crate::catalog::group_config::{Reset, ShareConfig};
+use crate::coordinator::CoordinatorError;
 use crate::log::{LogError, Partition, Waiter};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::share_fetch::{
@@ -17,7 +23,7 @@ use crate::protocol::messages::share_fetch::{
 };
 use crate::protocol::wire::Records;
 use crate::queue::{Portion, QueueError, QueueFailure, QueueKey, Range, Taken, Terms, Wish};
-use crate::record::outline::{Outlined, outline};
+use crate::record::outline::{Outlined, outline, outline_cached};
 use crate::record::range::FileRange;
 use crate::uuid::Uuid;
 
@@ -27,25 +33,37 @@ const BATCH_OPTIMIZED: i8 = 0;
 /// Acquire mode of no more records than asked for.
 const RECORD_LIMIT: i8 = 1;
 
-/// How often one request looks for records that others have not taken meanwhile.
-const ATTEMPTS: usize = 8;
+/// How long a waiting request leaves a coordinator alone that could not answer.
+const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers at once if there is anything; else when there is, when `max_wait_ms` is over, or when the broker stops.
 pub async fn handle(cx: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse {
+    let wait = wait_of(&request);
     match fetch(&cx, request).await {
         Ok(response) => response,
-        Err(code) => ShareFetchResponse {
-            error_code: code.into(),
-            error_message: Some(code.name().into()),
-            ..Default::default()
-        },
+        Err(code) => {
+            if code == ErrorCode::ShareSessionLimitReached {
+                // Its client asks again at once.
+                drop(tokio::time::timeout(wait, cx.stopping.cancelled()).await);
+            }
+            ShareFetchResponse {
+                error_code: code.into(),
+                error_message: Some(code.name().into()),
+                ..Default::default()
+            }
+        }
     }
+}
+
+fn wait_of(request: &ShareFetchRequest) -> Duration {
+    Duration::from_millis(request.max_wait_ms.max(0) as u64)
 }
 
 async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareFetchResponse, ErrorCode> {
     let member = member(request.group_id.as_ref(), request.member_id.as_ref())?;
     check(&request)?;
     let config = settings(cx, &member);
+    let view = cx.catalog.view();
     let mut named = Vec::new();
     let mut verdicts = Verdicts::new(request.is_renew_ack, config.renew_acknowledge_enable);
     for topic in &request.topics {
@@ -58,28 +76,44 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
             verdicts.add(topic.topic_id, partition.partition_index, said);
         }
     }
+    // A session keeps what there is; of the rest the client is told, once.
+    let (known, unknown): (Vec<_>, Vec<_>) = named.into_iter().partition(|place| find(&view, *place).is_ok());
     let epoch = request.share_session_epoch;
-    let wanted = match epoch {
+    let mut wanted = match epoch {
         NEW_SESSION if !verdicts.is_empty() => return Err(ErrorCode::InvalidRequest),
-        NEW_SESSION => {
-            cx.share_sessions.open(&member, cx.connection(), named.clone())?;
-            named
-        }
+        NEW_SESSION => cx.share_sessions.open(&member, cx.connection(), &known)?,
         epoch => {
             let forgotten = request.forgotten_topics_data.iter();
             let forgotten: Vec<_> = forgotten
                 .flat_map(|topic| topic.partitions.iter().map(|partition| (topic.topic_id, *partition)))
                 .collect();
-            cx.share_sessions.go_on(&member, cx.connection(), epoch, named, &forgotten)?
+            cx.share_sessions.go_on(&member, cx.connection(), epoch, &known, &forgotten)?
         }
     };
+    if epoch != FINAL {
+        wanted.extend(unknown);
+    }
     let said = acknowledge(cx, &member, &config, verdicts).await;
     if epoch == FINAL {
-        cx.queues
-            .release(&member.group, &member.member)
-            .await
-            .map_err(|failure| ErrorCode::from(&failure))?;
+        cx.release(&member).await;
     }
+    let mut targets = Vec::new();
+    let mut gone = Vec::new();
+    for place in wanted {
+        match find(&view, place) {
+            Ok(partition) => {
+                targets.push(Target { key: member.key(place.0, place.1), place, partition, seen: None });
+            }
+            Err(code) => gone.push((place, code)),
+        }
+    }
+    if request.max_records <= 0 || request.is_renew_ack {
+        targets.clear();
+    }
+    let wait = wait_of(&request);
+    // Who has just spoken of records waits for new ones all the same, but hears at once that something went wrong.
+    let is_wrong = !gone.is_empty() || said.iter().any(|said| said.error != ErrorCode::None);
+    let wait = if is_wrong { Duration::ZERO } else { wait };
     let mut loan = Loan {
         cx,
         limits: Limits {
@@ -94,17 +128,16 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
             terms: terms(&config),
         },
         config,
-        targets: Vec::new(),
+        targets,
+        is_hindered: false,
         member,
     };
-    if request.max_records > 0 && !request.is_renew_ack {
-        loan.targets =
-            wanted.into_iter().map(|partition| Target::find(cx, &loan.member, partition)).collect();
-    }
-    let wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
-    // Who has just spoken of records waits for new ones all the same, but hears at once that something went wrong.
-    let wait = if said.iter().any(|said| said.error != ErrorCode::None) { Duration::ZERO } else { wait };
-    let answers = loan.take_or_wait(wait).await;
+    let mut answers = loan.take_or_wait(wait).await;
+    let served: Vec<_> =
+        answers.iter().filter(|(_, answer)| answer.is_ok()).map(|(place, _)| *place).collect();
+    let forgotten: Vec<_> = gone.iter().map(|(place, _)| *place).collect();
+    cx.share_sessions.told(&loan.member, &served, &forgotten);
+    answers.extend(gone.into_iter().map(|(place, code)| (place, Err(code))));
     Ok(ShareFetchResponse {
         acquisition_lock_timeout_ms: config.record_lock_duration_ms,
         responses: by_topic(said, answers),
@@ -141,19 +174,16 @@ struct Limits {
 
 /// A partition that is fetched.
 struct Target {
+    place: Place,
     key: QueueKey,
-    partition: Result<Arc<Partition>, ErrorCode>,
+    partition: Arc<Partition>,
     /// Where there may be something, and what to watch from if there is not.
     seen: Option<(i64, u64)>,
 }
 
-impl Target {
-    fn find(cx: &RequestContext, member: &ShareMember, (topic_id, index): (Uuid, i32)) -> Self {
-        let topic = cx.catalog.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId);
-        let partition =
-            topic.and_then(|topic| topic.partition(index).cloned().ok_or(ErrorCode::UnknownTopicOrPartition));
-        Self { key: member.key(topic_id, index), partition, seen: None }
-    }
+fn find(view: &View, (topic_id, index): Place) -> Result<Arc<Partition>, ErrorCode> {
+    let topic = view.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)?;
+    topic.partition(index).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
 }
 
 /// What was read of a partition: its bytes, and the whole batches in them.
@@ -175,9 +205,42 @@ struct Loan<'a> {
     config: ShareConfig,
     limits: Limits,
     targets: Vec<Target>,
+    /// Whether the last look at the targets has met a coordinator that could not say.
+    is_hindered: bool,
 }
 
-type Answer = (Uuid, i32, Result<Lent, ErrorCode>);
+type Answer = (Place, Result<Lent, ErrorCode>);
+
+/// Why nothing can be taken of a partition.
+enum Refusal {
+    /// What the client must hear: one of the codes that consumers know of a partition that is fetched.
+    Told(ErrorCode),
+    /// A coordinator cannot say just now. Its codes are none that consumers expect here: there is nothing yet.
+    NotNow,
+}
+
+impl From<LogError> for Refusal {
+    fn from(error: LogError) -> Self {
+        Self::Told(ErrorCode::from(&error))
+    }
+}
+
+impl From<CoordinatorError> for Refusal {
+    fn from(error: CoordinatorError) -> Self {
+        debug!(%error, "nothing can be lent now");
+        Self::NotNow
+    }
+}
+
+impl From<QueueFailure> for Refusal {
+    fn from(failure: QueueFailure) -> Self {
+        match failure {
+            QueueFailure::Coordinator(error) => error.into(),
+            // The window went between two looks.
+            QueueFailure::Queue(_) => Self::NotNow,
+        }
+    }
+}
 
 impl Loan<'_> {
     async fn take_or_wait(&mut self, wait: Duration) -> Vec<Answer> {
@@ -186,13 +249,13 @@ impl Loan<'_> {
             return self.take_all().await;
         }
         let waiter = Waiter::new();
-        let partitions: Vec<_> =
-            self.targets.iter().filter_map(|target| target.partition.clone().ok()).collect();
+        let partitions: Vec<_> = self.targets.iter().map(|target| Arc::clone(&target.partition)).collect();
         let _subscriptions: Vec<_> =
             partitions.iter().map(|partition| partition.subscribe(&waiter)).collect();
         let mut deadline = std::pin::pin!(tokio::time::sleep(wait));
         let mut is_last = false;
         loop {
+            self.is_hindered = false;
             if is_last || self.has_enough().await {
                 let answers = self.take_all().await;
                 if is_last || !answers.is_empty() {
@@ -203,6 +266,7 @@ impl Loan<'_> {
             tokio::select! {
                 () = waiter.wait() => {}
                 () = any_of(&mut changes) => {}
+                () = tokio::time::sleep(COORDINATOR_PAUSE), if self.is_hindered => {}
                 () = &mut deadline => is_last = true,
                 () = self.cx.stopping.cancelled() => is_last = true,
             }
@@ -216,10 +280,11 @@ impl Loan<'_> {
         }
         let mut bytes = 0u64;
         for at in 0..self.targets.len() {
-            let Ok(partition) = self.targets[at].partition.clone() else { return true };
+            let partition = Arc::clone(&self.targets[at].partition);
             match self.probe(at, &partition).await {
                 Ok(taken) => bytes = bytes.saturating_add(partition.available_bytes(taken.next)),
-                Err(_) => return true,
+                Err(Refusal::Told(_)) => return true,
+                Err(Refusal::NotNow) => self.is_hindered = true,
             }
         }
         bytes >= self.limits.min_bytes.min(self.limits.max_bytes as u64)
@@ -233,8 +298,8 @@ impl Loan<'_> {
             let (key, member) = (target.key.clone(), Arc::clone(&self.member.member));
             Some(Box::pin(async move {
                 if shared.queues.watch(key, member, changes).await.is_err() {
-                    // The next look says why; until then there is nothing to wait for here.
-                    std::future::pending::<()>().await;
+                    // The coordinator begins anew, perhaps with what this waits for.
+                    tokio::time::sleep(COORDINATOR_PAUSE).await;
                 }
             }))
         };
@@ -244,38 +309,43 @@ impl Loan<'_> {
     /// Takes of the partitions in order until there is enough. Only what has records or an error is answered.
     async fn take_all(&mut self) -> Vec<Answer> {
         let mut answers: Vec<Answer> = Vec::new();
+        let mut has_any = false;
         for at in 0..self.targets.len() {
-            let (topic_id, index) = (self.targets[at].key.topic_id, self.targets[at].key.partition);
-            let has_any = answers.iter().any(|(_, _, answer)| answer.is_ok());
             if self.limits.max_records <= 0 || (has_any && self.limits.max_bytes == 0) {
                 break;
             }
-            match self.take(at, !has_any).await {
-                Ok(lent) if lent.ranges.is_empty() => {}
+            let answer = match self.take(at, !has_any).await {
+                Ok(lent) if lent.ranges.is_empty() => continue,
                 Ok(lent) => {
                     let records: i64 = lent.ranges.iter().map(|range| range.last - range.first + 1).sum();
                     let bytes: usize = lent.records.iter().map(|range| range.length).sum();
                     self.limits.max_records -= records;
                     self.limits.max_bytes = self.limits.max_bytes.saturating_sub(bytes);
-                    self.cx.share_sessions.served(&self.member, (topic_id, index));
-                    answers.push((topic_id, index, Ok(lent)));
+                    has_any = true;
+                    Ok(lent)
                 }
-                Err(code) => answers.push((topic_id, index, Err(code))),
-            }
+                Err(Refusal::Told(code)) => Err(code),
+                Err(Refusal::NotNow) => {
+                    self.is_hindered = true;
+                    continue;
+                }
+            };
+            answers.push((self.targets[at].place, answer));
         }
         answers
     }
 
-    async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, ErrorCode> {
-        let partition = self.targets[at].partition.clone()?;
+    async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, Refusal> {
+        let partition = Arc::clone(&self.targets[at].partition);
         let mut seen = self.probe(at, &partition).await?;
         if let Some(cut) = cut_below(&partition, &seen)? {
             self.go_back(at, &partition, cut, seen.leader_epoch).await?;
             seen = self.probe(at, &partition).await?;
         }
         let mut next = seen.next;
-        for _ in 0..ATTEMPTS {
-            let Some(read) = self.read(&partition, next, minimum_one_batch)? else { break };
+        // As long as others take first what was read, or what was read is done, there is more to look at.
+        loop {
+            let Some(read) = self.read(&partition, next, minimum_one_batch).await? else { break };
             let offsets = read.batches.iter().map(|batch| (batch.first_offset, batch.last_offset)).collect();
             let taken = self.ask(at, &partition, next, offsets).await?;
             if !taken.ranges.is_empty() {
@@ -291,25 +361,30 @@ impl Loan<'_> {
     }
 
     /// Whole batches from the one that holds `offset` on; `None` if there are none yet.
-    fn read(
+    async fn read(
         &self,
         partition: &Partition,
         offset: i64,
         minimum_one_batch: bool,
-    ) -> Result<Option<Read>, ErrorCode> {
+    ) -> Result<Option<Read>, Refusal> {
         let read = match partition.read(offset, self.limits.max_bytes, minimum_one_batch) {
             Ok(read) => read,
             // Its front went between the two looks: the next attempt begins behind it.
             Err(LogError::OffsetOutOfRange { .. }) => return Ok(None),
-            Err(error) => return Err(ErrorCode::from(&error)),
+            Err(error) => return Err(error.into()),
         };
         let mut batches = Vec::new();
-        let mut left = self.limits.max_records;
+        // More than may be lent at a time need not be looked at.
+        let mut left = self.limits.max_records.min(self.limits.terms.max_in_flight);
         for range in &read.ranges {
             if left <= 0 {
                 break;
             }
-            let found = outline(range, offset, left).map_err(|_unreadable| ErrorCode::KafkaStorageError)?;
+            let found = outlined(range, offset, left).await;
+            let found = found.map_err(|error| partition.unreadable(error)).inspect_err(|error| {
+                let (topic, index) = (partition.topic(), partition.index());
+                error!(topic, partition = index, offset, %error, "records cannot be read to be lent");
+            })?;
             left -=
                 found.iter().map(|batch| batch.last_offset - batch.first_offset.max(offset) + 1).sum::<i64>();
             batches.extend(found);
@@ -318,7 +393,7 @@ impl Loan<'_> {
     }
 
     /// Where the group has to read, without taking anything.
-    async fn probe(&mut self, at: usize, partition: &Partition) -> Result<Taken, ErrorCode> {
+    async fn probe(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Taken, Refusal> {
         self.ask(at, partition, 0, Vec::new()).await
     }
 
@@ -326,11 +401,11 @@ impl Loan<'_> {
     async fn ask(
         &mut self,
         at: usize,
-        partition: &Partition,
+        partition: &Arc<Partition>,
         from: i64,
         batches: Vec<(i64, i64)>,
-    ) -> Result<Taken, ErrorCode> {
-        let log_start = partition.offsets().map_err(|error| ErrorCode::from(&error))?.log_start_offset;
+    ) -> Result<Taken, Refusal> {
+        let log_start = partition.offsets()?.log_start_offset;
         let wish = Wish {
             member: Arc::clone(&self.member.member),
             log_start,
@@ -346,11 +421,10 @@ impl Loan<'_> {
         let taken = match self.cx.queues.take(&key, wish.clone()).await {
             Err(QueueFailure::Queue(QueueError::Unknown)) => {
                 self.initialise(&key, partition).await?;
-                self.cx.queues.take(&key, wish).await
+                self.cx.queues.take(&key, wish).await?
             }
-            taken => taken,
+            taken => taken?,
         };
-        let taken = taken.map_err(|failure| ErrorCode::from(&failure))?;
         self.targets[at].seen = Some((taken.next, taken.changes));
         Ok(taken)
     }
@@ -362,43 +436,52 @@ impl Loan<'_> {
         partition: &Partition,
         cut: i64,
         seen_epoch: i32,
-    ) -> Result<(), ErrorCode> {
+    ) -> Result<(), Refusal> {
         let key = &self.targets[at].key;
-        let gone_back = self.cx.queues.go_back(key, cut, seen_epoch, partition.leader_epoch()).await;
-        gone_back.map_err(|failure| ErrorCode::from(&failure))
+        Ok(self.cx.queues.go_back(key, cut, seen_epoch, partition.leader_epoch()).await?)
     }
 
     /// The group reads the partition for the first time.
-    async fn initialise(&self, key: &QueueKey, partition: &Partition) -> Result<(), ErrorCode> {
-        let group = self.cx.groups.share_describe(&key.group).await;
-        let group = group.map_err(|error| ErrorCode::from(&error))?.ok_or(ErrorCode::GroupIdNotFound)?;
-        if !group.members.iter().any(|member| member.topics.iter().any(|topic| **topic == *partition.topic()))
-        {
-            return Err(ErrorCode::UnknownTopicOrPartition);
+    async fn initialise(&self, key: &QueueKey, partition: &Arc<Partition>) -> Result<(), Refusal> {
+        let group = self.cx.groups.share_describe(&key.group).await?;
+        let is_subscribed = group.is_some_and(|group| {
+            let mut topics = group.members.iter().flat_map(|member| &member.topics);
+            topics.any(|topic| **topic == *partition.topic())
+        });
+        if !is_subscribed {
+            return Err(Refusal::Told(ErrorCode::UnknownTopicOrPartition));
         }
-        let coded = |error: LogError| ErrorCode::from(&error);
-        let offsets = partition.offsets().map_err(coded)?;
+        let offsets = partition.offsets()?;
         let start = match self.config.auto_offset_reset {
             Reset::Latest => offsets.high_watermark,
             Reset::Earliest => offsets.log_start_offset,
             Reset::ByDuration(ms) => {
                 let since = self.cx.clock.now_ms().saturating_sub(ms);
-                let found = partition.offset_for_timestamp(since).map_err(coded)?;
+                let partition = Arc::clone(partition);
+                let found = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
+                let found = found.map_err(|_ended| Refusal::NotNow)??;
                 found.map_or(offsets.high_watermark, |found| found.offset)
             }
         };
-        let made = self.cx.queues.initialise(key, start, partition.leader_epoch()).await;
-        made.map_err(|failure| ErrorCode::from(&failure))
+        Ok(self.cx.queues.initialise(key, start, partition.leader_epoch()).await?)
     }
+}
+
+/// Looks at what is not in memory in a thread that may wait for the disk.
+async fn outlined(range: &FileRange, offset: i64, records_max: i64) -> io::Result<Vec<Outlined>> {
+    if let Some(found) = outline_cached(range, offset, records_max) {
+        return Ok(found);
+    }
+    let range = range.clone();
+    tokio::task::spawn_blocking(move || outline(&range, offset, records_max)).await?
 }
 
 /// Where the log has lost an end that the group has seen, as it may with the machine in os mode: from there on offsets are given
 /// again.
-fn cut_below(partition: &Partition, seen: &Taken) -> Result<Option<i64>, ErrorCode> {
-    let coded = |error: LogError| ErrorCode::from(&error);
-    let log_end = partition.offsets().map_err(coded)?.log_end_offset;
+fn cut_below(partition: &Partition, seen: &Taken) -> Result<Option<i64>, Refusal> {
+    let log_end = partition.offsets()?.log_end_offset;
     let end_of_epoch = match seen.leader_epoch < partition.leader_epoch() {
-        true => partition.end_offset_for_epoch(seen.leader_epoch).map_err(coded)?,
+        true => partition.end_offset_for_epoch(seen.leader_epoch)?,
         false => None,
     };
     let cut = end_of_epoch.map_or(log_end, |(_, end)| end.min(log_end));
@@ -437,14 +520,14 @@ async fn any_of(futures: &mut [Later<()>]) {
 
 /// Puts what came of verdicts and of fetching together, by partition.
 fn by_topic(said: Vec<Said>, answers: Vec<Answer>) -> Vec<ShareFetchTopicResponse> {
-    let mut topics: Vec<ShareFetchTopicResponse> = Vec::new();
+    let mut topics = Topics::default();
     for Said { topic_id, partition, error } in said {
-        let response = partition_of(&mut topics, topic_id, partition);
+        let response = topics.partition((topic_id, partition));
         response.acknowledge_error_code = error.into();
         response.acknowledge_error_message = (error != ErrorCode::None).then(|| error.name().into());
     }
-    for (topic_id, partition, answer) in answers {
-        let response = partition_of(&mut topics, topic_id, partition);
+    for (place, answer) in answers {
+        let response = topics.partition(place);
         match answer {
             Ok(Lent { ranges, records }) => {
                 response.records = Records::Stored(records);
@@ -456,7 +539,7 @@ fn by_topic(said: Vec<Said>, answers: Vec<Answer>) -> Vec<ShareFetchTopicRespons
             }
         }
     }
-    topics
+    topics.responses
 }
 
 fn acquired(range: &Range) -> ShareFetchAcquired {
@@ -467,26 +550,27 @@ fn acquired(range: &Range) -> ShareFetchAcquired {
     }
 }
 
-fn partition_of(
-    topics: &mut Vec<ShareFetchTopicResponse>,
-    topic_id: Uuid,
-    partition_index: i32,
-) -> &mut ShareFetchPartitionResponse {
-    let topic = match topics.iter().position(|topic| topic.topic_id == topic_id) {
-        Some(at) => at,
-        None => {
-            topics.push(ShareFetchTopicResponse { topic_id, ..Default::default() });
-            topics.len() - 1
-        }
-    };
-    let partitions = &mut topics[topic].partitions;
-    let partition = match partitions.iter().position(|known| known.partition_index == partition_index) {
-        Some(at) => at,
-        None => {
+/// A response that is being put together.
+#[derive(Default)]
+struct Topics {
+    responses: Vec<ShareFetchTopicResponse>,
+    topics: HashMap<Uuid, usize>,
+    partitions: HashMap<Place, usize>,
+}
+
+impl Topics {
+    /// The answer for a partition; an empty one if it has none yet.
+    fn partition(&mut self, (topic_id, partition_index): Place) -> &mut ShareFetchPartitionResponse {
+        let topic = *self.topics.entry(topic_id).or_insert_with(|| {
+            self.responses.push(ShareFetchTopicResponse { topic_id, ..Default::default() });
+            self.responses.len() - 1
+        });
+        let partitions = &mut self.responses[topic].partitions;
+        let partition = *self.partitions.entry((topic_id, partition_index)).or_insert_with(|| {
             let records = Records::EMPTY;
             partitions.push(ShareFetchPartitionResponse { partition_index, records, ..Default::default() });
             partitions.len() - 1
-        }
-    };
-    &mut partitions[partition]
+        });
+        &mut partitions[partition]
+    }
 }

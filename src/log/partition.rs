@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -397,6 +398,13 @@ impl Partition {
                 return Ok(read);
             }
         }
+    }
+
+    /// What a range that [`Partition::read`] gave could not be read for, as an error of this log.
+    pub fn unreadable(&self, error: io::Error) -> LogError {
+        let error = LogError::disk(&self.folder(), error);
+        self.directory.fail_if_broken(&error);
+        error
     }
 
     /// About how many bytes a read at `offset` would find, without I/O once the partition is open; what cannot be read counts
@@ -1250,7 +1258,6 @@ impl Partition {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::atomic::AtomicUsize;
 
     use rustix::io::Errno;
@@ -1317,6 +1324,18 @@ mod tests {
         assert_eq!(length(usize::MAX, false), 3 * size);
         assert_eq!(partition.available_bytes(0), 3 * size as u64);
         assert_eq!(partition.available_bytes(3), 0);
+    }
+
+    #[test]
+    fn a_range_that_cannot_be_read_takes_the_directory_offline_if_the_disk_is_broken() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        let garbage = partition.unreadable(io::ErrorKind::InvalidData.into());
+        assert!(matches!(garbage, LogError::Disk { .. }), "{garbage}");
+        assert!(!partition.is_offline());
+        let broken = partition.unreadable(Errno::IO.into());
+        assert!(matches!(broken, LogError::Disk { .. }), "{broken}");
+        assert!(partition.is_offline());
     }
 
     #[test]

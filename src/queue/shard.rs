@@ -13,6 +13,9 @@ use crate::coordinator::share_records::{
 use crate::coordinator::{Effects, Machine, Ticket};
 use crate::uuid::Uuid;
 
+/// Bits that the count of a window's changes has below the time, ms, at which it was made.
+const CHANGES_BITS: u32 = 20;
+
 type Out = Effects<Reply, ShareRecord>;
 
 /// A window, who is there, and its place in the log of states.
@@ -25,6 +28,9 @@ struct Queue {
     watchers: BTreeMap<Arc<str>, Ticket>,
     /// [`Leases::changes`] as watchers were told last.
     told: u64,
+    /// What its changes are counted from: the count of a window that was made anew, with its shard or alone, is never taken for
+    /// that of the one before.
+    made: u64,
     /// As of the last take: a lease that ends goes by it.
     delivery_limit: u16,
     snapshot_epoch: i32,
@@ -36,13 +42,14 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(snapshot: &ShareSnapshot) -> Self {
+    fn new(now: TimestampMs, snapshot: &ShareSnapshot) -> Self {
         let mut queue = Self {
             leases: Leases::new(snapshot.start_offset),
             members: BTreeMap::new(),
             next_holder: 0,
             watchers: BTreeMap::new(),
             told: 0,
+            made: now.cast_unsigned() << CHANGES_BITS,
             delivery_limit: u16::MAX,
             snapshot_epoch: snapshot.snapshot_epoch,
             state_epoch: snapshot.state_epoch,
@@ -84,6 +91,11 @@ impl Queue {
         }
     }
 
+    /// As [`Taken::changes`].
+    fn changes(&self) -> u64 {
+        self.made.wrapping_add(self.leases.changes())
+    }
+
     fn take(&mut self, now: TimestampMs, wish: Wish, marks: &mut Vec<Mark>) -> Taken {
         let Wish {
             member,
@@ -116,7 +128,7 @@ impl Queue {
                 self.leases.take(holder, &take, marks)
             }
         };
-        let (next, changes) = (self.leases.next(), self.leases.changes());
+        let (next, changes) = (self.leases.next(), self.changes());
         Taken { ranges, next, changes, end: self.leases.end(), leader_epoch: self.leader_epoch }
     }
 
@@ -247,7 +259,7 @@ impl QueueShard {
                 out.reply(from, Reply::Done(done.and_then(|done| done)));
             }
             QueueEvent::Watch { member, changes } => match self.queues.get_mut(&key) {
-                Some(queue) if queue.leases.changes() == changes => {
+                Some(queue) if queue.changes() == changes => {
                     if let Some(before) = queue.watchers.insert(member, from) {
                         out.reply_promptly(before, Reply::Done(Ok(())));
                     }
@@ -425,12 +437,12 @@ impl Machine for QueueShard {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    fn apply(&mut self, _now: TimestampMs, record: &ShareRecord) {
+    fn apply(&mut self, now: TimestampMs, record: &ShareRecord) {
         match record {
             ShareRecord::Snapshot { key, value } => {
                 // Kafka's state of a partition that nobody has fetched from yet: it begins where the first fetch says.
                 let known = value.as_ref().filter(|value| value.start_offset >= 0);
-                self.replace(key_of(key), known.map(Queue::new));
+                self.replace(key_of(key), known.map(|value| Queue::new(now, value)));
             }
             ShareRecord::Update { key, value } => {
                 let key = key_of(key);
@@ -444,7 +456,7 @@ impl Machine for QueueShard {
                             state_batches: value.state_batches.clone(),
                             ..Default::default()
                         };
-                        self.replace(key, Some(Queue::new(&snapshot)));
+                        self.replace(key, Some(Queue::new(now, &snapshot)));
                     }
                     None => {}
                 }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use bytes::Bytes;
+
 use super::batch::{BatchHeader, HEADER_BYTES};
 use super::range::FileRange;
 
@@ -25,14 +27,29 @@ pub struct Outlined {
 /// # Errors
 /// The file's; bytes that are no batch.
 pub fn outline(range: &FileRange, offset: i64, records_max: i64) -> io::Result<Vec<Outlined>> {
+    outline_by(range, offset, records_max, FileRange::read)
+}
+
+/// As [`outline`], if that needs no waiting for a disk. `None` also where something is wrong: what, a read that may wait will say.
+pub fn outline_cached(range: &FileRange, offset: i64, records_max: i64) -> Option<Vec<Outlined>> {
+    let read = |part: &FileRange| part.read_cached().ok_or_else(|| io::ErrorKind::WouldBlock.into());
+    outline_by(range, offset, records_max, read).ok()
+}
+
+fn outline_by(
+    range: &FileRange,
+    offset: i64,
+    records_max: i64,
+    read: impl Fn(&FileRange) -> io::Result<Bytes>,
+) -> io::Result<Vec<Outlined>> {
     let mut batches = Vec::new();
     let (mut at, mut records) = (0, 0);
-    let (mut window, mut window_at) = (Vec::new(), 0);
+    let (mut window, mut window_at) = (Bytes::new(), 0);
     while at + HEADER_BYTES <= range.length && records < records_max {
         if at < window_at || at + HEADER_BYTES > window_at + window.len() {
             let length = WINDOW_BYTES.min(range.length - at);
             let part = FileRange { position: range.position + at as u64, length, ..range.clone() };
-            window = part.read()?.to_vec();
+            window = read(&part)?;
             window_at = at;
         }
         let header = BatchHeader::parse(&window[at - window_at..])
@@ -58,7 +75,10 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct Memory(Vec<u8>);
+    struct Memory {
+        bytes: Vec<u8>,
+        is_cached: bool,
+    }
 
     impl RangeFile for Memory {
         fn descriptor(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
@@ -66,19 +86,27 @@ mod tests {
         }
 
         fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-            let rest = &self.0[(position as usize).min(self.0.len())..];
+            let rest = &self.bytes[(position as usize).min(self.bytes.len())..];
             let length = buffer.len().min(rest.len());
             buffer[..length].copy_from_slice(&rest[..length]);
             Ok(length)
         }
 
         fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-            self.read_at(buffer, position)
+            match self.is_cached {
+                true => self.read_at(buffer, position),
+                false => Err(io::ErrorKind::WouldBlock.into()),
+            }
         }
 
         fn is_cached(&self, _position: u64, _length: usize) -> bool {
-            true
+            self.is_cached
         }
+    }
+
+    fn in_memory(bytes: Vec<u8>, is_cached: bool) -> FileRange {
+        let length = bytes.len();
+        FileRange { file: Arc::new(Memory { bytes, is_cached }), position: 0, length }
     }
 
     /// Batches of one record of these sizes, from offset 0 on.
@@ -90,8 +118,7 @@ mod tests {
             bytes.extend_from_slice(&batch);
             bytes[from..from + 8].copy_from_slice(&(offset as i64).to_be_bytes());
         }
-        let length = bytes.len();
-        FileRange { file: Arc::new(Memory(bytes)), position: 0, length }
+        in_memory(bytes, true)
     }
 
     #[test]
@@ -116,7 +143,17 @@ mod tests {
 
     #[test]
     fn garbage_is_an_error() {
-        let range = FileRange { file: Arc::new(Memory(vec![7; 500])), position: 0, length: 500 };
+        let range = in_memory(vec![7; 500], true);
         assert_eq!(outline(&range, 0, 1).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_not_waited_for() {
+        let cached = log(&[100; 10]);
+        assert_eq!(outline_cached(&cached, 2, 3), Some(outline(&cached, 2, 3).unwrap()));
+        let uncached = in_memory(cached.read().unwrap().to_vec(), false);
+        assert_eq!(outline_cached(&uncached, 2, 3), None);
+        assert_eq!(outline(&uncached, 2, 3).unwrap().len(), 5);
+        assert_eq!(outline_cached(&in_memory(vec![7; 500], true), 0, 1), None);
     }
 }

@@ -109,6 +109,27 @@ fn who_watches_hears_of_what_comes_back_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_window_that_was_made_anew_has_changed_for_who_saw_the_one_before() {
+    let mut kept = started();
+    let Some(Reply::Taken(Ok(seen))) = kept.one(QueueEvent::Take(wish("a", &[]))) else { panic!() };
+    let watches = |shard: &mut QueueShard| {
+        let watch = QueueEvent::Watch { member: "a".into(), changes: seen.changes };
+        let mut out = Out::default();
+        shard.step(1, Ticket(99), Event::One(key("g", 0), watch), &mut out);
+        out.prompt.is_empty()
+    };
+    assert!(watches(&mut kept.shard));
+    // The shard is made anew from its log.
+    let mut reloaded = QueueShard::new();
+    kept.log.iter().for_each(|record| reloaded.apply(1, record));
+    assert!(!watches(&mut reloaded));
+    // The window is.
+    let reset = QueueEvent::Reset { start: 0, leader_epoch: 2 };
+    kept.shard.step(1, Ticket(98), Event::One(key("g", 0), reset), &mut Out::default());
+    assert!(!watches(&mut kept.shard));
+}
+
+#[test]
 fn windows_are_listed_forgotten_and_dropped_by_group_and_topic() {
     let mut kept = started();
     for (group, partition) in [("f", 0), ("g", 1), ("h", 0)] {
