@@ -205,7 +205,7 @@ impl Lines {
 
     /// Records of a key were handed out.
     pub(super) fn spend(&mut self, now: TimestampMs, id: KeyId, records: i64) {
-        if self.rule.rate == 0 {
+        if self.rule.rate == 0 || records == 0 {
             return;
         }
         let key = &mut self.keys[id.index()];

@@ -202,7 +202,7 @@ impl Leases {
 
     /// Where the next receiver should read.
     pub fn seen(&self) -> i64 {
-        self.seen.min(self.end)
+        if self.terms.is_some() { self.seen.min(self.end) } else { self.start }
     }
 
     /// Whether nothing can be handed out, or taken in, before something is settled.
