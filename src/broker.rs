@@ -18,7 +18,7 @@ use crate::catalog::state::NewTopic;
 use crate::catalog::takeover::{self, TakeoverError};
 use crate::catalog::{CATALOG_LOG, CONSUMER_OFFSETS, Catalog, CatalogError, SHARE_GROUP_STATE};
 use crate::clock::Clock;
-use crate::config::{Config, Endpoint, TopicSpec};
+use crate::config::{Config, ConfigMap, Endpoint, QueueSpec, TopicSpec};
 use crate::coordinator::CoordinatorError;
 use crate::group::{self, Groups};
 use crate::handlers::fetch_sessions::FetchSessions;
@@ -202,9 +202,11 @@ impl Broker {
             shared,
             _ephemeral: ephemeral,
         };
-        for topic in &broker.shared.config.topics {
-            let name = topic.name.clone();
-            ensure_topic(&broker.shared, topic).await.map_err(|source| StartError::Topic { name, source })?;
+        for wanted in WantedTopic::all(&broker.shared.config) {
+            let name = wanted.name.clone();
+            ensure_topic(&broker.shared, wanted)
+                .await
+                .map_err(|source| StartError::Topic { name, source })?;
         }
         if let Some(topic) = broker.shared.catalog.topic(CONSUMER_OFFSETS) {
             broker.shared.groups.start(&topic.partitions);
@@ -396,24 +398,42 @@ async fn listen_at(endpoint: &Endpoint) -> io::Result<Listener> {
     Err(failure)
 }
 
+/// A topic of the configuration, or a queue of it.
+struct WantedTopic {
+    name: String,
+    /// As many as there are, if it was not said.
+    partitions: Option<i32>,
+    configs: ConfigMap,
+}
+
+impl WantedTopic {
+    fn all(config: &Config) -> Vec<Self> {
+        let topic =
+            |TopicSpec { name, partitions, configs }| Self { name, partitions: Some(partitions), configs };
+        let queue = |QueueSpec { name, partitions, configs }| Self { name, partitions, configs };
+        config.topics.iter().cloned().map(topic).chain(config.queues.iter().cloned().map(queue)).collect()
+    }
+}
+
 /// Makes a topic of the configuration. One that exists is left as it is, but gets the partitions that it lacks; anything
 /// else that differs is worth a warning.
-async fn ensure_topic(shared: &Shared, wanted: &TopicSpec) -> Result<(), CatalogError> {
-    let wanted = wanted.clone();
+async fn ensure_topic(shared: &Shared, wanted: WantedTopic) -> Result<(), CatalogError> {
     let differs = shared
         .catalog
         .change(move |batch| {
             let Some(topic) = batch.state().topic(&wanted.name).cloned() else {
-                let TopicSpec { name, partitions, configs } = wanted;
+                let WantedTopic { name, partitions, configs } = wanted;
+                let partitions = partitions.unwrap_or(QueueSpec::DEFAULT_PARTITIONS);
                 let change = batch.state().create_topic(&NewTopic { name, partitions, configs })?;
                 batch.push(change);
                 return Ok::<_, CatalogError>(None);
             };
-            if wanted.partitions > topic.partitions {
-                let change = batch.state().add_partitions(&wanted.name, wanted.partitions)?;
+            let partitions = wanted.partitions.unwrap_or(topic.partitions);
+            if partitions > topic.partitions {
+                let change = batch.state().add_partitions(&wanted.name, partitions)?;
                 batch.push(change);
             }
-            let fewer = wanted.partitions < topic.partitions;
+            let fewer = partitions < topic.partitions;
             Ok((fewer || wanted.configs != topic.configs).then_some((wanted, topic)))
         })
         .await??;

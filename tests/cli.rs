@@ -116,6 +116,87 @@ fn topics_are_made_described_altered_and_deleted() {
 }
 
 #[test]
+fn queues_are_made_listed_described_altered_and_deleted() {
+    let tools = Tools::start(&["--topic", "letters:1"]);
+    let made = tools.run(
+        "queue create jobs mails --partitions 2 --config max.receive.count=3 --config dead.letter.queue=dead \
+         --topic-config retention.ms=60000",
+    );
+    assert_eq!(made.lines(), ["created jobs", "created mails"]);
+    assert_eq!(tools.run("queue create jobs --if-not-exists").lines(), ["jobs is there already"]);
+    assert_eq!(tools.run("queue create orders --config ottla.queue.fifo=true").lines(), ["created orders"]);
+    assert_eq!(
+        tools.run("queue list").lines(),
+        [
+            "QUEUE   PARTITIONS  FIFO  VISIBILITY MS  MAX RECEIVES  DEAD LETTERS",
+            "jobs             2  no            30000             3  dead",
+            "mails            2  no            30000             3  dead",
+            "orders           1  yes           30000             -  -",
+        ]
+    );
+    let listed = tools.run("queue list --json").json();
+    assert_eq!(
+        listed[2],
+        json!({"queue": "orders", "partitions": 1, "fifo": true, "visibility_timeout_ms": 30000,
+            "max_receive_count": null, "dead_letter_queue": null})
+    );
+    let words = "queue alter jobs --partitions 3 --config delay.ms=60000 --delete-config ottla.queue.max.receive.count";
+    assert_eq!(tools.run(words).lines(), ["altered jobs"]);
+
+    let described = tools.run("queue describe jobs --json").json().remove(0);
+    assert_eq!((&described["queue"], &described["partitions"]), (&json!("jobs"), &json!(3)));
+    let settings = &described["settings"];
+    assert_eq!(settings["delay.ms"], json!({"value": "60000", "default": false}));
+    assert_eq!(settings["max.receive.count"], json!({"value": "0", "default": true}));
+    assert_eq!(settings.as_object().unwrap().len(), 26);
+    let text = tools.run("queue describe jobs");
+    assert!(text.lines()[0].ends_with(", partitions 3"), "{text:?}");
+    for row in [["delay.ms", "60000", "set"], ["sqs.attributes", "-", "default"]] {
+        assert!(text.lines().iter().any(|line| line.split_whitespace().eq(row)), "{row:?} in {text:?}");
+    }
+
+    assert_eq!(
+        tools.run("queue delete jobs nosuch --if-exists").lines(),
+        ["deleted jobs", "nosuch is not there"]
+    );
+    assert_eq!(tools.run("queue list --json").json().len(), 2);
+}
+
+#[test]
+fn what_is_wrong_with_a_queue_is_said_and_topics_are_left_alone() {
+    let tools = Tools::start(&["--topic", "letters:1", "--queue", "jobs"]);
+    let no_queue = ("ottla: queue \"letters\": a topic, but no queue: its ottla.queue.enable is not true", 1);
+    for words in [
+        "queue delete letters",
+        "queue describe letters",
+        "queue alter letters --config fifo=true",
+        "queue create letters --if-not-exists",
+    ] {
+        assert_eq!(tools.run(words).refusal(), no_queue, "{words}");
+    }
+    assert_eq!(tools.run("topic list --json").json().len(), 2);
+    for (words, complaint) in [
+        ("queue create jobs", "TOPIC_ALREADY_EXISTS (36): Topic 'jobs' already exists."),
+        (
+            "queue create b --config delay=1",
+            "INVALID_CONFIG (40): Unknown topic config name: ottla.queue.delay (did you mean ottla.queue.delay.ms?)",
+        ),
+        (
+            "queue alter jobs --config retention.ms=604800001",
+            "INVALID_CONFIG (40): conflict topic config setting ottla.queue.retention.ms (604800001) > retention.ms (604800000)",
+        ),
+        (
+            "queue describe nosuch",
+            "UNKNOWN_TOPIC_OR_PARTITION (3): This server does not host this topic-partition.",
+        ),
+    ] {
+        let ran = tools.run(words);
+        let (said, code) = ran.refusal();
+        assert!(said.ends_with(complaint) && code == 1, "{said}");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_topic_is_said_with_kafkas_code() {
     let tools = Tools::start(&["--topic", "letters:2"]);
     for (words, expected, code) in [

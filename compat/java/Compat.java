@@ -111,6 +111,9 @@ public final class Compat {
         compat.test("configs tell value, source, type, synonyms and documentation", compat::describesConfigs);
         compat.test("configs are set, deleted, appended and subtracted, or refused as a whole", compat::altersConfigs);
         compat.test("a changed config changes what the broker does", compat::obeysAConfig);
+        if (BROKER != null) {
+            compat.test("a queue is a topic with configs of its own", compat::configuresAQueue);
+        }
         Shares shares = new Shares(compat);
         compat.test("two members of a share group share one partition, each record once", shares::sharesOnePartition);
         compat.test("records of a share group are accepted, released and rejected one by one",
@@ -581,6 +584,27 @@ public final class Compat {
         fails(InvalidConfigurationException.class, () -> alter(topic, "no.such.config", "1", OpType.SET));
         fails(InvalidConfigurationException.class, () -> alter(topic, "retention.ms", "1", OpType.APPEND));
         fails(UnknownTopicOrPartitionException.class, () -> alter(prefix + "absent", "retention.ms", "1", OpType.SET));
+    }
+
+    private void configuresAQueue() throws Exception {
+        String queue = create("queue", 1, Map.of("ottla.queue.enable", "true", "ottla.queue.delay.ms", "5"));
+        ConfigEntry delay = config(queue).get("ottla.queue.delay.ms");
+        equal("5", delay.value(), "value");
+        equal(ConfigSource.DYNAMIC_TOPIC_CONFIG, delay.source(), "source");
+        equal(ConfigEntry.ConfigType.LONG, delay.type(), "type");
+        check(!delay.documentation().isBlank(), "no documentation");
+        equal("30000", config(queue).get("ottla.queue.visibility.timeout.ms").value(), "default");
+        alter(queue, "ottla.queue.fifo", "true", OpType.SET);
+        until("SET", () -> config(queue).get("ottla.queue.fifo").value().equals("true"));
+        alter(queue, "ottla.queue.delay.ms", null, OpType.DELETE);
+        until("DELETE", () -> config(queue).get("ottla.queue.delay.ms").source() == ConfigSource.DEFAULT_CONFIG);
+        fails(InvalidConfigurationException.class, () -> alter(queue, "ottla.queue.overflow", "explode", OpType.SET));
+        fails(InvalidConfigurationException.class, () -> alter(queue, "ottla.queue.dead.letter.queue", queue, OpType.SET));
+        fails(InvalidConfigurationException.class, () -> alter(queue, "ottla.queue.enable", "false", OpType.SET));
+        equal("true", config(queue).get("ottla.queue.fifo").value(), "what was set before the refusals");
+        String plain = create("no-queue", 1, Map.of());
+        check(!config(plain).containsKey("ottla.queue.fifo"), "settings of queues on a topic that is none");
+        fails(InvalidConfigurationException.class, () -> alter(plain, "ottla.queue.fifo", "true", OpType.SET));
     }
 
     private void obeysAConfig() throws Exception {

@@ -7,6 +7,7 @@
 pub mod broker_config;
 pub mod group_config;
 mod homes;
+pub mod queue_config;
 pub mod records;
 pub mod state;
 pub mod takeover;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::CATALOG_LOG;
+use super::queue_config;
 use super::records;
 use super::takeover::TakeoverError;
 use super::topic_config::InvalidConfig;
+use super::view::is_internal;
 use crate::config::{ConfigMap, MAX_PARTITIONS};
 use crate::log::{LogError, ReplayError};
 use crate::protocol::api::decode;
@@ -299,10 +301,10 @@ impl CatalogState {
         self.deleted.contains(&id)
     }
 
-    /// Decides the creation of a topic whose configs are valid.
+    /// Decides the creation of a topic whose configs are valid each for itself.
     ///
     /// # Errors
-    /// A name that is invalid, taken or kept; a count out of range.
+    /// A name that is invalid, taken or kept; a count out of range; a queue that cannot be among the others.
     pub fn create_topic(&self, topic: &NewTopic) -> Result<Change, CatalogError> {
         if self.topics.contains_key(topic.name.as_str()) {
             return Err(CatalogError::TopicExists(topic.name.clone()));
@@ -317,6 +319,7 @@ impl CatalogState {
         if topic.partitions > MAX_PARTITIONS {
             return Err(CatalogError::TooManyPartitions);
         }
+        self.check_queue(&topic.name, &topic.configs)?;
         Ok(Change::TopicCreated {
             name: topic.name.as_str().into(),
             topic_id: self.fresh_id(),
@@ -347,6 +350,37 @@ impl CatalogState {
             return Err(CatalogError::TooManyPartitions);
         }
         Ok(Change::PartitionsAdded { topic_id: topic.id, partitions: asked })
+    }
+
+    /// Decides that a topic gets these configs, valid each for itself, instead of those that it has.
+    ///
+    /// # Errors
+    /// No such topic; a queue that cannot be among the others.
+    pub fn configure_topic(&self, name: &str, configs: ConfigMap) -> Result<Change, CatalogError> {
+        let topic = self.topics.get(name).ok_or(CatalogError::UnknownTopic)?;
+        self.check_queue(name, &configs)?;
+        Ok(Change::TopicConfigs { topic_id: topic.id, configs })
+    }
+
+    /// Checks a queue by what the other topics are: no topic of the broker's own is in it, and its dead letters end somewhere.
+    fn check_queue(&self, name: &str, configs: &ConfigMap) -> Result<(), InvalidConfig> {
+        if is_internal(name) && queue_config::is_enabled(configs) {
+            return Err(InvalidConfig::InternalQueue(name.to_owned()));
+        }
+        let mut path = vec![name];
+        let mut next = queue_config::dead_letter_queue(configs);
+        // As many steps as there are topics, should a circle be stored that this one is not on.
+        while let Some(queue) = next.filter(|_| path.len() <= self.topics.len() + 1) {
+            if is_internal(queue) {
+                return Err(InvalidConfig::InternalQueue(queue.to_owned()));
+            }
+            path.push(queue);
+            if queue == name {
+                return Err(InvalidConfig::DeadLetterCircle(path.into_iter().map(str::to_owned).collect()));
+            }
+            next = self.topics.get(queue).and_then(|topic| queue_config::dead_letter_queue(&topic.configs));
+        }
+        Ok(())
     }
 
     /// Decides the deletion of a topic.
@@ -709,6 +743,44 @@ mod tests {
         }
         assert!(matches!(state.add_partitions("t", 10_001), Err(CatalogError::TooManyPartitions)));
         assert!(matches!(state.add_partitions("no", 5), Err(CatalogError::UnknownTopic)));
+    }
+
+    #[test]
+    fn dead_letters_end_somewhere() {
+        let dead = |queue: &str| {
+            ConfigMap::from([
+                ("ottla.queue.enable".to_owned(), "true".to_owned()),
+                ("ottla.queue.dead.letter.queue".to_owned(), queue.to_owned()),
+            ])
+        };
+        let mut state = CatalogState::default();
+        let queue = |name: &str, configs| NewTopic { name: name.to_owned(), partitions: 1, configs };
+        let itself = state.create_topic(&queue("a", dead("a"))).unwrap_err();
+        assert_eq!(itself.to_string(), "Dead letters would go round: a -> a");
+        for (name, dead_letters) in [("a", "b"), ("b", "c")] {
+            // The queue of dead letters need not be there yet.
+            let created = state.create_topic(&queue(name, dead(dead_letters))).unwrap();
+            state.apply(&created);
+        }
+        let around = state.create_topic(&queue("c", dead("a"))).unwrap_err();
+        assert_eq!(around.to_string(), "Dead letters would go round: c -> a -> b -> c");
+        create(&mut state, "c", 1).unwrap();
+        assert!(matches!(
+            state.configure_topic("c", dead("b")),
+            Err(CatalogError::Config(InvalidConfig::DeadLetterCircle(_)))
+        ));
+        assert!(matches!(
+            state.configure_topic("c", dead(CONSUMER_OFFSETS)),
+            Err(CatalogError::Config(InvalidConfig::InternalQueue(_)))
+        ));
+        assert!(matches!(
+            state.create_topic(&queue(CONSUMER_OFFSETS, dead("d"))),
+            Err(CatalogError::Config(InvalidConfig::InternalQueue(_)))
+        ));
+        let changed = state.configure_topic("c", dead("d")).unwrap();
+        state.apply(&changed);
+        assert_eq!(state.topic("c").unwrap().configs, dead("d"));
+        assert!(matches!(state.configure_topic("e", dead("d")), Err(CatalogError::UnknownTopic)));
     }
 
     #[test]

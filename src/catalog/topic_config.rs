@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::queue_config::{self, DAY_MS, DEDUP_SCOPES, OVERFLOWS};
 use crate::config::definition::Valid::{Any, AtLeast, Between, BetweenOrMinusOne, ThrottledReplicas};
 use crate::config::definition::{ConfigType, Definition, Fault, MAX_VALUE_BYTES, Value, nearest, shortened};
 use crate::config::{BrokerKey, ConfigMap};
@@ -80,6 +81,40 @@ pub enum InvalidConfig {
         /// `max.compaction.lag.ms`.
         max_ms: i64,
     },
+    /// A number that another config bounds.
+    #[error("conflict topic config setting {name} ({number}) > {bound} ({bound_number})")]
+    Beyond {
+        /// The config.
+        name: &'static str,
+        /// Its number.
+        number: i64,
+        /// The config whose number is the largest that it may have.
+        bound: &'static str,
+        /// That number.
+        bound_number: i64,
+    },
+    /// A config that means nothing without another.
+    #[error("{name} needs {needed}")]
+    Needs {
+        /// The config.
+        name: String,
+        /// What is missing.
+        needed: &'static str,
+    },
+    /// Two configs of which a topic has one at most.
+    #[error("{one} and {other} exclude each other")]
+    Excluded {
+        /// One.
+        one: &'static str,
+        /// The other.
+        other: &'static str,
+    },
+    /// Dead letters that would come back to where they died.
+    #[error("Dead letters would go round: {}", .0.join(" -> "))]
+    DeadLetterCircle(Vec<String>),
+    /// A topic of the broker's own as a queue, or as one's dead letter queue.
+    #[error("The internal topic {0} is no queue.")]
+    InternalQueue(String),
     /// `remote.storage.enable` without tiered storage.
     #[error(
         "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage."
@@ -271,6 +306,7 @@ pub const ACTED_ON: &[&str] = &[
     "min.cleanable.dirty.ratio",
     "min.compaction.lag.ms",
     "ottla.flush",
+    "ottla.queue.enable",
     "preallocate",
     "retention.bytes",
     "retention.ms",
@@ -281,7 +317,7 @@ pub const ACTED_ON: &[&str] = &[
 ];
 
 /// Topic configs that are checked, stored and described, and have nothing to act on: not in a Kafka cluster of one broker
-/// without tiered storage either. Dead letters need KIP-1191.
+/// without tiered storage either. Dead letters of share groups need KIP-1191; the settings of queues, the lease engine.
 pub const NOT_ACTED_ON: &[&str] = &[
     "errors.deadletterqueue.group.enable",
     "follower.replication.throttled.replicas",
@@ -290,6 +326,32 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "local.retention.ms",
     // No more are asked for than a topic has, which is one. KIP-966.
     "min.insync.replicas",
+    "ottla.queue.backoff.max.ms",
+    "ottla.queue.backoff.ms",
+    "ottla.queue.backoff.multiplier",
+    "ottla.queue.breaker.failure.ratio",
+    "ottla.queue.breaker.window",
+    "ottla.queue.dead.letter.queue",
+    "ottla.queue.dedup.content",
+    "ottla.queue.dedup.scope",
+    "ottla.queue.dedup.window.ms",
+    "ottla.queue.delay.ms",
+    "ottla.queue.fifo",
+    "ottla.queue.keep.acknowledged",
+    "ottla.queue.key.concurrency",
+    "ottla.queue.key.rate",
+    "ottla.queue.max.bytes",
+    "ottla.queue.max.in.flight",
+    "ottla.queue.max.message.bytes",
+    "ottla.queue.max.messages",
+    "ottla.queue.max.receive.count",
+    "ottla.queue.overflow",
+    "ottla.queue.priorities",
+    "ottla.queue.receive.wait.ms",
+    "ottla.queue.retention.ms",
+    "ottla.queue.sqs.attributes",
+    "ottla.queue.ttl.ms",
+    "ottla.queue.visibility.timeout.ms",
     "remote.copy.lag.bytes",
     "remote.copy.lag.ms",
     "remote.log.copy.disable",
@@ -369,6 +431,60 @@ topic_configs! {
     /// When an append counts: commit, after a sync to the disk (survives the death of the machine); os, after the
     /// write (survives that of the process).
     "ottla.flush" String "commit", FLUSH_MODES, ["ottla.flush"];
+    /// Longest that backoff.ms grows to, milliseconds.
+    "ottla.queue.backoff.max.ms" Long "3600000", AtLeast(0), [];
+    /// Time before a message that came back is received again, milliseconds.
+    "ottla.queue.backoff.ms" Long "0", AtLeast(0), [];
+    /// What backoff.ms is multiplied by at each further delivery.
+    "ottla.queue.backoff.multiplier" Double "2.0", Between(1, 100), [];
+    /// Share of deliveries whose failure stops receiving; 0 for none.
+    "ottla.queue.breaker.failure.ratio" Double "0.0", Between(0, 1), [];
+    /// Deliveries that the ratio is taken of.
+    "ottla.queue.breaker.window" Int "100", Between(1, 100_000), [];
+    /// Queue that gets what was received too often or rejected; empty for none: then it is archived.
+    "ottla.queue.dead.letter.queue" String "", Any, [];
+    /// Whether messages without a deduplication id have the SHA-256 of their body as one.
+    "ottla.queue.dedup.content" Boolean "false", Any, [];
+    /// Among which messages a deduplication id is one: those of the queue, or of a key.
+    "ottla.queue.dedup.scope" String "queue", DEDUP_SCOPES, [];
+    /// Time in which a second message of a deduplication id is dropped, milliseconds; 0 for none.
+    "ottla.queue.dedup.window.ms" Long "300000", Between(0, DAY_MS), [];
+    /// Time before a message can be received first, milliseconds.
+    "ottla.queue.delay.ms" Long "0", AtLeast(0), [];
+    /// Whether the topic is a queue, with the share group of its name as its cursor.
+    "ottla.queue.enable" Boolean "false", Any, [];
+    /// Whether messages of a key are received in order, and not before those ahead of them are done.
+    "ottla.queue.fifo" Boolean "false", Any, [];
+    /// Whether acknowledged messages stay for the topic's retention, to be replayed.
+    "ottla.queue.keep.acknowledged" Boolean "true", Any, [];
+    /// Messages of a key that may be in flight at once; 0 for any number.
+    "ottla.queue.key.concurrency" Int "0", AtLeast(0), [];
+    /// Messages of a key that may be received a second; 0 for any number.
+    "ottla.queue.key.rate" Int "0", AtLeast(0), [];
+    /// Bytes of messages that the queue holds; -1 for any number.
+    "ottla.queue.max.bytes" Long "-1", BetweenOrMinusOne(1, i64::MAX), [];
+    /// Messages that may be in flight, in each partition.
+    "ottla.queue.max.in.flight" Long "120000", Between(1, 10_000_000), [];
+    /// Largest message, body and attributes, bytes.
+    "ottla.queue.max.message.bytes" Long "1048576", Between(1024, 1_048_576), [];
+    /// Messages that the queue holds; -1 for any number.
+    "ottla.queue.max.messages" Long "-1", BetweenOrMinusOne(1, i64::MAX), [];
+    /// Deliveries after which a message is dead; 0 for any number.
+    "ottla.queue.max.receive.count" Int "0", Between(0, 1000), [];
+    /// What happens to a message beyond max.messages or max.bytes: it is refused, or the oldest goes.
+    "ottla.queue.overflow" String "reject", OVERFLOWS, [];
+    /// Priorities of messages: the highest are received first, every tenth time the lowest.
+    "ottla.queue.priorities" Int "1", Between(1, 10), [];
+    /// How long a receive waits for a message, milliseconds, unless it says so itself.
+    "ottla.queue.receive.wait.ms" Long "0", Between(0, 20_000), [];
+    /// Time that messages can be received for, milliseconds; -1 for retention.ms.
+    "ottla.queue.retention.ms" Long "-1", BetweenOrMinusOne(1, i64::MAX), [];
+    /// JSON of what only SQS clients set and read back.
+    "ottla.queue.sqs.attributes" String "", Any, [];
+    /// Time after which a message expires, milliseconds, unless its header says another; -1 for never.
+    "ottla.queue.ttl.ms" Long "-1", BetweenOrMinusOne(1, i64::MAX), [];
+    /// How long a received message is hidden from others, milliseconds.
+    "ottla.queue.visibility.timeout.ms" Long "30000", Between(0, 43_200_000), [];
     /// Reserve the space of a segment when it is made.
     "preallocate" Boolean "false", Any, ["log.preallocate"];
     /// Bytes held back from tiered storage.
@@ -419,6 +535,11 @@ impl TopicConfig {
     /// The config of that name.
     pub fn named(name: &str) -> Option<&'static Self> {
         Self::all().find(|config| config.definition.name == name)
+    }
+
+    /// Whether it means something only where the topic is a queue.
+    fn is_for_queues(&self) -> bool {
+        self.definition.name.starts_with(queue_config::PREFIX) && self.definition.name != queue_config::ENABLE
     }
 
     /// Every place that gives the value, the one that counts first; lazy, for most callers want only that one. What is
@@ -479,20 +600,20 @@ impl Synonym {
 }
 
 /// A topic's values: its overrides over what it inherits.
-struct Effective<'a> {
-    overrides: &'a ConfigMap,
-    inherited: &'a Inherited<'a>,
+pub(super) struct Effective<'a> {
+    pub(super) overrides: &'a ConfigMap,
+    pub(super) inherited: &'a Inherited<'a>,
 }
 
 impl Effective<'_> {
-    fn value(&self, name: &str) -> Value {
+    pub(super) fn value(&self, name: &str) -> Value {
         let config =
             TopicConfig::named(name).expect("only names of the table are asked for, as the tests show");
         let counted = config.candidates(self.overrides, self.inherited).next();
         counted.map_or_else(|| config.default_value(), |(_, value)| value)
     }
 
-    fn number(&self, name: &str) -> i64 {
+    pub(super) fn number(&self, name: &str) -> i64 {
         self.value(name).as_i64()
     }
 
@@ -501,7 +622,7 @@ impl Effective<'_> {
         usize::try_from(self.number(name)).unwrap_or_default()
     }
 
-    fn is(&self, name: &str, text: &str) -> bool {
+    pub(super) fn is(&self, name: &str, text: &str) -> bool {
         matches!(self.value(name), Value::String(value) if value == text)
     }
 
@@ -577,7 +698,7 @@ pub fn validate(overrides: &ConfigMap, inherited: &Inherited<'_>) -> Result<(), 
     if topic.value("remote.storage.enable") == Value::Boolean(true) {
         return Err(InvalidConfig::NoTieredStorage);
     }
-    Ok(())
+    queue_config::validate(&topic)
 }
 
 pub(super) fn check_value(definition: &Definition, value: &str) -> Result<(), InvalidConfig> {
@@ -588,7 +709,8 @@ pub(super) fn check_value(definition: &Definition, value: &str) -> Result<(), In
     })
 }
 
-/// All configs of a topic by name, then what it stores under names that this version does not know.
+/// All configs of a topic by name, then what it stores under names that this version does not know. Of the settings of queues,
+/// a topic that is none has only the one that makes it one.
 pub fn describe(overrides: &ConfigMap, inherited: &Inherited<'_>) -> Vec<ConfigEntry> {
     let unknown =
         overrides.keys().filter(|name| TopicConfig::named(name).is_none()).map(|name| ConfigEntry {
@@ -601,7 +723,12 @@ pub fn describe(overrides: &ConfigMap, inherited: &Inherited<'_>) -> Vec<ConfigE
             type_code: 0,
             documentation: "",
         });
-    TopicConfig::all().map(|config| config.entry(overrides, inherited)).chain(unknown).collect()
+    let is_queue = queue_config::is_enabled(overrides);
+    let is_shown = |config: &&TopicConfig| {
+        is_queue || !config.is_for_queues() || overrides.contains_key(config.definition.name)
+    };
+    let known = TopicConfig::all().filter(is_shown);
+    known.map(|config| config.entry(overrides, inherited)).chain(unknown).collect()
 }
 
 /// A topic's overrides after these changes, not yet validated as a whole ([`validate`]).
@@ -713,7 +840,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_its_defaults_are_valid() {
         let names: Vec<_> = TopicConfig::all().map(|config| config.definition.name).collect();
-        assert!(names.is_sorted() && names.len() == 38, "{names:?}");
+        assert!(names.is_sorted() && names.len() == 65, "{names:?}");
         for config in TopicConfig::all() {
             assert!(
                 config.definition.parse(config.definition.default.unwrap()).is_ok(),
@@ -971,7 +1098,8 @@ mod tests {
                 (unknown.name.as_str(), &unknown.value, unknown.sensitive),
                 ("of.a.later.version", &None, true)
             );
-            assert_eq!(entries.len(), TopicConfig::all().count() + 1);
+            let known = TopicConfig::all().filter(|config| !config.is_for_queues());
+            assert_eq!(entries.len(), known.count() + 1);
         });
     }
 
@@ -1041,7 +1169,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_stored_yields_a_log_config(pick in 0usize..38, value in "-?[0-9.]{0,20}|[a-z, :*]{0,20}|.{0,20}") {
+        fn whatever_is_stored_yields_a_log_config(pick in 0usize..65, value in "-?[0-9.]{0,20}|[a-z, :*]{0,20}|.{0,20}") {
             let config = TopicConfig::all().nth(pick).unwrap();
             let overrides = map(&[(config.definition.name, &value)]);
             inheriting(&[], &[], &[], |none| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::broker_config;
+use super::queue_config::QueueConfig;
 use super::state::{CatalogState, Change, INTERNAL_TOPICS};
 use super::topic_config::{Inherited, effective};
 use crate::config::{Config, ConfigMap};
@@ -22,6 +23,8 @@ pub struct Topic {
     pub id: Uuid,
     /// Overrides of the broker's defaults.
     pub configs: ConfigMap,
+    /// What it goes by as a queue, if it is one.
+    pub queue: Option<Arc<QueueConfig>>,
     /// Partitions, by index.
     pub partitions: Vec<Arc<Partition>>,
 }
@@ -129,6 +132,8 @@ impl View {
     ) {
         let Some(topic) = state.topic(name) else { return };
         let log_config = Arc::new(effective(&topic.configs, &self.inherited(config)));
+        // No broker key gives a setting of queues: who changes those changes no queue.
+        let queue = QueueConfig::of(&topic.configs, &self.inherited(config)).map(Arc::new);
         partitions.iter().for_each(|kept| kept.reconfigure(Arc::clone(&log_config)));
         for index in partitions.len() as i32..topic.partitions {
             let leader_epoch = topic.leader_epochs.get(&index).copied().unwrap_or_default();
@@ -137,7 +142,7 @@ impl View {
             partitions.push(directories.partition(named, leader_epoch, Arc::clone(&log_config), home));
         }
         let configs = topic.configs.clone();
-        let topic = Arc::new(Topic { name: Arc::clone(name), id: topic.id, configs, partitions });
+        let topic = Arc::new(Topic { name: Arc::clone(name), id: topic.id, configs, queue, partitions });
         self.by_id.insert(topic.id, Arc::clone(&topic));
         self.topics.insert(Arc::clone(name), topic);
     }

@@ -13,6 +13,7 @@ pub mod logging;
 mod output;
 mod position;
 mod produce;
+mod queue;
 mod serve;
 mod text;
 mod topic;
@@ -56,6 +57,8 @@ enum Command {
     Serve(serve::Flags),
     /// List, make, describe, alter and delete topics
     Topic(topic::Flags),
+    /// List, make, describe, alter and delete queues
+    Queue(queue::Flags),
     /// Append lines of stdin or files to a topic
     Produce(produce::Flags),
     /// Print records of a topic
@@ -148,6 +151,7 @@ pub fn main() -> ExitCode {
     let done = match command_line.command {
         Some(Command::Serve(flags)) => serve::run(flags),
         Some(Command::Topic(flags)) => topic::run(flags),
+        Some(Command::Queue(flags)) => queue::run(flags),
         Some(Command::Produce(flags)) => produce::run(flags),
         Some(Command::Consume(flags)) => consume::run(flags),
         Some(Command::Group(flags)) => group::run(flags),

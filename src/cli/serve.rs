@@ -42,6 +42,9 @@ pub(super) struct Flags {
     /// Have this topic at start. Repeatable
     #[arg(long, value_name = "NAME:PARTITIONS[:KEY=VALUE...]")]
     topic: Vec<String>,
+    /// Have this queue at start. Repeatable
+    #[arg(long, value_name = "NAME[:KEY=VALUE...]")]
+    queue: Vec<String>,
     /// Read settings from this TOML file
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
@@ -144,11 +147,17 @@ fn check_topic_configs(config: &Config) -> Result<(), CommandError> {
     let none = ConfigMap::new();
     let inherited = Inherited { dynamic_node: &none, dynamic_default: &none, fixed: config.explicit() };
     topic_config::validate(&none, &inherited).map_err(|source| CommandError::TopicDefaults { source })?;
-    for topic in &config.topics {
-        topic_config::validate(&topic.configs, &inherited)
-            .map_err(|source| CommandError::Topic { topic: topic.name.clone(), source })?;
+    for (name, configs) in topics(config) {
+        topic_config::validate(configs, &inherited)
+            .map_err(|source| CommandError::Topic { topic: name.to_owned(), source })?;
     }
     Ok(())
+}
+
+/// The topics to create with their configs, queues included.
+fn topics(config: &Config) -> impl Iterator<Item = (&str, &ConfigMap)> {
+    let topics = config.topics.iter().map(|topic| (topic.name.as_str(), &topic.configs));
+    topics.chain(config.queues.iter().map(|queue| (queue.name.as_str(), &queue.configs)))
 }
 
 /// Settings that a user might expect to have an effect, with the place where each was given.
@@ -156,9 +165,9 @@ fn not_acted_on(config: &Config) -> Vec<(&str, &'static str)> {
     let ignored = || TopicConfig::all().filter(|topic| NOT_ACTED_ON.contains(&topic.definition.name));
     let keys = ignored().flat_map(|topic| topic.synonyms).map(|synonym| synonym.name);
     let keys = keys.filter(|name| config.explicit().contains_key(*name)).map(|name| ("broker", name));
-    let of_topics = config.topics.iter().flat_map(|topic| {
+    let of_topics = topics(config).flat_map(|(topic, configs)| {
         let names = ignored().map(|config| config.definition.name);
-        names.filter(|name| topic.configs.contains_key(*name)).map(|name| (topic.name.as_str(), name))
+        names.filter(|name| configs.contains_key(*name)).map(move |name| (topic, name))
     });
     keys.chain(of_topics).collect()
 }
@@ -178,6 +187,9 @@ impl Flags {
         }
         if !self.topic.is_empty() {
             add("ottla.topics", self.topic.join(&TopicSpec::SEPARATOR.to_string()));
+        }
+        if !self.queue.is_empty() {
+            add("ottla.queues", self.queue.join(&TopicSpec::SEPARATOR.to_string()));
         }
         if let Some(data) = self.data.iter().find(|data| data.contains(',')) {
             return Err(bad_flag(
@@ -285,6 +297,10 @@ mod tests {
             "a:1",
             "--topic",
             "b:2:cleanup.policy=compact,delete",
+            "--queue",
+            "c",
+            "--queue",
+            "d:fifo=true:partitions=2",
             "--log",
             "debug",
             "--log-format",
@@ -303,6 +319,8 @@ mod tests {
         assert_eq!(config.ready_file.as_deref(), Some(Path::new("/r")));
         assert_eq!(config.topics[1].configs["cleanup.policy"], "compact,delete");
         assert_eq!((config.topics.len(), config.topics[0].partitions), (2, 1));
+        assert_eq!((config.queues.len(), config.queues[1].partitions), (2, Some(2)));
+        assert_eq!(config.queues[1].configs["ottla.queue.fifo"], "true");
         assert_eq!(config.log_filter, "debug");
         assert_eq!(config.log_format, crate::config::LogFormat::Json);
         assert_eq!(config.num_partitions, 3);
@@ -355,6 +373,18 @@ mod tests {
             ),
             (&["--data", "a", "--data", "a"], r#"log.dirs has "a" twice"#),
             (&["--topic", "a:1:retention=1"], r#"topic "a": Unknown topic config name: retention"#),
+            (
+                &["--queue", "a:dely.ms=1"],
+                r#"topic "a": Unknown topic config name: ottla.queue.dely.ms (did you mean ottla.queue.delay.ms?)"#,
+            ),
+            (
+                &["--queue", "a:delay.ms=1:retention.ms=0"],
+                r#"topic "a": Invalid value 0 for configuration ottla"#,
+            ),
+            (
+                &["--queue", "a:1"],
+                r#"command line: invalid value "a:1" for ottla.queues: expected name[:key="#,
+            ),
             (
                 &["--topic", "a:1:segment.bytes=1"],
                 r#"topic "a": Invalid value 1 for configuration segment.bytes: Value must be at least 1048576"#,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::definition::Valid::{Any, AtLeast, Between, BetweenOrMinusOne, OneOf};
 use super::definition::{ConfigType, Definition, Fault, Valid};
 use super::endpoint::Endpoint;
+use super::queue_spec::QueueSpec;
 use super::topic_spec::TopicSpec;
 use super::{ConfigMap, FromText, LogFormat};
 
@@ -88,6 +89,9 @@ fields! {
     /// Topics to have at start: name:partitions[:key=value...], separated by semicolons. A topic that exists is left as it is,
     /// but for partitions that it lacks.
     topics: Vec<TopicSpec> = "ottla.topics" String Some(""), Any;
+    /// Queues to have at start: name[:key=value...], separated by semicolons. Keys are topic configs without their ottla.queue., and
+    /// partitions (1 without it). A topic that exists is left as it is, but for partitions that it lacks.
+    queues: Vec<QueueSpec> = "ottla.queues" String Some(""), Any;
     /// Create a topic when a client asks for one that does not exist.
     auto_create_topics_enable: bool = "auto.create.topics.enable" Boolean Some("true"), Any;
     /// Let clients delete topics.

@@ -8,6 +8,7 @@ pub mod definition;
 mod endpoint;
 mod file;
 mod keys;
+mod queue_spec;
 mod topic_spec;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use definition::{Definition, Fault, nearest, shortened};
 pub use endpoint::{Endpoint, default_name};
 pub use keys::{BrokerKey, Config};
 pub(crate) use keys::{CODECS, FLUSH_MODES, MAX_DECOMPRESSED, POLICIES, TIMESTAMP_TYPES};
+pub use queue_spec::QueueSpec;
 pub use topic_spec::{MAX_PARTITIONS, TopicSpec};
 
 /// Settings as text, by name: what was set, without defaults.
@@ -291,7 +293,10 @@ impl Config {
         check_names("advertised.listeners", self.advertised_listeners.iter().map(|endpoint| &endpoint.name))?;
         let directories: Vec<_> = self.log_dirs.iter().map(|path| path.display().to_string()).collect();
         check_names("log.dirs", directories.iter())?;
-        check_names("ottla.topics", self.topics.iter().map(|topic| &topic.name))?;
+        let topics = self.topics.iter().map(|topic| &topic.name);
+        check_names("ottla.topics", topics.clone())?;
+        // A queue is a topic, too.
+        check_names("ottla.queues", topics.chain(self.queues.iter().map(|queue| &queue.name)))?;
         for endpoint in &self.advertised_listeners {
             if self.listeners.iter().all(|listener| listener.name != endpoint.name) {
                 return Err(ConfigError::NoSuchListener { name: endpoint.name.clone() });
@@ -432,6 +437,12 @@ impl FromText for Vec<TopicSpec> {
     }
 }
 
+impl FromText for Vec<QueueSpec> {
+    fn from_text(text: &str) -> Result<Self, Fault> {
+        QueueSpec::parse_list(text)
+    }
+}
+
 impl FromText for LogFormat {
     fn from_text(text: &str) -> Result<Self, Fault> {
         match text {
@@ -541,6 +552,8 @@ mod tests {
                 "advertised.listeners has PLAINTEXT://0.0.0.0:1, which no client can",
             ),
             (&[("ottla.topics", "a:1;a:2")], r#"ottla.topics has "a" twice"#),
+            (&[("ottla.queues", "a;a")], r#"ottla.queues has "a" twice"#),
+            (&[("ottla.topics", "a:1"), ("ottla.queues", "a")], r#"ottla.queues has "a" twice"#),
             (
                 &[("queued.max.request.bytes", "5")],
                 "queued.max.request.bytes (5) must be at least socket.request",

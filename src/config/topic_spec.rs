@@ -38,7 +38,7 @@ impl TopicSpec {
             return Err(Fault::Expected("1 to 10000 partitions"));
         }
         let mut configs = ConfigMap::new();
-        for (key, value) in settings(parts)? {
+        for (key, value) in settings(parts).ok_or(FORM)? {
             if configs.insert(key, value).is_some() {
                 return Err(Fault::Expected("each config of a topic once"));
             }
@@ -47,12 +47,12 @@ impl TopicSpec {
     }
 }
 
-/// A part without `=` belongs to the value before it, which had a colon (as lists of throttled replicas have).
-fn settings<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Vec<(String, String)>, Fault> {
+/// Names and values. A part without `=` belongs to the value before it, which had a colon (as lists of throttled replicas have).
+pub(super) fn settings<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Vec<(String, String)>> {
     let mut settings: Vec<(String, String)> = Vec::new();
     for part in parts {
         match (part.split_once('='), settings.last_mut()) {
-            (Some(("", _)), _) | (None, None) => return Err(FORM),
+            (Some(("", _)), _) | (None, None) => return None,
             (Some((key, value)), _) => settings.push((key.to_owned(), value.to_owned())),
             (None, Some((_, value))) => {
                 value.push(':');
@@ -60,7 +60,7 @@ fn settings<'a>(parts: impl Iterator<Item = &'a str>) -> Result<Vec<(String, Str
             }
         }
     }
-    Ok(settings)
+    Some(settings)
 }
 
 impl fmt::Display for TopicSpec {

@@ -137,7 +137,8 @@ fn topic_change(
         (batch.state().broker_configs(node), batch.state().broker_configs(""));
     let inherited = Inherited { dynamic_node: &dynamic_node, dynamic_default: &dynamic_default, fixed };
     topic_config::validate(&configs, &inherited).map_err(refusal)?;
-    Ok(Change::TopicConfigs { topic_id: topic.id, configs })
+    let change = batch.state().configure_topic(name, configs);
+    change.map_err(|error| (ErrorCode::from(&error), error.to_string()))
 }
 
 fn broker_change(

@@ -65,6 +65,11 @@ impl From<&InvalidConfig> for ErrorCode {
             | InvalidConfig::UnknownBrokerKey { .. }
             | InvalidConfig::Value { .. }
             | InvalidConfig::CompactionLags { .. }
+            | InvalidConfig::Beyond { .. }
+            | InvalidConfig::Needs { .. }
+            | InvalidConfig::Excluded { .. }
+            | InvalidConfig::DeadLetterCircle(_)
+            | InvalidConfig::InternalQueue(_)
             | InvalidConfig::NoTieredStorage
             | InvalidConfig::NotAList { .. } => Self::InvalidConfig,
         }

@@ -4,6 +4,9 @@
 //!
 //! Bounded: the number of connections, each with one request at a time, little memory, and an end of its patience and of its life.
 
+// The doors to queues, whose requests have bodies, come with the operations that they end at.
+#[cfg_attr(not(test), expect(dead_code))]
+mod body;
 mod metrics;
 
 use std::convert::Infallible;

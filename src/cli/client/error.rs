@@ -27,6 +27,8 @@ pub(in crate::cli) enum ClientError {
     NoLeader { what: String },
     #[error("there is no partition {}, {} has {partitions}", place.partition, place.topic)]
     NoPartition { place: TopicPartition, partitions: usize },
+    #[error("queue {name:?}: a topic, but no queue: its ottla.queue.enable is not true")]
+    NotAQueue { name: String },
     #[error("{what}: {source}")]
     About { what: String, source: Box<ClientError> },
 }

@@ -39,7 +39,7 @@ pub(super) struct Flags {
 /// Configs first: of the two they are refused more often, and then nothing has changed.
 pub(super) fn run(cluster: &mut Cluster, flags: &Flags) -> Result<(), CommandError> {
     if !flags.config.is_empty() || !flags.delete_config.is_empty() {
-        alter_configs(cluster, flags)?;
+        alter_configs(cluster, &flags.topic, &flags.config, &flags.delete_config)?;
     }
     if let Some(partitions) = flags.partitions {
         add_partitions(cluster, &flags.topic, partitions)?;
@@ -47,29 +47,46 @@ pub(super) fn run(cluster: &mut Cluster, flags: &Flags) -> Result<(), CommandErr
     say(&format!("altered {}", flags.topic))
 }
 
-fn alter_configs(cluster: &mut Cluster, flags: &Flags) -> Result<(), ClientError> {
-    let set = |(name, value): &(Str, Str)| IncrementalAlterConfig {
+/// Sets configs of a topic and takes others back to their defaults: all or none.
+///
+/// # Errors
+/// A broker refuses for good, or until the cluster's timeout.
+pub(in crate::cli) fn alter_configs(
+    cluster: &mut Cluster,
+    topic: &Str,
+    set: &[(Str, Str)],
+    deleted: &[Str],
+) -> Result<(), ClientError> {
+    let to_set = |(name, value): &(Str, Str)| IncrementalAlterConfig {
         name: name.clone(),
         config_operation: SET,
         value: Some(value.clone()),
     };
-    let delete =
+    let to_delete =
         |name: &Str| IncrementalAlterConfig { name: name.clone(), config_operation: DELETE, value: None };
     let resource = IncrementalAlterConfigsResource {
         resource_type: super::TOPIC_RESOURCE,
-        resource_name: flags.topic.clone(),
-        configs: flags.config.iter().map(set).chain(flags.delete_config.iter().map(delete)).collect(),
+        resource_name: topic.clone(),
+        configs: set.iter().map(to_set).chain(deleted.iter().map(to_delete)).collect(),
     };
     let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };
     cluster.retrying(|cluster| {
         let answer = cluster.call_any::<IncrementalAlterConfigs>(&request)?;
         let altered = answer.responses.first();
         let altered = altered.ok_or(ClientError::Incomplete { api: IncrementalAlterConfigs::NAME })?;
-        code_of(&super::named(&flags.topic), altered.error_code, altered.error_message.as_ref())
+        code_of(&super::named(topic), altered.error_code, altered.error_message.as_ref())
     })
 }
 
-fn add_partitions(cluster: &mut Cluster, name: &Str, count: i32) -> Result<(), ClientError> {
+/// Has a topic have `count` partitions, more than it has.
+///
+/// # Errors
+/// The controller refuses for good, or until the cluster's timeout.
+pub(in crate::cli) fn add_partitions(
+    cluster: &mut Cluster,
+    name: &Str,
+    count: i32,
+) -> Result<(), ClientError> {
     let topic = CreatePartitionsTopic { name: name.clone(), count, assignments: None };
     let request = CreatePartitionsRequest {
         topics: vec![topic],

@@ -35,7 +35,8 @@ pub(super) struct Flags {
 pub(super) fn run(cluster: &mut Cluster, flags: &Flags) -> Result<(), CommandError> {
     let mut refused = Vec::new();
     for name in &flags.topics {
-        match create(cluster, name, flags) {
+        let topic = Wanted { partitions: flags.partitions, replication_factor: flags.replication_factor };
+        match create(cluster, name, &topic, &flags.config) {
             Ok(()) => {
                 wait_for_leaders(cluster, name)?;
                 say(&format!("created {name}"))?;
@@ -49,14 +50,30 @@ pub(super) fn run(cluster: &mut Cluster, flags: &Flags) -> Result<(), CommandErr
     if refused.is_empty() { Ok(()) } else { Err(CommandError::Refusals(refused)) }
 }
 
-fn create(cluster: &mut Cluster, name: &Str, flags: &Flags) -> Result<(), ClientError> {
+/// What a new topic is made of, where the broker does not choose.
+#[derive(Clone, Copy, Default, Debug)]
+pub(in crate::cli) struct Wanted {
+    pub(in crate::cli) partitions: Option<i32>,
+    pub(in crate::cli) replication_factor: Option<i16>,
+}
+
+/// Makes a topic.
+///
+/// # Errors
+/// The controller refuses for good, or until the cluster's timeout.
+pub(in crate::cli) fn create(
+    cluster: &mut Cluster,
+    name: &Str,
+    wanted: &Wanted,
+    configs: &[(Str, Str)],
+) -> Result<(), ClientError> {
     let config =
         |(name, value): &(Str, Str)| CreatableTopicConfig { name: name.clone(), value: Some(value.clone()) };
     let topic = CreatableTopic {
         name: name.clone(),
-        num_partitions: flags.partitions.unwrap_or(DEFAULT.into()),
-        replication_factor: flags.replication_factor.unwrap_or(DEFAULT),
-        configs: flags.config.iter().map(config).collect(),
+        num_partitions: wanted.partitions.unwrap_or(DEFAULT.into()),
+        replication_factor: wanted.replication_factor.unwrap_or(DEFAULT),
+        configs: configs.iter().map(config).collect(),
         ..CreatableTopic::default()
     };
     let request = CreateTopicsRequest {
@@ -72,7 +89,10 @@ fn create(cluster: &mut Cluster, name: &Str, flags: &Flags) -> Result<(), Client
 }
 
 /// Waits until who comes next finds the topic: brokers learn of it a little after the controller has made it.
-fn wait_for_leaders(cluster: &mut Cluster, name: &Str) -> Result<(), ClientError> {
+///
+/// # Errors
+/// They have not within the cluster's timeout.
+pub(in crate::cli) fn wait_for_leaders(cluster: &mut Cluster, name: &Str) -> Result<(), ClientError> {
     let mut patience = Patience::new(cluster.timeout());
     loop {
         let found = cluster.topic(name);

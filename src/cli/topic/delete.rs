@@ -35,7 +35,11 @@ pub(super) fn run(cluster: &mut Cluster, flags: &Flags) -> Result<(), CommandErr
     if refused.is_empty() { Ok(()) } else { Err(CommandError::Refusals(refused)) }
 }
 
-fn delete(cluster: &mut Cluster, name: &Str) -> Result<(), ClientError> {
+/// Deletes a topic.
+///
+/// # Errors
+/// The controller refuses for good, or until the cluster's timeout.
+pub(in crate::cli) fn delete(cluster: &mut Cluster, name: &Str) -> Result<(), ClientError> {
     let topic = DeletableTopic { name: Some(name.clone()), ..DeletableTopic::default() };
     let request = DeleteTopicsRequest {
         topics: vec![topic],

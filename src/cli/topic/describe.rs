@@ -20,7 +20,7 @@ use crate::protocol::messages::{DescribeConfigs, DescribeLogDirs};
 use crate::protocol::wire::Str;
 
 /// DescribeConfigs' source of a value that nobody has set.
-const DEFAULT_SOURCE: i8 = 5;
+pub(in crate::cli) const DEFAULT_SOURCE: i8 = 5;
 
 #[derive(Args, Debug)]
 pub(super) struct Flags {
@@ -134,7 +134,14 @@ fn sizes(cluster: &mut Cluster, name: &Str, topic: &MetadataTopicResponse) -> BT
     sizes
 }
 
-fn configs(cluster: &mut Cluster, name: &Str) -> Result<Vec<DescribedConfig>, ClientError> {
+/// All configs of a topic.
+///
+/// # Errors
+/// A broker refuses for good, or until the cluster's timeout.
+pub(in crate::cli) fn configs(
+    cluster: &mut Cluster,
+    name: &Str,
+) -> Result<Vec<DescribedConfig>, ClientError> {
     let resource = DescribeConfigsResource {
         resource_type: super::TOPIC_RESOURCE,
         resource_name: name.clone(),

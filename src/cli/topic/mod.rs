@@ -1,9 +1,9 @@
 //! `ottla topic`: list, make, describe, alter and delete topics of any Kafka broker.
 
-mod alter;
-mod create;
-mod delete;
-mod describe;
+pub(super) mod alter;
+pub(super) mod create;
+pub(super) mod delete;
+pub(super) mod describe;
 mod list;
 
 use clap::{Args, Subcommand};
@@ -22,7 +22,7 @@ Examples:
   ottla topic list --json --bootstrap broker-1:9092,broker-2:9092";
 
 /// DescribeConfigs' and AlterConfigs' number of a topic.
-const TOPIC_RESOURCE: i8 = 2;
+pub(super) const TOPIC_RESOURCE: i8 = 2;
 
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = false)]
@@ -60,7 +60,7 @@ pub(super) fn run(flags: Flags) -> Result<(), CommandError> {
 }
 
 /// A config on the command line.
-fn key_value(text: &str) -> Result<(Str, Str), &'static str> {
+pub(super) fn key_value(text: &str) -> Result<(Str, Str), &'static str> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.into(), value.into())),
         _ => Err("expected KEY=VALUE"),
