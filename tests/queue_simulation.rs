@@ -4,6 +4,9 @@
 //! that many (1,000 without it).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+#[path = "queue_simulation/receipts.rs"]
+mod receipts;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -480,16 +483,19 @@ impl World {
     }
 }
 
-#[test]
-fn every_record_is_with_one_member_at_a_time_and_ends_once() {
+fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = match number("OTTLA_SEED") {
+    match number("OTTLA_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("OTTLA_SEEDS").unwrap_or(1_000),
-    };
-    let count = seeds.end - seeds.start;
+    }
+}
+
+#[test]
+fn every_record_is_with_one_member_at_a_time_and_ends_once() {
+    let count = seeds().count() as u64;
     let (mut accepted, mut expired, mut crashes) = (0, 0, 0);
-    for seed in seeds {
+    for seed in seeds() {
         let (of_seed, leases, crashed) = World::new(seed).run();
         accepted += of_seed;
         expired += leases;
@@ -499,5 +505,28 @@ fn every_record_is_with_one_member_at_a_time_and_ends_once() {
     assert!(
         accepted as u64 > count * 50 && expired as u64 > count * 10 && crashes as u64 > count,
         "{accepted} {expired} {crashes}"
+    );
+}
+
+#[test]
+fn every_record_of_a_queue_comes_when_it_may_to_one_at_a_time_and_ends_once() {
+    let count = seeds().count() as u64;
+    let mut all = receipts::Tally::default();
+    for seed in seeds() {
+        let of_seed = receipts::run(seed);
+        all.handed_out += of_seed.handed_out;
+        all.settled += of_seed.settled;
+        all.died += of_seed.died;
+        all.ended += of_seed.ended;
+        all.crashes += of_seed.crashes;
+    }
+    let receipts::Tally { handed_out, settled, died, ended, crashes } = all;
+    assert!(
+        handed_out > count * 50
+            && settled > count * 50
+            && died > count * 2
+            && ended > count * 5
+            && crashes > count,
+        "{handed_out} {settled} {died} {ended} {crashes}"
     );
 }

@@ -77,6 +77,12 @@ message! {
         last_offset: i64,
         delivery_state: i8,
         delivery_count: i16,
+    } + tagged {
+        /// Milliseconds since the epoch until when they are with whoever has their receipts; -1 if with nobody. Ours, as the
+        /// next: far from the tags that Kafka will come to, and passed over by it.
+        10_000 => leased_until: i64 = -1,
+        /// Milliseconds since the epoch before which they are not handed out again; -1 if at once.
+        10_001 => waiting_until: i64 = -1,
     }
 }
 
@@ -136,8 +142,13 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let key = SharePartitionKey { group_id: "g".into(), topic_id: Uuid([7; 16]), partition: 3 };
-        let batch =
-            StateBatch { first_offset: 5, last_offset: 9, delivery_state: ACKNOWLEDGED, delivery_count: 2 };
+        let batch = StateBatch {
+            first_offset: 5,
+            last_offset: 9,
+            delivery_state: ACKNOWLEDGED,
+            delivery_count: 2,
+            ..Default::default()
+        };
         let snapshot = ShareSnapshot {
             state_epoch: 1,
             start_offset: 5,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ack, Event, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Reply, Taken, Terms, TopicIdExists,
-    Wish,
+    Ack, Event, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Range, Receive, Received, Reply,
+    Settle, SettleError, Taken, Terms, TopicIdExists, Wish,
 };
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorError, expect_reply};
@@ -85,6 +85,47 @@ impl Queues {
     ) -> Result<(), QueueFailure> {
         let event = QueueEvent::Acknowledge { member: Arc::clone(member), acks, terms };
         Ok(expect_reply!(self.ask(key, event).await?, Done)?)
+    }
+
+    /// Hands out records of a queue, one by one. Does not wait for the disk, as [`Queues::take`].
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator.
+    pub async fn receive(&self, key: &QueueKey, wanted: Receive) -> Result<Received, QueueFailure> {
+        Ok(expect_reply!(self.ask(key, QueueEvent::Receive(wanted)).await?, Received)?)
+    }
+
+    /// Does what holders of receipts say, each on its own, and returns when that is durable: the answers are in their order.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator: then nothing is known of any.
+    pub async fn settle(
+        &self,
+        key: &QueueKey,
+        what: Vec<Settle>,
+    ) -> Result<Vec<Result<(), SettleError>>, QueueFailure> {
+        Ok(expect_reply!(self.ask(key, QueueEvent::Settle(what)).await?, Settled)?)
+    }
+
+    /// Hands dead records to whoever moves them, for `lease_ms`.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator.
+    pub async fn take_dead(
+        &self,
+        key: &QueueKey,
+        max_records: i64,
+        lease_ms: i64,
+    ) -> Result<Vec<Range>, QueueFailure> {
+        Ok(expect_reply!(self.ask(key, QueueEvent::TakeDead { max_records, lease_ms }).await?, Dead)?)
+    }
+
+    /// Archives all below an offset, and returns when that is durable.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator.
+    pub async fn purge(&self, key: &QueueKey, offset_end_exclusive: i64) -> Result<(), QueueFailure> {
+        Ok(expect_reply!(self.ask(key, QueueEvent::Purge { offset_end_exclusive }).await?, Done)?)
     }
 
     /// Returns when there may be something that was not there at `changes`, or when the member watches anew.

@@ -2,34 +2,69 @@
 //!
 //! The state is a window over the log, tiled by runs of neighbouring records that share one state: below `start` everything is
 //! done, from `end` on nothing was looked at. `start` moves on over done records by itself, so the first run is never a done one.
-//! What may be handed out is an index of its own beside the runs (`available`): a record that is to wait for longer, or for its
-//! turn, has only to stay out of it. Times come in as arguments; nothing here waits, and nothing is written: what must last
-//! comes out as [`Mark`]s, and [`Leases::apply`] makes the same window of them.
+//! What may be handed out is an index of its own beside the runs ([`lines`]): a record that is to wait for longer, or for its
+//! turn, has only to stay out of it. Whatever ends by itself is in one index by time. Times come in as arguments; nothing here
+//! waits, and nothing is written: what must last comes out as [`Mark`]s, and [`Leases::apply`] makes the same window of them.
+//!
+//! A window is taken from in one of two ways, or in both: by share groups in whole batches ([`Leases::take`]), and by queues
+//! record by record ([`Leases::receive`]), which know of each record when it is due, its key and its priority. That is read from
+//! the log and lives in memory alone: `seen` is how far it was read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod kinds;
+mod lines;
+mod receive;
 
+use std::collections::HashMap;
+
+use kinds::{KindId, Kinds, NEVER};
+use lines::{KeyRule, Lines};
+pub use receive::{
+    Arrival, Backoff, Dead, Kind, QueueTerms, Receive, Received, Settle, SettleError, Settlement,
+};
+
+use super::sorted::Sorted;
 use crate::clock::TimestampMs;
 
 /// Runs that a window may have for each record that may be in flight: what is done between records that are not is bounded too.
 const RUNS_A_LOCK: usize = 4;
 
-/// Runs that a window may have at all: they go into one record of its log.
+/// Runs that a share group's window may have at all, and that what it says of records may make.
 pub const RUNS_MAX: usize = 1 << 15;
 
 /// Deliveries from which on records are handed out in pieces, at least.
 const ISOLATED_FROM_DELIVERIES: u16 = 2;
 
+/// What ends by itself at a time, at most: who asks for something waits no longer than that takes.
+const ENDS_A_STEP: usize = 4_096;
+
 /// Who holds a lease, by the caller's own numbering.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Holder(pub u32);
 
-/// What has become of a record, as far as it lasts over a restart. Leases do not: who held one has lost its connection.
+impl Holder {
+    /// Nobody by name: whoever shows the receipt, which is the record's offset and the number of its delivery.
+    pub const RECEIPT: Self = Self(0);
+}
+
+/// What has become of a record, as far as it lasts over a restart. Leases of members do not: their connections are lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Nothing yet: it can be handed out, or is with somebody.
+    /// Nothing yet: it can be handed out, or is with a member.
     Available,
+    /// It is with whoever has the receipt.
+    Leased {
+        /// For how long.
+        until: TimestampMs,
+    },
+    /// It was given back, to be handed out again later.
+    Waiting {
+        /// Not before.
+        until: TimestampMs,
+    },
     /// Somebody has dealt with it.
     Acknowledged,
+    /// Refused or delivered too often, and not yet where dead ones go.
+    Dead,
     /// Nobody will: refused, delivered too often, or gone from the log.
     Archived,
 }
@@ -47,14 +82,42 @@ pub struct Mark {
     pub deliveries: u16,
 }
 
+/// Records of a window by their state.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
+    /// Can be handed out, as far as their keys allow.
+    pub ready: i64,
+    /// With somebody.
+    pub leased: i64,
+    /// Delayed or backing off.
+    pub waiting: i64,
+    /// Refused or delivered too often, and not yet where dead ones go.
+    pub dead: i64,
+    /// Done, from the window's start on.
+    pub done: i64,
+}
+
 /// The state of a run of records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Available,
-    Leased { holder: Holder, until: TimestampMs },
+    Leased {
+        holder: Holder,
+        until: TimestampMs,
+    },
+    Waiting {
+        until: TimestampMs,
+    },
+    /// With the mover until then; [`FREE`] if with nobody.
+    Dead {
+        until: TimestampMs,
+    },
     Acknowledged,
     Archived,
 }
+
+/// A dead record's `until` while nobody moves it.
+const FREE: TimestampMs = 0;
 
 impl State {
     fn is_done(self) -> bool {
@@ -63,7 +126,10 @@ impl State {
 
     fn outcome(self) -> Outcome {
         match self {
+            Self::Leased { holder: Holder::RECEIPT, until } => Outcome::Leased { until },
             Self::Available | Self::Leased { .. } => Outcome::Available,
+            Self::Waiting { until } => Outcome::Waiting { until },
+            Self::Dead { .. } => Outcome::Dead,
             Self::Acknowledged => Outcome::Acknowledged,
             Self::Archived => Outcome::Archived,
         }
@@ -74,6 +140,9 @@ impl From<Outcome> for State {
     fn from(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Available => Self::Available,
+            Outcome::Leased { until } => Self::Leased { holder: Holder::RECEIPT, until },
+            Outcome::Waiting { until } => Self::Waiting { until },
+            Outcome::Dead => Self::Dead { until: FREE },
             Outcome::Acknowledged => Self::Acknowledged,
             Outcome::Archived => Self::Archived,
         }
@@ -86,9 +155,15 @@ struct Run {
     last: i64,
     deliveries: u16,
     state: State,
+    kind: KindId,
 }
 
 impl Run {
+    /// Of records that nobody knows anything of.
+    fn fresh(last: i64) -> Self {
+        Self { last, deliveries: 0, state: State::Available, kind: KindId::default() }
+    }
+
     fn len(&self, first: i64) -> i64 {
         self.last - first + 1
     }
@@ -96,6 +171,63 @@ impl Run {
     fn mark(&self, first: i64) -> Mark {
         Mark { first, last: self.last, outcome: self.state.outcome(), deliveries: self.deliveries }
     }
+
+    /// Whether that is all the same to the log: nothing has happened to it but that its time has not come.
+    fn is_untouched(&self) -> bool {
+        self.deliveries == 0 && matches!(self.state, State::Available | State::Waiting { .. })
+    }
+
+    /// Whether neighbours can be one run.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.state, self.deliveries, self.kind) == (other.state, other.deliveries, other.kind)
+    }
+}
+
+/// A run as it is kept, 16 bytes: where it ends is where the next begins.
+#[derive(Clone, Copy, Debug)]
+struct Packed {
+    /// From the lowest on: state, deliveries, time.
+    bits: u64,
+    holder: u32,
+    kind: KindId,
+}
+
+const STATE_BITS: u32 = 3;
+const TIME_SHIFT: u32 = STATE_BITS + u16::BITS;
+/// The latest time that fits: some ten centuries from 1970.
+const TIME_MAX: TimestampMs = (1 << (u64::BITS - TIME_SHIFT)) - 1;
+
+impl Packed {
+    fn new(run: &Run) -> Self {
+        let (state, holder, until) = match run.state {
+            State::Available => (0, 0, 0),
+            State::Leased { holder, until } => (1, holder.0, until),
+            State::Waiting { until } => (2, 0, until),
+            State::Dead { until } => (3, 0, until),
+            State::Acknowledged => (4, 0, 0),
+            State::Archived => (5, 0, 0),
+        };
+        let bits = until.cast_unsigned() << TIME_SHIFT | u64::from(run.deliveries) << STATE_BITS | state;
+        Self { bits, holder, kind: run.kind }
+    }
+
+    fn run(self, last: i64) -> Run {
+        let until = (self.bits >> TIME_SHIFT).cast_signed();
+        let state = match self.bits & ((1 << STATE_BITS) - 1) {
+            0 => State::Available,
+            1 => State::Leased { holder: Holder(self.holder), until },
+            2 => State::Waiting { until },
+            3 => State::Dead { until },
+            4 => State::Acknowledged,
+            _ => State::Archived,
+        };
+        Run { last, deliveries: (self.bits >> STATE_BITS) as u16, state, kind: self.kind }
+    }
+}
+
+/// A time as it can be kept.
+fn keepable(time: TimestampMs) -> TimestampMs {
+    time.clamp(FREE + 1, TIME_MAX)
 }
 
 /// How many records a taker gets. KIP-1206.
@@ -179,16 +311,22 @@ pub struct Leases {
     start: i64,
     end: i64,
     /// By first offset; they tile `start..end`.
-    runs: BTreeMap<i64, Run>,
-    /// First offsets of the runs that can be handed out.
-    available: BTreeSet<i64>,
-    /// When leases end, and over which offsets they were given; what was acknowledged since stays until its time is over or
-    /// `start` has passed it.
-    ends: BTreeMap<(TimestampMs, i64), i64>,
-    /// Records that each holder has.
+    runs: Sorted<i64, Packed>,
+    /// When the state of which run ends by itself, if it does.
+    timers: Sorted<(TimestampMs, i64)>,
+    lines: Lines,
+    /// First offsets of the dead runs that nobody moves.
+    dead: Sorted<i64>,
+    kinds: Kinds,
+    /// What this window's queue goes by, if it has been received from.
+    terms: Option<QueueTerms>,
+    /// From there on it is not known what kinds of records there are; they are not handed out. All is known to share groups.
+    seen: i64,
+    /// Records that each member has.
     held: HashMap<Holder, i64>,
-    /// Records of the window that are done.
-    done: i64,
+    counts: Counts,
+    /// The first offset that the log still had when records were taken last.
+    log_start: i64,
     /// Whether the last taker found the window full.
     was_full: bool,
     /// Counts what a taker who found nothing waits for.
@@ -201,11 +339,16 @@ impl Leases {
         Self {
             start,
             end: start,
-            runs: BTreeMap::new(),
-            available: BTreeSet::new(),
-            ends: BTreeMap::new(),
+            runs: Sorted::default(),
+            timers: Sorted::default(),
+            lines: Lines::new(KeyRule::default(), 1),
+            dead: Sorted::default(),
+            kinds: Kinds::default(),
+            terms: None,
+            seen: i64::MAX,
             held: HashMap::new(),
-            done: 0,
+            counts: Counts::default(),
+            log_start: i64::MIN,
             was_full: false,
             changes: 0,
         }
@@ -223,17 +366,27 @@ impl Leases {
 
     /// Where the next taker should read.
     pub fn next(&self) -> i64 {
-        self.available.first().copied().unwrap_or(self.end)
+        self.lines.first_plain().unwrap_or(self.end.min(self.seen))
     }
 
     /// Records from `start` on that are done.
     pub fn done(&self) -> i64 {
-        self.done
+        self.counts.done
     }
 
     /// Records that are handed out, or wait again after they have been.
     pub fn in_flight(&self) -> i64 {
-        self.end - self.start - self.done
+        self.end - self.start - self.counts.done
+    }
+
+    /// Records by their state.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Runs that the window is made of.
+    pub fn runs(&self) -> usize {
+        self.runs.len()
     }
 
     /// Whether `holder` has any record.
@@ -248,35 +401,45 @@ impl Leases {
 
     /// When [`Leases::expire`] has something to do.
     pub fn deadline(&self) -> Option<TimestampMs> {
-        self.ends.first_key_value().map(|((until, _), _)| *until)
+        let of_runs = self.timers.first().map(|((time, _), ())| time);
+        of_runs.into_iter().chain(self.lines.deadline()).min()
     }
 
-    /// The state of every record of the window, in order: applied to a new window at `start`, they make this one.
+    /// The state of every record that something has happened to, in order: applied to a new window at `start`, they make this
+    /// one, but for records at its end that nothing has happened to.
     pub fn marks(&self) -> Vec<Mark> {
         let mut marks = Vec::new();
-        self.runs.iter().for_each(|(first, run)| push_mark(&mut marks, run.mark(*first)));
+        for (first, run) in self.all_runs().filter(|(_, run)| !run.is_untouched()) {
+            push_mark(&mut marks, run.mark(first));
+        }
         marks
+    }
+
+    fn all_runs(&self) -> impl Iterator<Item = (i64, Run)> {
+        let ends = self.runs.iter().skip(1).map(|(first, _)| first).chain([self.end]);
+        self.runs.iter().zip(ends).map(|((first, packed), end)| (first, packed.run(end - 1)))
     }
 
     /// Who holds the record at `offset`, and until when.
     pub fn lease_of(&self, offset: i64) -> Option<(Holder, TimestampMs)> {
-        let (_, run) = self.runs.range(..=offset).next_back().filter(|(_, run)| run.last >= offset)?;
-        match run.state {
+        match self.find(offset)?.1.state {
             State::Leased { holder, until } => Some((holder, until)),
-            State::Available | State::Acknowledged | State::Archived => None,
+            _ => None,
         }
     }
 
-    /// Takes in a change; what lies below `start` is passed over. Leases on the records end.
+    /// Takes in a change; what lies below `start` is passed over. Leases of members on the records end.
     pub fn apply(&mut self, mark: &Mark) {
         let first = mark.first.max(self.start);
         if mark.last < first {
             return;
         }
         if first > self.end {
-            self.put(self.end, Run { last: first - 1, deliveries: 0, state: State::Available });
+            self.set(self.end, Run::fresh(first - 1));
         }
-        self.set(first, mark.last, State::from(mark.outcome), mark.deliveries);
+        let run =
+            Run { deliveries: mark.deliveries, state: State::from(mark.outcome), ..Run::fresh(mark.last) };
+        self.set(first, run);
         self.advance();
     }
 
@@ -286,34 +449,25 @@ impl Leases {
             return;
         }
         if start > self.end {
-            self.runs.clear();
-            (self.start, self.end) = (start, start);
-            self.recount();
+            let changes = self.changes;
+            *self = Self { changes, ..Self::new(start) };
             return;
         }
-        self.split(start);
-        while let Some((first, _)) = self.runs.first_key_value().filter(|(first, _)| **first < start) {
-            let first = *first;
-            self.take_out(first);
-        }
-        self.start = start;
+        self.set(self.start, Run { state: State::Archived, ..Run::fresh(start - 1) });
         self.advance();
     }
 
-    fn recount(&mut self) {
-        self.available.clear();
-        self.ends.clear();
-        self.held.clear();
-        self.done = 0;
-    }
-
-    /// The log begins at `log_start` now: what was not handed out below is archived. What is with somebody stays there.
+    /// The log begins at `log_start` now: what was not handed out below is archived. What is with somebody stays there, and is
+    /// archived when it comes back.
     pub fn archive_below(&mut self, log_start: i64, marks: &mut Vec<Mark>) {
+        if log_start <= self.log_start {
+            return;
+        }
+        self.log_start = log_start;
         if log_start <= self.start {
             return;
         }
-        self.archive_available(self.start, log_start - 1, marks);
-        self.archive_unseen(log_start - 1, marks);
+        self.archive_idle(self.start, log_start - 1, marks);
         self.advance();
     }
 
@@ -334,8 +488,7 @@ impl Leases {
                 continue;
             }
             if first > expected {
-                self.archive_available(expected, first - 1, marks);
-                self.archive_unseen(first - 1, marks);
+                self.archive_idle(expected, first - 1, marks);
             }
             self.take_batch(holder, take, (first, *last), &mut taking, marks);
             expected = last + 1;
@@ -352,14 +505,15 @@ impl Leases {
         taking: &mut Taking,
         marks: &mut Vec<Mark>,
     ) {
-        for (first, mut last, deliveries) in self.takeable(first, last) {
-            if deliveries >= take.delivery_limit {
+        let mut next = first;
+        while let Some((first, mut run)) = self.takeable(next, last) {
+            next = run.last + 1;
+            if run.deliveries >= take.delivery_limit {
                 // Its last lease ended with the process, or the limit is lower now.
-                let run = Run { last, deliveries, state: State::Available };
-                self.finish(first, run, State::Archived, marks);
+                self.die(first, run, marks);
                 continue;
             }
-            let last_of_piece = last;
+            let last_of_piece = run.last;
             if first >= self.end {
                 let room = self.room(take.max_in_flight);
                 self.was_full = room <= 0;
@@ -368,30 +522,43 @@ impl Leases {
                     return;
                 }
                 if take.portion == Portion::Exact {
-                    last = last.min(first + room - 1);
+                    run.last = run.last.min(first + room - 1);
                 }
             }
-            if let Some(piece) = isolated(deliveries, take.delivery_limit, last - first + 1) {
+            if let Some(piece) = isolated(run.deliveries, take.delivery_limit, run.len(first)) {
                 taking.is_over = true;
                 if !taking.ranges.is_empty() {
                     return;
                 }
-                last = first + piece - 1;
+                run.last = first + piece - 1;
             }
             if take.portion == Portion::Exact {
-                last = last.min(first + taking.left - 1);
+                run.last = run.last.min(first + taking.left - 1);
             }
-            taking.is_over |= last < last_of_piece;
-            let deliveries = deliveries.saturating_add(1);
-            self.set(first, last, State::Leased { holder, until: take.until }, deliveries);
-            self.ends_at(take.until, first, last);
-            push_mark(marks, Mark { first, last, outcome: Outcome::Available, deliveries });
-            taking.push(Range { first, last, deliveries }, take.range_records);
-            taking.left -= last - first + 1;
+            taking.is_over |= run.last < last_of_piece;
+            self.lease(first, &mut run, holder, take.until, marks);
+            let range = Range { first, last: run.last, deliveries: run.deliveries };
+            taking.push(range, take.range_records);
+            taking.left -= run.len(first);
             if taking.is_over || (take.portion == Portion::Exact && taking.left <= 0) {
                 return;
             }
         }
+    }
+
+    /// Gives `first..=run.last` to somebody, once more than `run` says.
+    fn lease(
+        &mut self,
+        first: i64,
+        run: &mut Run,
+        holder: Holder,
+        until: TimestampMs,
+        marks: &mut Vec<Mark>,
+    ) {
+        run.deliveries = run.deliveries.saturating_add(1);
+        run.state = State::Leased { holder, until: keepable(until) };
+        self.set(first, *run);
+        push_mark(marks, run.mark(first));
     }
 
     /// How many records that were never handed out may be.
@@ -405,23 +572,21 @@ impl Leases {
         acks <= 1 || self.runs.len().saturating_add(acks.saturating_mul(2)) <= RUNS_MAX
     }
 
-    /// The pieces of `first..=last` that can be handed out, and how often they have been.
-    fn takeable(&self, first: i64, last: i64) -> Vec<(i64, i64, u16)> {
-        let mut pieces = Vec::new();
-        if first > last {
-            return pieces;
-        }
-        let before = self.runs.range(..=first).next_back().map_or(first, |(first, _)| *first);
-        for (at, run) in self.runs.range(before..=last) {
-            let (from, to) = (first.max(*at), last.min(run.last));
-            if run.state == State::Available && from <= to {
-                pieces.push((from, to, run.deliveries));
+    /// The first piece of `first..=last` that a member of a share group can be given: nothing that has to wait for its turn, or
+    /// that a queue has not seen.
+    fn takeable(&self, first: i64, last: i64) -> Option<(i64, Run)> {
+        let mut at = first;
+        while at <= last && at < self.seen {
+            let Some((_, run)) = self.find(at) else {
+                let is_new = at >= self.end && self.terms.is_none();
+                return is_new.then(|| (at, Run::fresh(last)));
+            };
+            if run.state == State::Available && self.kinds.key(run.kind).is_none() {
+                return Some((at, Run { last: run.last.min(last), ..run }));
             }
+            at = run.last + 1;
         }
-        if last >= self.end {
-            pieces.push((first.max(self.end), last, 0));
-        }
-        pieces
+        None
     }
 
     /// Carries out what `holder` says of its records: all of it, or nothing. What lies below `start` is done already and passed
@@ -440,23 +605,22 @@ impl Leases {
     ) -> Result<(), NotHeld> {
         acks.iter().try_for_each(|ack| self.check_held(now, holder, ack))?;
         for ack in acks {
-            let first = ack.first.max(self.start);
-            if first > ack.last {
-                continue;
-            }
-            self.split(first);
-            self.split(ack.last + 1);
-            let runs: Vec<_> = self.runs.range(first..=ack.last).map(|(at, run)| (*at, *run)).collect();
-            for (at, run) in runs {
+            let mut at = ack.first.max(self.start);
+            while at <= ack.last
+                && let Some((_, run)) = self.find(at)
+            {
+                let run = Run { last: run.last.min(ack.last), ..run };
                 match ack.verdict {
                     Verdict::Accept => self.finish(at, run, State::Acknowledged, marks),
-                    Verdict::Gap | Verdict::Reject => self.finish(at, run, State::Archived, marks),
+                    Verdict::Gap => self.finish(at, run, State::Archived, marks),
+                    Verdict::Reject => self.die(at, run, marks),
                     Verdict::Release => self.give_back(at, run, delivery_limit, marks),
                     Verdict::Renew => {
-                        self.set(at, run.last, State::Leased { holder, until: renewed }, run.deliveries);
-                        self.ends_at(renewed, at, run.last);
+                        let until = keepable(renewed);
+                        self.set(at, Run { state: State::Leased { holder, until }, ..run });
                     }
                 }
+                at = run.last + 1;
             }
         }
         self.advance();
@@ -464,18 +628,18 @@ impl Leases {
     }
 
     fn check_held(&self, now: TimestampMs, holder: Holder, ack: &Ack) -> Result<(), NotHeld> {
-        let first = ack.first.max(self.start);
-        if first > ack.last {
-            return Ok(());
-        }
-        if ack.last >= self.end {
+        let mut at = ack.first.max(self.start);
+        if at <= ack.last && ack.last >= self.end {
             return Err(NotHeld { offset: ack.last });
         }
-        let before = self.runs.range(..=first).next_back().map_or(first, |(first, _)| *first);
-        for (at, run) in self.runs.range(before..=ack.last) {
-            match run.state {
-                State::Leased { holder: of, until } if of == holder && until > now => {}
-                _ => return Err(NotHeld { offset: first.max(*at) }),
+        while at <= ack.last {
+            match self.find(at) {
+                Some((_, Run { last, state: State::Leased { holder: of, until }, .. }))
+                    if of == holder && until > now =>
+                {
+                    at = last + 1;
+                }
+                _ => return Err(NotHeld { offset: at }),
             }
         }
         Ok(())
@@ -487,151 +651,287 @@ impl Leases {
             return;
         }
         let is_its = |run: &Run| matches!(run.state, State::Leased { holder: of, .. } if of == holder);
-        let runs: Vec<_> =
-            self.runs.iter().filter(|(_, run)| is_its(run)).map(|(at, run)| (*at, *run)).collect();
+        let runs: Vec<_> = self.all_runs().filter(|(_, run)| is_its(run)).collect();
         for (at, run) in runs {
             self.give_back(at, run, delivery_limit, marks);
         }
         self.advance();
     }
 
-    /// Gives back what is leased until `now` or earlier.
+    /// Does what is due at `now`, or some of it, if that is much: leases end, delays do, records expire.
     pub fn expire(&mut self, now: TimestampMs, delivery_limit: u16, marks: &mut Vec<Mark>) {
-        while let Some(((until, first), last)) = self.ends.first_key_value().map(|(key, last)| (*key, *last))
-        {
-            if until > now {
+        for _ in 0..ENDS_A_STEP {
+            let Some(((time, first), ())) = self.timers.first() else { break };
+            if time > now {
                 break;
             }
-            self.ends.pop_first();
-            let first = self.runs.range(..=first).next_back().map_or(first, |(at, _)| *at);
-            let is_over = |run: &Run| matches!(run.state, State::Leased { until, .. } if until <= now);
-            let runs: Vec<_> = self
-                .runs
-                .range(first..=last.max(first))
-                .filter(|(_, run)| is_over(run))
-                .map(|(at, run)| (*at, *run))
-                .collect();
-            for (at, run) in runs {
-                self.give_back(at, run, delivery_limit, marks);
+            let Some((_, run)) = self.find(first) else { break };
+            let is_expired = self.kinds.expires(run.kind) <= now;
+            match run.state {
+                State::Leased { .. } => self.give_back(first, run, delivery_limit, marks),
+                State::Dead { .. } => self.set(first, Run { state: State::Dead { until: FREE }, ..run }),
+                _ if is_expired => self.finish(first, run, State::Archived, marks),
+                _ => self.set(first, Run { state: State::Available, ..run }),
             }
+        }
+        while let Some(key) = self.lines.second_over(now) {
+            self.refresh(key);
         }
         self.advance();
     }
 
-    /// Unless it was delivered too often. That it is available again needs no mark: as far as lasts, it always was.
+    /// Unless it was delivered too often, or has left the log. That it is available again when its lease ends needs no mark.
     fn give_back(&mut self, first: i64, run: Run, delivery_limit: u16, marks: &mut Vec<Mark>) {
-        if run.deliveries >= delivery_limit {
-            return self.finish(first, run, State::Archived, marks);
+        self.give_back_as(State::Available, first, run, delivery_limit, marks);
+    }
+
+    /// Whether it could be given back.
+    fn give_back_as(
+        &mut self,
+        state: State,
+        first: i64,
+        run: Run,
+        delivery_limit: u16,
+        marks: &mut Vec<Mark>,
+    ) -> bool {
+        let mut first = first;
+        if first < self.log_start {
+            let last = run.last.min(self.log_start - 1);
+            self.finish(first, Run { last, ..run }, State::Archived, marks);
+            first = last + 1;
         }
-        self.set(first, run.last, State::Available, run.deliveries);
-        self.changes += 1;
+        if first > run.last {
+            return false;
+        }
+        if run.deliveries >= delivery_limit {
+            self.die(first, run, marks);
+            return false;
+        }
+        self.set(first, Run { state, ..run });
+        self.has_room();
+        true
+    }
+
+    /// Nobody shall have it again.
+    fn die(&mut self, first: i64, run: Run, marks: &mut Vec<Mark>) {
+        self.die_as(self.terms.map_or(Dead::Archive, |terms| terms.dead), first, run, marks);
+    }
+
+    fn die_as(&mut self, dead: Dead, first: i64, run: Run, marks: &mut Vec<Mark>) {
+        match dead {
+            Dead::Keep => {
+                let run = Run { state: State::Dead { until: FREE }, ..run };
+                self.set(first, run);
+                push_mark(marks, run.mark(first));
+                self.has_room();
+            }
+            Dead::Archive => self.finish(first, run, State::Archived, marks),
+        }
     }
 
     fn finish(&mut self, first: i64, run: Run, state: State, marks: &mut Vec<Mark>) {
-        self.set(first, run.last, state, run.deliveries);
-        push_mark(marks, Run { state, ..run }.mark(first));
-        if self.was_full {
-            self.was_full = false;
+        let run = Run { state, ..run };
+        push_mark(marks, run.mark(first));
+        self.set(first, run);
+        self.has_room();
+    }
+
+    /// There is one fewer of those that made it full.
+    fn has_room(&mut self) {
+        if std::mem::take(&mut self.was_full) {
             self.changes += 1;
         }
     }
 
-    fn archive_available(&mut self, first: i64, last: i64, marks: &mut Vec<Mark>) {
-        for (first, last, deliveries) in self.takeable(first, last.min(self.end - 1)) {
-            self.finish(first, Run { last, deliveries, state: State::Available }, State::Archived, marks);
+    /// Archives what is with nobody of `first..=last`, which no log has.
+    fn archive_idle(&mut self, first: i64, last: i64, marks: &mut Vec<Mark>) {
+        let mut at = first.max(self.start);
+        while at <= last {
+            let Some((_, run)) = self.find(at) else { break };
+            let run = Run { last: run.last.min(last), ..run };
+            if matches!(run.state, State::Available | State::Waiting { .. } | State::Dead { until: FREE }) {
+                self.finish(at, run, State::Archived, marks);
+            }
+            at = run.last + 1;
         }
-    }
-
-    /// Archives what lies behind the end of the window, up to `last`.
-    fn archive_unseen(&mut self, last: i64, marks: &mut Vec<Mark>) {
         if self.end <= last {
-            let run = Run { last, deliveries: 0, state: State::Available };
-            self.finish(self.end, run, State::Archived, marks);
+            self.finish(self.end, Run::fresh(last), State::Archived, marks);
         }
     }
 
-    fn ends_at(&mut self, until: TimestampMs, first: i64, last: i64) {
-        // Batches of one take follow each other: one entry for all of them.
-        if let Some(((_, _), end)) = self.ends.range_mut((until, i64::MIN)..=(until, first)).next_back()
-            && *end >= first - 1
-        {
-            *end = last.max(*end);
-            return;
+    /// The run that `offset` lies in.
+    fn find(&self, offset: i64) -> Option<(i64, Run)> {
+        if offset < self.start || offset >= self.end {
+            return None;
         }
-        self.ends.insert((until, first), last);
+        let (first, packed) = self.runs.floor(offset)?;
+        Some((first, packed.run(self.end_of(offset) - 1)))
     }
 
-    /// Gives `first..=last`, of which `first` is not behind the end of the window, a state.
-    fn set(&mut self, first: i64, last: i64, state: State, deliveries: u16) {
+    /// Where the run that `offset` lies in ends, exclusive.
+    fn end_of(&self, offset: i64) -> i64 {
+        self.runs.above(offset).map_or(self.end, |(first, _)| first)
+    }
+
+    /// Gives `first..=run.last`, of which `first` is not behind the end of the window, a state.
+    fn set(&mut self, first: i64, run: Run) {
         // What is done is the same however often it had to be tried.
-        let deliveries = if state.is_done() { 0 } else { deliveries };
+        let run = if run.state.is_done() { Run { state: run.state, ..Run::fresh(run.last) } } else { run };
+        self.kinds.hold(run.kind);
         self.split(first);
-        self.split(last + 1);
-        let inside: Vec<_> = self.runs.range(first..=last).map(|(at, _)| *at).collect();
-        for at in inside {
-            self.take_out(at);
+        self.split(run.last + 1);
+        let mut touched = Vec::from_iter(self.kinds.key(run.kind));
+        let mut at = first;
+        while at <= run.last
+            && let Some((_, old)) = self.find_from(at)
+        {
+            let key = self.kinds.key(old.kind);
+            if key.as_ref() != touched.last() {
+                touched.extend(key);
+            }
+            self.count(at, &old, -1);
+            self.unindex(at, &old);
+            self.runs.remove(at);
+            at = old.last + 1;
         }
-        let (mut first, mut run) = (first, Run { last, deliveries, state });
-        let is_same = |other: &Run| other.state == state && other.deliveries == deliveries;
-        let left = self.runs.range(..first).next_back().map(|(at, left)| (*at, *left));
-        if let Some((at, _)) = left.filter(|(_, left)| left.last + 1 == first && is_same(left)) {
-            self.take_out(at);
-            first = at;
+        self.end = self.end.max(run.last + 1);
+        self.count(first, &run, 1);
+        let left = (first > self.start && first != self.seen).then(|| self.runs.floor(first - 1)).flatten();
+        if !left.is_some_and(|(_, left)| left.run(run.last).is_like(&run)) {
+            self.runs.insert(first, Packed::new(&run));
+            self.index(first, &run);
         }
-        if let Some(right) = self.runs.get(&(last + 1)).copied().filter(|right| is_same(right)) {
-            self.take_out(last + 1);
-            run.last = right.last;
+        let next = run.last + 1;
+        if next != self.seen
+            && let Some(right) = self.runs.get(next).map(|right| right.run(self.end_of(next) - 1))
+            && right.is_like(&run)
+        {
+            self.unindex(next, &right);
+            self.runs.remove(next);
         }
-        self.put(first, run);
+        self.drop_kind(run.kind);
+        touched.into_iter().for_each(|key| self.refresh(key));
+    }
+
+    /// The run that begins at `first`, also while those in front of it are being taken out.
+    fn find_from(&self, first: i64) -> Option<(i64, Run)> {
+        Some((first, self.runs.get(first)?.run(self.end_of(first) - 1)))
     }
 
     /// Sees to it that no run goes across `offset`.
     fn split(&mut self, offset: i64) {
-        let before = self.runs.range(..offset).next_back().map(|(first, run)| (*first, *run));
-        if let Some((first, run)) = before.filter(|(_, run)| run.last >= offset) {
-            self.take_out(first);
-            self.put(first, Run { last: offset - 1, ..run });
-            self.put(offset, run);
-        }
+        let Some((_, run)) = self.find(offset).filter(|(first, _)| *first < offset) else { return };
+        let changes = self.changes;
+        self.runs.insert(offset, Packed::new(&run));
+        self.index(offset, &run);
+        self.changes = changes;
     }
 
     /// Lets go of what is done at the front.
     fn advance(&mut self) {
-        while let Some((first, run)) = self.runs.first_key_value().filter(|(_, run)| run.state.is_done()) {
-            let (first, last) = (*first, run.last);
-            self.take_out(first);
-            self.start = last + 1;
+        while let Some((first, packed)) = self.runs.first() {
+            let run = packed.run(self.end_of(first) - 1);
+            if !run.state.is_done() {
+                break;
+            }
+            self.count(first, &run, -1);
+            self.runs.remove(first);
+            self.start = run.last + 1;
         }
-        while self.ends.first_key_value().is_some_and(|(_, last)| *last < self.start) {
-            self.ends.pop_first();
-        }
+        self.seen = self.seen.max(self.start);
     }
 
-    fn put(&mut self, first: i64, run: Run) {
+    fn count(&mut self, first: i64, run: &Run, sign: i64) {
+        let records = sign * run.len(first);
         match run.state {
-            State::Available => drop(self.available.insert(first)),
-            State::Leased { holder, .. } => *self.held.entry(holder).or_default() += run.len(first),
-            State::Acknowledged | State::Archived => self.done += run.len(first),
-        }
-        self.end = self.end.max(run.last + 1);
-        self.runs.insert(first, run);
-    }
-
-    fn take_out(&mut self, first: i64) -> Option<Run> {
-        let run = self.runs.remove(&first)?;
-        match run.state {
-            State::Available => drop(self.available.remove(&first)),
+            State::Available => self.counts.ready += records,
             State::Leased { holder, .. } => {
-                if let Some(held) = self.held.get_mut(&holder) {
-                    *held -= run.len(first);
+                self.counts.leased += records;
+                if let Some(key) = self.kinds.key(run.kind) {
+                    self.lines.lease(key, records);
+                }
+                if holder != Holder::RECEIPT {
+                    let held = self.held.entry(holder).or_default();
+                    *held += records;
                     if *held == 0 {
                         self.held.remove(&holder);
                     }
                 }
             }
-            State::Acknowledged | State::Archived => self.done -= run.len(first),
+            State::Waiting { .. } => self.counts.waiting += records,
+            State::Dead { .. } => self.counts.dead += records,
+            State::Acknowledged | State::Archived => self.counts.done += records,
         }
-        Some(run)
+    }
+
+    /// When the state of a run ends by itself.
+    fn timer(&self, run: &Run) -> Option<TimestampMs> {
+        let expires = self.kinds.expires(run.kind);
+        let time = match run.state {
+            State::Available => expires,
+            State::Waiting { until } => until.min(expires),
+            State::Leased { until, .. } | State::Dead { until } if until != FREE => until,
+            _ => NEVER,
+        };
+        (time != NEVER).then_some(time)
+    }
+
+    /// What orders a run with a key in its line, if it stands there.
+    fn rank(&self, run: &Run) -> Option<u8> {
+        match (self.lines.rule().fifo, run.state) {
+            (true, State::Available | State::Leased { .. } | State::Waiting { .. }) => Some(0),
+            (false, State::Available) => Some(u8::MAX - self.kinds.priority(run.kind)),
+            _ => None,
+        }
+    }
+
+    fn index(&mut self, first: i64, run: &Run) {
+        self.kinds.hold(run.kind);
+        if let Some(time) = self.timer(run) {
+            self.timers.insert((time, first), ());
+        }
+        if run.state == (State::Dead { until: FREE }) {
+            self.dead.insert(first, ());
+        }
+        match self.kinds.key(run.kind) {
+            Some(key) => {
+                if let Some(rank) = self.rank(run) {
+                    self.lines.stand(key, rank, first);
+                }
+            }
+            None if run.state == State::Available && first < self.seen => {
+                self.lines.add_plain(self.kinds.priority(run.kind), first);
+                self.changes += 1;
+            }
+            None => {}
+        }
+    }
+
+    fn unindex(&mut self, first: i64, run: &Run) {
+        if let Some(time) = self.timer(run) {
+            self.timers.remove((time, first));
+        }
+        if run.state == (State::Dead { until: FREE }) {
+            self.dead.remove(first);
+        }
+        match self.kinds.key(run.kind) {
+            Some(key) => {
+                if let Some(rank) = self.rank(run) {
+                    self.lines.step_out(key, rank, first);
+                }
+            }
+            None if run.state == State::Available => {
+                self.lines.remove_plain(self.kinds.priority(run.kind), first);
+            }
+            None => {}
+        }
+        self.drop_kind(run.kind);
+    }
+
+    fn drop_kind(&mut self, kind: KindId) {
+        if let Some(key) = self.kinds.drop(kind) {
+            self.lines.leave(key);
+        }
     }
 }
 

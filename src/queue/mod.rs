@@ -7,13 +7,17 @@
 mod coordinator;
 pub mod leases;
 mod shard;
+mod sorted;
 
 use std::sync::Arc;
 
 use crate::uuid::Uuid;
 
 pub use coordinator::{QueueFailure, Queues};
-pub use leases::{Ack, NotHeld, Portion, Range, Verdict};
+pub use leases::{
+    Ack, Arrival, Backoff, Counts, Dead, Kind, NotHeld, Portion, QueueTerms, Range, Receive, Received,
+    Settle, SettleError, Settlement, Verdict,
+};
 pub use shard::QueueShard;
 
 /// A partition of a topic as one group sees it.
@@ -94,6 +98,8 @@ pub struct Progress {
     pub in_flight: i64,
     /// Of the log when records were taken last.
     pub leader_epoch: i32,
+    /// Records of the window, by their state.
+    pub counts: Counts,
 }
 
 /// Why a queue refuses.
@@ -129,6 +135,22 @@ pub enum QueueEvent {
         acks: Vec<Ack>,
         /// The group's.
         terms: Terms,
+    },
+    /// Answered by [`Reply::Received`].
+    Receive(Receive),
+    /// Answered by [`Reply::Settled`].
+    Settle(Vec<Settle>),
+    /// Records that were refused or delivered too often go to whoever moves them, for a time. Answered by [`Reply::Dead`].
+    TakeDead {
+        /// How many records.
+        max_records: i64,
+        /// For how long, ms: then they are there for the next to ask.
+        lease_ms: i64,
+    },
+    /// Archives all below an offset, whatever it is. Answered by [`Reply::Done`].
+    Purge {
+        /// Exclusive.
+        offset_end_exclusive: i64,
     },
     /// Answered by [`Reply::Done`] when there may be something that was not there at `changes`, or when the member watches anew.
     Watch {
@@ -192,6 +214,12 @@ pub enum Reply {
     Done(Result<(), QueueError>),
     /// To [`QueueEvent::Take`].
     Taken(Result<Taken, QueueError>),
+    /// To [`QueueEvent::Receive`].
+    Received(Result<Received, QueueError>),
+    /// To [`QueueEvent::Settle`]: each on its own, in their order.
+    Settled(Result<Vec<Result<(), SettleError>>, QueueError>),
+    /// To [`QueueEvent::TakeDead`].
+    Dead(Result<Vec<Range>, QueueError>),
     /// To [`QueueEvent::Describe`].
     Described(Option<Progress>),
     /// To [`Event::List`].

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::leases::{Holder, Leases, Mark, Outcome, Take};
-use super::{Event, Progress, QueueError, QueueEvent, QueueKey, Reply, Taken, Terms, Wish};
+use super::{
+    Event, Progress, QueueError, QueueEvent, QueueKey, Receive, Received, Reply, Settle, SettleError, Taken,
+    Terms, Wish,
+};
 use crate::clock::TimestampMs;
 use crate::coordinator::share_records::{
     ACKNOWLEDGED, ARCHIVED, ARCHIVING, AVAILABLE, SharePartitionKey, ShareRecord, ShareSnapshot, ShareUpdate,
@@ -15,6 +18,15 @@ use crate::uuid::Uuid;
 
 /// Bits that the count of a window's changes has below the time, ms, at which it was made.
 const CHANGES_BITS: u32 = 20;
+
+/// States that go into one record: it stays well below what readers take as one batch, however large the window.
+const BATCHES_A_RECORD: usize = 4_096;
+
+/// In place of a time that a state does not have.
+const NO_TIME: i64 = -1;
+
+/// The end of the lease of a dead record that waits for the mover; of those that Kafka was about to archive nothing is left.
+const KEPT: i64 = 0;
 
 type Out = Effects<Reply, ShareRecord>;
 
@@ -46,7 +58,7 @@ impl Queue {
         let mut queue = Self {
             leases: Leases::new(snapshot.start_offset),
             members: BTreeMap::new(),
-            next_holder: 0,
+            next_holder: Holder::RECEIPT.0 + 1,
             watchers: BTreeMap::new(),
             told: 0,
             made: now.cast_unsigned() << CHANGES_BITS,
@@ -84,7 +96,7 @@ impl Queue {
         loop {
             let holder = Holder(self.next_holder);
             self.next_holder = self.next_holder.wrapping_add(1);
-            if !self.leases.holds(holder) {
+            if holder != Holder::RECEIPT && !self.leases.holds(holder) {
                 self.members.insert(Arc::clone(member), holder);
                 return holder;
             }
@@ -148,18 +160,54 @@ impl Queue {
         Ok(self.leases.acknowledge(now, holder, acks, terms.delivery_limit, renewed, marks)?)
     }
 
-    fn update(&self, key: &QueueKey, marks: &[Mark]) -> ShareRecord {
+    fn receive(&mut self, now: TimestampMs, wanted: &Receive, marks: &mut Vec<Mark>) -> Received {
+        self.delivery_limit = wanted.terms.delivery_limit;
+        if !wanted.arrivals.is_empty() {
+            self.leader_epoch = self.leader_epoch.max(wanted.leader_epoch);
+        }
+        let holder = wanted.member.as_ref().map_or(Holder::RECEIPT, |member| self.holder(member));
+        let ranges = self.leases.receive(now, holder, wanted, marks);
+        Received {
+            ranges,
+            end: self.leases.seen(),
+            changes: self.changes(),
+            leader_epoch: self.leader_epoch,
+            counts: self.leases.counts(),
+            is_full: self.leases.is_full(),
+        }
+    }
+
+    fn settle(
+        &mut self,
+        now: TimestampMs,
+        what: &[Settle],
+        marks: &mut Vec<Mark>,
+    ) -> Vec<Result<(), SettleError>> {
+        what.iter().map(|settle| self.leases.settle(now, settle, marks)).collect()
+    }
+
+    fn update(&self, key: &QueueKey, state_batches: Vec<StateBatch>) -> ShareRecord {
         let value = ShareUpdate {
             snapshot_epoch: self.snapshot_epoch,
             leader_epoch: self.leader_epoch,
             start_offset: self.leases.start(),
-            state_batches: marks.iter().map(batch_of).collect(),
+            state_batches,
             delivery_complete_count: self.done_count(),
         };
         ShareRecord::Update { key: record_key(key), value }
     }
 
-    fn snapshot(&self, key: &QueueKey) -> ShareRecord {
+    /// One record that has the start of the window, and more that have the rest.
+    fn snapshot(&self, key: &QueueKey) -> impl Iterator<Item = ShareRecord> {
+        let marks = self.leases.marks();
+        let (head, rest) = marks.split_at(marks.len().min(BATCHES_A_RECORD));
+        let first = self.snapshot_of(key, batches_of(head));
+        let rest: Vec<_> =
+            rest.chunks(BATCHES_A_RECORD).map(|chunk| self.update(key, batches_of(chunk))).collect();
+        [first].into_iter().chain(rest)
+    }
+
+    fn snapshot_of(&self, key: &QueueKey, state_batches: Vec<StateBatch>) -> ShareRecord {
         let value = ShareSnapshot {
             snapshot_epoch: self.snapshot_epoch,
             state_epoch: self.state_epoch,
@@ -167,7 +215,7 @@ impl Queue {
             start_offset: self.leases.start(),
             create_timestamp: self.created_at,
             write_timestamp: self.created_at,
-            state_batches: self.leases.marks().iter().map(batch_of).collect(),
+            state_batches,
             delivery_complete_count: self.done_count(),
         };
         ShareRecord::Snapshot { key: record_key(key), value: Some(value) }
@@ -183,6 +231,7 @@ impl Queue {
             done: self.leases.done(),
             in_flight: self.leases.in_flight(),
             leader_epoch: self.leader_epoch,
+            counts: self.leases.counts(),
         }
     }
 }
@@ -195,16 +244,26 @@ fn key_of(key: &SharePartitionKey) -> QueueKey {
     QueueKey { group: (&*key.group_id).into(), topic_id: key.topic_id, partition: key.partition }
 }
 
+fn batches_of(marks: &[Mark]) -> Vec<StateBatch> {
+    marks.iter().map(batch_of).collect()
+}
+
 fn batch_of(mark: &Mark) -> StateBatch {
+    let (delivery_state, leased_until, waiting_until) = match mark.outcome {
+        Outcome::Available => (AVAILABLE, NO_TIME, NO_TIME),
+        Outcome::Leased { until } => (AVAILABLE, until, NO_TIME),
+        Outcome::Waiting { until } => (AVAILABLE, NO_TIME, until),
+        Outcome::Acknowledged => (ACKNOWLEDGED, NO_TIME, NO_TIME),
+        Outcome::Dead => (ARCHIVING, KEPT, NO_TIME),
+        Outcome::Archived => (ARCHIVED, NO_TIME, NO_TIME),
+    };
     StateBatch {
         first_offset: mark.first,
         last_offset: mark.last,
-        delivery_state: match mark.outcome {
-            Outcome::Available => AVAILABLE,
-            Outcome::Acknowledged => ACKNOWLEDGED,
-            Outcome::Archived => ARCHIVED,
-        },
+        delivery_state,
         delivery_count: i16::try_from(mark.deliveries).unwrap_or(i16::MAX),
+        leased_until,
+        waiting_until,
     }
 }
 
@@ -213,9 +272,12 @@ fn mark_of(batch: &StateBatch) -> Mark {
     Mark {
         first: batch.first_offset,
         last: batch.last_offset,
-        outcome: match batch.delivery_state {
-            ACKNOWLEDGED => Outcome::Acknowledged,
-            ARCHIVING | ARCHIVED => Outcome::Archived,
+        outcome: match (batch.delivery_state, batch.leased_until, batch.waiting_until) {
+            (ACKNOWLEDGED, ..) => Outcome::Acknowledged,
+            (ARCHIVING, KEPT, _) => Outcome::Dead,
+            (ARCHIVING | ARCHIVED, ..) => Outcome::Archived,
+            (_, until, _) if until != NO_TIME => Outcome::Leased { until },
+            (_, _, until) if until != NO_TIME => Outcome::Waiting { until },
             _ => Outcome::Available,
         },
         deliveries: u16::try_from(batch.delivery_count).unwrap_or(0),
@@ -250,13 +312,34 @@ impl QueueShard {
                 out.reply(from, Reply::Done(Ok(())));
             }
             QueueEvent::Take(wish) => {
-                let taken = self.with(&key, out, |queue, marks| queue.take(now, wish, marks));
+                let taken = self.with(now, &key, out, |queue, marks| queue.take(now, wish, marks));
                 out.reply_promptly(from, Reply::Taken(taken));
             }
             QueueEvent::Acknowledge { member, acks, terms } => {
-                let done = self
-                    .with(&key, out, |queue, marks| queue.acknowledge(now, &member, &acks, &terms, marks));
+                let done = self.with(now, &key, out, |queue, marks| {
+                    queue.acknowledge(now, &member, &acks, &terms, marks)
+                });
                 out.reply(from, Reply::Done(done.and_then(|done| done)));
+            }
+            QueueEvent::Receive(wanted) => {
+                let received = self.with(now, &key, out, |queue, marks| queue.receive(now, &wanted, marks));
+                out.reply_promptly(from, Reply::Received(received));
+            }
+            QueueEvent::Settle(what) => {
+                let settled = self.with(now, &key, out, |queue, marks| queue.settle(now, &what, marks));
+                out.reply(from, Reply::Settled(settled));
+            }
+            QueueEvent::TakeDead { max_records, lease_ms } => {
+                let dead =
+                    self.with(now, &key, out, |queue, _| queue.leases.take_dead(now, max_records, lease_ms));
+                // They are as dead after a crash.
+                out.reply(from, Reply::Dead(dead));
+            }
+            QueueEvent::Purge { offset_end_exclusive } => {
+                let done = self.with(now, &key, out, |queue, marks| {
+                    queue.leases.purge(offset_end_exclusive, marks);
+                });
+                out.reply(from, Reply::Done(done));
             }
             QueueEvent::Watch { member, changes } => match self.queues.get_mut(&key) {
                 Some(queue) if queue.changes() == changes => {
@@ -287,32 +370,27 @@ impl QueueShard {
         }
     }
 
-    /// Has something done to a window, and keeps its record, timer and watchers right.
+    /// Has something done to a window, after what is due; and keeps its record, timer and watchers right.
     fn with<T>(
         &mut self,
+        now: TimestampMs,
         key: &QueueKey,
         out: &mut Out,
         act: impl FnOnce(&mut Queue, &mut Vec<Mark>) -> T,
     ) -> Result<T, QueueError> {
         let queue = self.queues.get_mut(key).ok_or(QueueError::Unknown)?;
         let mut marks = Vec::new();
+        if queue.leases.deadline().is_some_and(|due| due <= now) {
+            queue.leases.expire(now, queue.delivery_limit, &mut marks);
+        }
         let outcome = act(queue, &mut marks);
         queue.members.retain(|_, holder| queue.leases.holds(*holder));
-        if !marks.is_empty() {
-            out.records.push(queue.update(key, &marks));
-        }
+        out.records.extend(marks.chunks(BATCHES_A_RECORD).map(|chunk| queue.update(key, batches_of(chunk))));
         if queue.told != queue.leases.changes() {
             queue.told = queue.leases.changes();
             wake(queue, out);
         }
-        let due = queue.leases.deadline();
-        if queue.timer != due {
-            if let Some(before) = queue.timer.take() {
-                self.timers.remove(&(before, key.clone()));
-            }
-            queue.timer = due;
-            self.timers.extend(due.map(|due| (due, key.clone())));
-        }
+        self.set_timer(key);
         Ok(outcome)
     }
 
@@ -372,6 +450,19 @@ impl QueueShard {
             self.timers.remove(&(due, key));
         }
     }
+
+    /// Leases that last end when they do, whoever reads of them.
+    fn set_timer(&mut self, key: &QueueKey) {
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        let due = queue.leases.deadline();
+        if queue.timer != due {
+            if let Some(before) = queue.timer.take() {
+                self.timers.remove(&(before, key.clone()));
+            }
+            queue.timer = due;
+            self.timers.extend(due.map(|due| (due, key.clone())));
+        }
+    }
 }
 
 fn wake(queue: &mut Queue, out: &mut Out) {
@@ -396,7 +487,7 @@ impl Machine for QueueShard {
                     {
                         out.reply_promptly(watch, Reply::Done(Ok(())));
                     }
-                    let released = self.with(&key, out, |queue, marks| {
+                    let released = self.with(now, &key, out, |queue, marks| {
                         if let Some(holder) = queue.members.get(&member) {
                             queue.leases.release(*holder, queue.delivery_limit, marks);
                         }
@@ -425,10 +516,10 @@ impl Machine for QueueShard {
     }
 
     fn tick(&mut self, now: TimestampMs, out: &mut Out) {
-        while let Some((_, key)) = self.timers.first().filter(|(due, _)| *due <= now).cloned() {
-            let expired = self.with(&key, out, |queue, marks| {
-                queue.leases.expire(now, queue.delivery_limit, marks);
-            });
+        // Once for each: what is due at once in great numbers is done bit by bit, and others are heard in between.
+        let due = self.timers.iter().take_while(|(due, _)| *due <= now).map(|(_, key)| key.clone());
+        for key in due.collect::<Vec<_>>() {
+            let expired = self.with(now, &key, out, |_, _| ());
             debug_assert!(expired.is_ok(), "timers are of windows");
         }
     }
@@ -438,41 +529,41 @@ impl Machine for QueueShard {
     }
 
     fn apply(&mut self, now: TimestampMs, record: &ShareRecord) {
+        let (ShareRecord::Snapshot { key, .. } | ShareRecord::Update { key, .. }) = record;
+        let key = key_of(key);
         match record {
-            ShareRecord::Snapshot { key, value } => {
+            ShareRecord::Snapshot { value, .. } => {
                 // Kafka's state of a partition that nobody has fetched from yet: it begins where the first fetch says.
                 let known = value.as_ref().filter(|value| value.start_offset >= 0);
-                self.replace(key_of(key), known.map(|value| Queue::new(now, value)));
+                self.replace(key.clone(), known.map(|value| Queue::new(now, value)));
             }
-            ShareRecord::Update { key, value } => {
-                let key = key_of(key);
-                match self.queues.get_mut(&key) {
-                    Some(queue) => queue.apply(value),
-                    None if value.start_offset >= 0 => {
-                        let snapshot = ShareSnapshot {
-                            snapshot_epoch: value.snapshot_epoch,
-                            leader_epoch: value.leader_epoch,
-                            start_offset: value.start_offset,
-                            state_batches: value.state_batches.clone(),
-                            ..Default::default()
-                        };
-                        self.replace(key, Some(Queue::new(now, &snapshot)));
-                    }
-                    None => {}
+            ShareRecord::Update { value, .. } => match self.queues.get_mut(&key) {
+                Some(queue) => queue.apply(value),
+                None if value.start_offset >= 0 => {
+                    let snapshot = ShareSnapshot {
+                        snapshot_epoch: value.snapshot_epoch,
+                        leader_epoch: value.leader_epoch,
+                        start_offset: value.start_offset,
+                        state_batches: value.state_batches.clone(),
+                        ..Default::default()
+                    };
+                    self.replace(key.clone(), Some(Queue::new(now, &snapshot)));
                 }
-            }
+                None => {}
+            },
         }
+        self.set_timer(&key);
     }
 
     fn live_records(&self) -> usize {
-        self.queues.len()
+        self.queues.values().map(|queue| 1 + queue.leases.runs() / BATCHES_A_RECORD).sum()
     }
 
     fn snapshot(&self) -> Vec<ShareRecord> {
-        self.queues.iter().map(|(key, queue)| queue.snapshot(key)).collect()
+        self.queues.iter().flat_map(|(key, queue)| queue.snapshot(key)).collect()
     }
 
-    /// Leases have ended with the process, and counts are as they were: there is nothing to begin.
+    /// Leases of members have ended with the process, others end when they do: there is nothing to begin.
     fn replayed(&mut self, _now: TimestampMs) {}
 }
 

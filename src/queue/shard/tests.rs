@@ -170,6 +170,7 @@ fn states_that_no_log_can_have_are_passed_over() {
         last_offset,
         delivery_state: ACKNOWLEDGED,
         delivery_count: 1,
+        ..Default::default()
     };
     let mut kept = started();
     let value = ShareUpdate {

@@ -1,0 +1,187 @@
+//! An ordered map for a million small entries: pages of neighbours, so that an entry costs little more than itself, one that is
+//! added in order costs next to nothing, and none costs more than moving a page. Millions go into two levels; there is no third.
+
+use std::collections::VecDeque;
+
+/// Entries of a full page.
+const PAGE: usize = 128;
+
+/// Entries that a page makes room for at a time, at most.
+const GROWTH: usize = 32;
+
+/// The map.
+#[derive(Clone, Debug)]
+pub(super) struct Sorted<K, V = ()> {
+    /// Each holds something; what they hold is in order, and so are they.
+    pages: VecDeque<Vec<(K, V)>>,
+    len: usize,
+}
+
+impl<K, V> Default for Sorted<K, V> {
+    fn default() -> Self {
+        Self { pages: VecDeque::new(), len: 0 }
+    }
+}
+
+impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The lowest.
+    pub(super) fn first(&self) -> Option<(K, V)> {
+        self.pages.front().map(|page| page[0])
+    }
+
+    pub(super) fn get(&self, key: K) -> Option<V> {
+        self.floor(key).filter(|(found, _)| *found == key).map(|(_, value)| value)
+    }
+
+    /// The highest that is not above `key`.
+    pub(super) fn floor(&self, key: K) -> Option<(K, V)> {
+        let page = &self.pages[self.page_of(key)?];
+        // The page begins at or below the key.
+        Some(page[page.partition_point(|(at, _)| *at <= key) - 1])
+    }
+
+    /// The lowest that is above `key`.
+    pub(super) fn above(&self, key: K) -> Option<(K, V)> {
+        let Some(at) = self.page_of(key) else { return self.first() };
+        let page = &self.pages[at];
+        let after = page.partition_point(|(at, _)| *at <= key);
+        page.get(after).or_else(|| self.pages.get(at + 1)?.first()).copied()
+    }
+
+    /// All, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (K, V)> {
+        self.pages.iter().flatten().copied()
+    }
+
+    /// Adds an entry, or gives the one that there is another value.
+    pub(super) fn insert(&mut self, key: K, value: V) {
+        let Some(last) = self.pages.len().checked_sub(1) else {
+            self.pages.push_back(vec![(key, value)]);
+            self.len = 1;
+            return;
+        };
+        let mut at = self.page_of(key).unwrap_or(0);
+        let mut index = match self.pages[at].binary_search_by(|(at, _)| at.cmp(&key)) {
+            Ok(index) => {
+                self.pages[at][index].1 = value;
+                return;
+            }
+            Err(index) => index,
+        };
+        self.len += 1;
+        if self.pages[at].len() == PAGE {
+            if index == PAGE && at == last {
+                // What comes in order leaves full pages behind.
+                self.pages.push_back(vec![(key, value)]);
+                return;
+            }
+            let page = &mut self.pages[at];
+            let upper = page[PAGE / 2..].to_vec();
+            page.truncate(PAGE / 2);
+            page.shrink_to(PAGE / 2 + GROWTH);
+            self.pages.insert(at + 1, upper);
+            if index > PAGE / 2 {
+                (at, index) = (at + 1, index - PAGE / 2);
+            }
+        }
+        let page = &mut self.pages[at];
+        if page.len() == page.capacity() {
+            page.reserve_exact(page.len().clamp(1, GROWTH));
+        }
+        page.insert(index, (key, value));
+    }
+
+    /// Takes an entry out.
+    pub(super) fn remove(&mut self, key: K) -> Option<V> {
+        let at = self.page_of(key)?;
+        let page = &mut self.pages[at];
+        let index = page.binary_search_by(|(at, _)| at.cmp(&key)).ok()?;
+        let (_, value) = page.remove(index);
+        self.len -= 1;
+        if page.is_empty() {
+            self.pages.remove(at);
+            return Some(value);
+        }
+        let len = page.len();
+        if page.capacity() > 2 * len + GROWTH {
+            page.shrink_to(len + GROWTH / 2);
+        }
+        if len < PAGE / 4 && self.pages.get(at + 1).is_some_and(|next| next.len() + len <= PAGE / 2) {
+            let next = self.pages.remove(at + 1).unwrap_or_default();
+            self.pages[at].reserve_exact(next.len());
+            self.pages[at].extend(next);
+        }
+        Some(value)
+    }
+
+    /// The page that begins at or below `key`, and the next above it.
+    fn page_of(&self, key: K) -> Option<usize> {
+        self.pages.partition_point(|page| page[0].0 <= key).checked_sub(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_the_map_that_it_stands_for(
+            steps in prop::collection::vec((0..3u8, 0..2_000i64, 1..300i64), 1..60),
+        ) {
+            let (mut map, mut model) = (Sorted::default(), BTreeMap::new());
+            for (kind, from, count) in steps {
+                for key in from..from + count {
+                    match kind {
+                        0 => {
+                            map.insert(key, from);
+                            model.insert(key, from);
+                        }
+                        1 => prop_assert_eq!(map.remove(key), model.remove(&key)),
+                        // Every other one, downwards.
+                        _ => {
+                            let key = from + 2 * (from + count - key);
+                            map.insert(key, key);
+                            model.insert(key, key);
+                        }
+                    }
+                }
+                prop_assert_eq!(map.len(), model.len());
+                prop_assert!(map.iter().eq(model.iter().map(|(key, value)| (*key, *value))));
+                prop_assert_eq!(map.first(), model.first_key_value().map(|(key, value)| (*key, *value)));
+                for key in [from - 1, from, from + count / 2, from + count] {
+                    let floor = model.range(..=key).next_back().map(|(key, value)| (*key, *value));
+                    let above = model.range(key + 1..).next().map(|(key, value)| (*key, *value));
+                    prop_assert_eq!((map.floor(key), map.above(key)), (floor, above));
+                    prop_assert_eq!(map.get(key), model.get(&key).copied());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pages_are_full_after_orderly_growth_and_never_nearly_empty() {
+        let mut map = Sorted::default();
+        (0..100_000i64).for_each(|key| map.insert(key, ()));
+        assert_eq!(map.pages.len(), 100_000usize.div_ceil(PAGE));
+        for key in (0..100_000i64).filter(|key| key % 10 != 0) {
+            assert_eq!(map.remove(key), Some(()));
+        }
+        let room: usize = map.pages.iter().map(Vec::capacity).sum();
+        assert!(room < 4 * map.len(), "{room} for {}", map.len());
+        (0..100_000i64).step_by(10).for_each(|key| assert_eq!(map.remove(key), Some(())));
+        assert!(map.is_empty() && map.pages.is_empty());
+    }
+}
