@@ -338,7 +338,7 @@ impl Loan<'_> {
     async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, Refusal> {
         let partition = Arc::clone(&self.targets[at].partition);
         let mut seen = self.probe(at, &partition).await?;
-        if let Some(cut) = cut_below(&partition, &seen)? {
+        if let Some(cut) = partition.lost_since(seen.leader_epoch, seen.end)? {
             self.go_back(at, &partition, cut, seen.leader_epoch).await?;
             seen = self.probe(at, &partition).await?;
         }
@@ -474,18 +474,6 @@ async fn outlined(range: &FileRange, offset: i64, records_max: i64) -> io::Resul
     }
     let range = range.clone();
     tokio::task::spawn_blocking(move || outline(&range, offset, records_max)).await?
-}
-
-/// Where the log has lost an end that the group has seen, as it may with the machine in os mode: from there on offsets are given
-/// again.
-fn cut_below(partition: &Partition, seen: &Taken) -> Result<Option<i64>, Refusal> {
-    let log_end = partition.offsets()?.log_end_offset;
-    let end_of_epoch = match seen.leader_epoch < partition.leader_epoch() {
-        true => partition.end_offset_for_epoch(seen.leader_epoch)?,
-        false => None,
-    };
-    let cut = end_of_epoch.map_or(log_end, |(_, end)| end.min(log_end));
-    Ok((seen.end > cut).then_some(cut))
 }
 
 /// The bytes of the batches that what was taken lies in.
