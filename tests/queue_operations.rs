@@ -5,9 +5,13 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ottla::operations::{Delivery, Outgoing, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
+use ottla::operations::{
+    Delivery, Outgoing, QueueDoor, QueueRefusal, Receipt, SendRefusal, SettleRefusal, Wanted,
+};
 use ottla::queue::Settlement;
 use ottla::{Broker, Config};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 
 const SOON: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(20);
@@ -285,4 +289,79 @@ async fn what_is_wrong_is_refused() {
     assert!(matches!(door.counts("q").await, Err(QueueRefusal::Unknown(_))));
     make(door, "q", &[]).await;
     assert_eq!(depth(door, "q").await, (0, 0, 0), "another queue of the same name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_or_makes_way_as_it_is_told() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "strict", &[("max.messages", "3")]).await;
+    let sent = door.send("strict", ["a", "b", "c", "d"].map(message).into()).await.unwrap();
+    let is_sent: Vec<_> = sent.iter().map(Result::is_ok).collect();
+    assert_eq!(is_sent, [true, true, true, false]);
+    assert!(matches!(sent[3], Err(SendRefusal::Overflow)));
+    let first = take(door, "strict", 1).await;
+    assert!(door.send("strict", vec![message("d")]).await.unwrap()[0].is_err(), "what is in flight counts");
+    assert_eq!(settle(door, "strict", first[0].receipt, Settlement::Done).await, Ok(()));
+    assert!(door.send("strict", vec![message("d")]).await.unwrap()[0].is_ok());
+
+    make(door, "dead", &[]).await;
+    make(door, "last", &[("max.messages", "2"), ("overflow", "drop-oldest"), ("dead.letter.queue", "dead")])
+        .await;
+    send_bodies(door, "last", &["a", "b", "c", "d", "e"]).await;
+    assert_eq!(depth(door, "last").await, (2, 0, 0));
+    assert_eq!(bodies(&take(door, "last", 10).await), ["d", "e"]);
+    assert_eq!(depth(door, "dead").await, (0, 0, 0), "what is dropped is no dead letter");
+
+    let kept = [("max.messages", "2"), ("overflow", "dead-letter-oldest"), ("dead.letter.queue", "dead")];
+    make(door, "kept", &kept).await;
+    send_bodies(door, "kept", &["a", "b", "c"]).await;
+    assert_eq!(bodies(&take(door, "kept", 10).await), ["b", "c"]);
+    assert_eq!(bodies(&wait(door, "dead", 10).await), ["a"]);
+
+    make(door, "heavy", &[("max.bytes", "1000")]).await;
+    let sent = door.send("heavy", vec![message(&"x".repeat(1_000))]).await.unwrap();
+    assert!(sent[0].is_ok(), "it was empty");
+    assert!(door.send("heavy", vec![message("y")]).await.unwrap()[0].is_err());
+    let first = take(door, "heavy", 1).await;
+    assert_eq!(settle(door, "heavy", first[0].receipt, Settlement::Done).await, Ok(()));
+    assert!(door.send("heavy", vec![message("y")]).await.unwrap()[0].is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_producer_tries_again_until_a_full_queue_has_room() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("max.messages", "3")]).await;
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("linger.ms", "0")
+        .set("batch.num.messages", "1")
+        .set("retry.backoff.ms", "20")
+        .set("retry.backoff.max.ms", "50")
+        .create()
+        .unwrap();
+    let sending: Vec<_> = (0..8)
+        .map(|number| {
+            let producer = producer.clone();
+            tokio::spawn(async move {
+                let body = number.to_string();
+                let record = FutureRecord::<(), _>::to("q").payload(&body);
+                producer.send(record, LONG).await.map(|_| ()).map_err(|(error, _)| error)
+            })
+        })
+        .collect();
+    let mut received = BTreeSet::new();
+    while received.len() < 8 {
+        let (ready, in_flight, delayed) = depth(door, "q").await;
+        assert!(ready + in_flight + delayed <= 3);
+        for delivery in wait(door, "q", 1).await {
+            received.insert(String::from_utf8(delivery.body.to_vec()).unwrap());
+            assert_eq!(settle(door, "q", delivery.receipt, Settlement::Done).await, Ok(()));
+        }
+    }
+    for sent in sending {
+        assert_eq!(sent.await.unwrap(), Ok(()));
+    }
+    assert_eq!(depth(door, "q").await, (0, 0, 0));
 }

@@ -236,6 +236,19 @@ impl Station {
         lease_ms: i64,
         member: Option<&Arc<str>>,
     ) -> Result<Received, QueueRefusal> {
+        self.take_by(door, config, terms(config), max_records, lease_ms, member).await
+    }
+
+    /// The same by other terms than the queue's own.
+    pub(super) async fn take_by(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+        terms: QueueTerms,
+        max_records: i64,
+        lease_ms: i64,
+        member: Option<&Arc<str>>,
+    ) -> Result<Received, QueueRefusal> {
         let mut from = self.end.load(Ordering::Acquire);
         let mut taken: Option<Received> = None;
         loop {
@@ -254,7 +267,7 @@ impl Station {
                 arrivals,
                 max_records: if is_known { max_records - so_far } else { 0 },
                 lease_ms,
-                terms: terms(config),
+                terms,
             };
             let mut received = self.ask(door, receive).await?;
             if let Some(cut) = self.partition.lost_since(received.leader_epoch, received.end)? {

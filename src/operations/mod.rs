@@ -9,6 +9,7 @@ mod dead_letters;
 mod dedup;
 mod desk;
 mod intake;
+mod limits;
 mod receive;
 mod send;
 

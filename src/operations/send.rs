@@ -11,7 +11,7 @@ use super::desk::{Desk, Station};
 use super::intake::{DEDUP_ID, DELAY_MS, PRIORITY, TTL_MS, dedup_id, deduplicates};
 use super::receive::id_of_place;
 use super::{Outgoing, QueueDoor, QueueRefusal, SendRefusal, Sent};
-use crate::catalog::queue_config::{Overflow, QueueConfig};
+use crate::catalog::queue_config::QueueConfig;
 use crate::clock::TimestampMs;
 use crate::record::partitioner::by_key;
 use crate::record::{BatchBuilder, Compression, HEADER_BYTES, ValidBatch};
@@ -40,7 +40,7 @@ impl QueueDoor {
         let (topic, config) = self.topic(name)?;
         let desk = self.desk(&topic);
         let now = self.now_ms();
-        let room = self.room(name, &desk, &config).await?;
+        let room = self.room(&topic).await?;
         let mut answers: Vec<Option<Answer>> = messages.iter().map(|_| None).collect();
         let mut by_partition: BTreeMap<usize, Vec<(usize, Prepared)>> = BTreeMap::new();
         for (index, message) in messages.into_iter().enumerate() {
@@ -59,22 +59,8 @@ impl QueueDoor {
                 answers[index] = Some(sent);
             }
         }
+        self.make_way(&topic).await;
         Ok(answers.into_iter().flatten().collect())
-    }
-
-    /// How many messages more the queue takes, if that is limited; drops the oldest to have some if that is its way.
-    async fn room(
-        &self,
-        name: &str,
-        desk: &Arc<Desk>,
-        config: &Arc<QueueConfig>,
-    ) -> Result<Option<i64>, QueueRefusal> {
-        let Some(max) = config.max_messages.filter(|_| config.overflow == Overflow::Reject) else {
-            return Ok(None);
-        };
-        let counts = self.counts(name).await?;
-        debug_assert!(!desk.stations.is_empty(), "a topic has a partition");
-        Ok(Some(max - counts.ready - counts.in_flight - counts.delayed))
     }
 
     /// Stores dead letters, which are none too many and repeat nothing.
