@@ -24,6 +24,7 @@ use crate::group::{self, Groups};
 use crate::handlers::fetch_sessions::FetchSessions;
 use crate::handlers::share_sessions::ShareSessions;
 use crate::handlers::{Session, Shared, request_counters};
+use crate::http::sqs::{self, Credentials, SqsDoors};
 use crate::http::{Doors, Observed};
 use crate::log::ephemeral::EphemeralDirectory;
 use crate::log::{DirectoryOptions, LogDirectories, OpenDirectoryError};
@@ -58,6 +59,14 @@ pub enum StartError {
     /// An HTTP listener that is gone before it serves.
     #[error("cannot serve HTTP: {0}")]
     Http(io::Error),
+    /// A file that says who may use SQS, and cannot be read.
+    #[error("cannot read the credentials file {}: {reason}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// What the system says, or what is missing in it.
+        reason: String,
+    },
     /// A log directory that cannot be used.
     #[error("log directory {0}")]
     Directory(#[from] OpenDirectoryError),
@@ -112,6 +121,8 @@ pub struct Broker {
     endpoints: Vec<Endpoint>,
     catalog_stop: CancellationToken,
     http: Doors,
+    /// Present once the broker serves.
+    sqs: Option<SqsDoors>,
     listeners: Vec<Listener>,
     /// One task a listener, which owns those of its connections.
     accepting: JoinSet<()>,
@@ -142,6 +153,8 @@ impl Broker {
             listeners.push((endpoint.clone(), listen_at(endpoint).await.map_err(listen)?));
         }
         let http = open_http(&config).await?;
+        let sqs = listen_named("SQS", &config.sqs_listeners).await?;
+        let credentials = credentials(&config)?;
         let ephemeral = match config.ephemeral {
             true => Some(EphemeralDirectory::create(&std::env::temp_dir()).map_err(StartError::Ephemeral)?),
             false => None,
@@ -209,6 +222,7 @@ impl Broker {
             paths,
             catalog_stop,
             http,
+            sqs: None,
             listeners: listeners.iter().map(|(_, listener)| listener.clone()).collect(),
             accepting: JoinSet::new(),
             ready_file: None,
@@ -241,7 +255,7 @@ impl Broker {
                 {}
             });
         }
-        broker.serve(listeners).await?;
+        broker.serve(listeners, sqs, credentials).await?;
         Ok(broker)
     }
 
@@ -254,7 +268,12 @@ impl Broker {
     }
 
     /// Accepts on every listener, and asks each for its metadata before calling the broker ready.
-    async fn serve(&mut self, listeners: Vec<(Endpoint, Listener)>) -> Result<(), StartError> {
+    async fn serve(
+        &mut self,
+        listeners: Vec<(Endpoint, Listener)>,
+        sqs: Vec<Listener>,
+        credentials: Option<Credentials>,
+    ) -> Result<(), StartError> {
         let limits = ConnectionLimits::new(
             self.shared.config.max_connections,
             self.shared.config.max_connections_per_ip,
@@ -283,7 +302,25 @@ impl Broker {
             probe::ask_metadata(bound).await.map_err(probe)?;
             self.endpoints.push(told);
         }
-        self.http.observe(Observed { shared: Arc::clone(&self.shared), budget, decompressions_max: cores() });
+        let settings = sqs::Settings {
+            region: self.shared.config.sqs_region.to_string(),
+            account_id: self.shared.config.sqs_account_id.to_string(),
+            credentials,
+            connections_max_idle: Duration::from_millis(self.shared.config.connections_max_idle_ms),
+            connections_max: self.shared.config.max_connections,
+            connections_per_ip_max: self.shared.config.max_connections_per_ip,
+            budget: budget.clone(),
+        };
+        let counters = Arc::default();
+        let door = self.shared.door.clone();
+        self.sqs =
+            Some(SqsDoors::open(sqs, door, settings, Arc::clone(&counters)).map_err(StartError::Http)?);
+        self.http.observe(Observed {
+            shared: Arc::clone(&self.shared),
+            budget,
+            decompressions_max: cores(),
+            sqs: counters,
+        });
         if let Some(path) = &self.shared.config.ready_file {
             let lines: String =
                 self.endpoints.iter().map(|endpoint| format!("{}\n", endpoint.address())).collect();
@@ -312,6 +349,11 @@ impl Broker {
     /// The queues, for the program that the broker runs in: what the HTTP doors do, without HTTP.
     pub fn queues(&self) -> &QueueDoor {
         &self.shared.door
+    }
+
+    /// Where each SQS listener is, in the order of the configuration.
+    pub fn sqs(&self) -> &[SocketAddr] {
+        self.sqs.as_ref().map_or(&[], SqsDoors::addresses)
     }
 
     /// The first log directory.
@@ -345,6 +387,9 @@ impl Broker {
         if tokio::time::timeout(DRAIN, drained).await.is_err() {
             let connections = self.shared.connections.open();
             warn!(connections, "stopping while connections have not taken their last answers");
+        }
+        if let Some(sqs) = &mut self.sqs {
+            sqs.close().await;
         }
         self.catalog_stop.cancel();
         self.directories.close().await;
@@ -395,13 +440,27 @@ fn session(
 
 /// Opens the HTTP listeners of the configuration.
 async fn open_http(config: &Config) -> Result<Doors, StartError> {
-    let mut listeners = Vec::with_capacity(config.http_listeners.len());
-    for endpoint in &config.http_listeners {
-        let endpoint = Endpoint { name: "HTTP".to_owned(), ..endpoint.clone() };
+    let listeners = listen_named("HTTP", &config.http_listeners).await?;
+    Doors::open(listeners, Duration::from_millis(config.connections_max_idle_ms)).map_err(StartError::Http)
+}
+
+/// Listens at all of these, which have no names but that of their protocol.
+async fn listen_named(protocol: &str, endpoints: &[Endpoint]) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let endpoint = Endpoint { name: protocol.to_owned(), ..endpoint.clone() };
         let listener = listen_at(&endpoint).await;
         listeners.push(listener.map_err(|source| StartError::Listen { endpoint, source })?);
     }
-    Doors::open(listeners, Duration::from_millis(config.connections_max_idle_ms)).map_err(StartError::Http)
+    Ok(listeners)
+}
+
+/// Who may use SQS, if that is not anybody.
+fn credentials(config: &Config) -> Result<Option<Credentials>, StartError> {
+    let Some(path) = &config.sqs_credentials_file else { return Ok(None) };
+    let unreadable = |reason: String| StartError::Credentials { path: path.clone(), reason };
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
+    Credentials::parse(&text).map(Some).map_err(|fault| unreadable(fault.to_owned()))
 }
 
 /// Listens at the first address of the host that can be listened at.

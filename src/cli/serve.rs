@@ -27,6 +27,9 @@ pub(super) struct Flags {
     /// Serve /metrics, /healthz and /readyz over HTTP here; port 0 takes any free one. Repeatable
     #[arg(long, value_name = "HOST:PORT")]
     http_listen: Vec<String>,
+    /// Serve SQS here; port 0 takes any free one. Repeatable
+    #[arg(long, value_name = "HOST:PORT")]
+    sqs_listen: Vec<String>,
     /// Keep data in this directory. Repeatable: partitions are spread over them [default: ./data]
     #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
     data: Vec<String>,
@@ -89,12 +92,14 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let broker = Broker::start(config).await?;
     let listeners: Vec<String> = broker.endpoints().iter().map(ToString::to_string).collect();
     let http: Vec<String> = broker.http().iter().map(ToString::to_string).collect();
+    let sqs: Vec<String> = broker.sqs().iter().map(ToString::to_string).collect();
     let data: Vec<String> = broker.log_directories().iter().map(|path| path.display().to_string()).collect();
     info!(
         target: START_TARGET,
         version = env!("CARGO_PKG_VERSION"),
         listeners = listeners.join(","),
         http = (!http.is_empty()).then(|| http.join(",")),
+        sqs = (!sqs.is_empty()).then(|| sqs.join(",")),
         data = data.join(","),
         "ottla serves"
     );
@@ -184,6 +189,9 @@ impl Flags {
         }
         if !self.http_listen.is_empty() {
             add("ottla.http.listeners", self.http_listen.join(","));
+        }
+        if !self.sqs_listen.is_empty() {
+            add("ottla.sqs.listeners", self.sqs_listen.join(","));
         }
         if !self.topic.is_empty() {
             add("ottla.topics", self.topic.join(&TopicSpec::SEPARATOR.to_string()));
@@ -285,6 +293,8 @@ mod tests {
             "127.0.0.1:0",
             "--http-listen",
             "[::1]:8080",
+            "--sqs-listen",
+            "127.0.0.1:9324",
             "--data",
             "/d",
             "--data",
@@ -314,6 +324,8 @@ mod tests {
         assert_eq!(config.advertised("PLAINTEXT"), None);
         let http: Vec<_> = config.http_listeners.iter().map(|endpoint| endpoint.address()).collect();
         assert_eq!(http, ["127.0.0.1:0", "[::1]:8080"]);
+        let sqs: Vec<_> = config.sqs_listeners.iter().map(|endpoint| endpoint.address()).collect();
+        assert_eq!(sqs, ["127.0.0.1:9324"]);
         assert_eq!(config.directories(), [Path::new("/d"), Path::new("/e")]);
         assert_eq!(config.explicit()["ottla.flush"], "os");
         assert_eq!(config.ready_file.as_deref(), Some(Path::new("/r")));

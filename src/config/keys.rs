@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::arn::{AccountId, Region};
 use super::definition::Valid::{Any, AtLeast, Between, BetweenOrMinusOne, OneOf};
 use super::definition::{ConfigType, Definition, Fault, Valid};
 use super::endpoint::Endpoint;
@@ -70,6 +71,14 @@ fields! {
     /// Where to serve HTTP for operators (/metrics, /healthz, /readyz): HOST:PORT, several separated by commas; port 0 takes any
     /// free one; empty for none.
     http_listeners: Vec<Endpoint> = "ottla.http.listeners" List Some(""), Any;
+    /// Where to serve SQS: HOST:PORT, several separated by commas; port 0 takes any free one; empty for none.
+    sqs_listeners: Vec<Endpoint> = "ottla.sqs.listeners" List Some(""), Any;
+    /// Region in the ARNs of queues. SQS clients may have any.
+    sqs_region: Region = "ottla.sqs.region" String Some("us-east-1"), Any;
+    /// Account in the ARNs and URLs of queues, 12 digits. SQS clients may have any.
+    sqs_account_id: AccountId = "ottla.sqs.account.id" String Some("000000000000"), Any;
+    /// File with the credentials that SQS clients must sign with (SigV4), in the form of ~/.aws/credentials; empty: any will do.
+    sqs_credentials_file: Option<PathBuf> = "ottla.sqs.credentials.file" String Some(""), Any;
     /// Data directory, made if missing. log.dirs counts instead where it is set.
     log_dir: PathBuf = "log.dir" String Some("./data"), Any;
     /// Data directories, made if missing, separated by commas; empty for log.dir. A new partition goes to the one with the fewest;

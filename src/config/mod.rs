@@ -4,6 +4,7 @@
 //! This module knows what a key is and what it takes. It does not know topic configs (`catalog::topic_config` does, and
 //! finds the defaults of topics in [`Config::explicit`]), and it acts on nothing.
 
+mod arn;
 pub mod definition;
 mod endpoint;
 mod file;
@@ -16,6 +17,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use arn::{AccountId, Region};
 use definition::{Definition, Fault, nearest, shortened};
 pub use endpoint::{Endpoint, default_name};
 pub use keys::{BrokerKey, Config};

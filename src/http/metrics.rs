@@ -27,6 +27,8 @@ pub struct Observed {
     pub budget: Budget,
     /// Places that [`Shared::decompressions`] began with.
     pub decompressions_max: usize,
+    /// The connections of the SQS listeners.
+    pub sqs: Arc<ConnectionCounters>,
 }
 
 impl Observed {
@@ -129,7 +131,8 @@ impl Exposition {
     }
 
     fn connections(&self, text: &mut Text) {
-        let protocols = [("http", &*self.http), ("kafka", &*self.observed.shared.connections)];
+        let Observed { shared, sqs, .. } = &self.observed;
+        let protocols = [("http", &*self.http), ("kafka", &*shared.connections), ("sqs", &**sqs)];
         let mut each = |metric: &Metric, of: fn(&ConnectionCounters) -> u64| {
             text.describe(metric);
             for (protocol, counters) in protocols {
@@ -151,7 +154,7 @@ impl Exposition {
 
     /// What is bounded, with its bound.
     fn limits(&self, text: &mut Text) {
-        let Observed { shared, budget, decompressions_max } = &self.observed;
+        let Observed { shared, budget, decompressions_max, .. } = &self.observed;
         text.single(&names::QUEUED_REQUEST_BYTES, budget.used());
         text.single(&names::QUEUED_REQUEST_BYTES_LIMIT, budget.total());
         text.single(&names::FETCH_SESSIONS, shared.fetch_sessions.len());

@@ -8,6 +8,7 @@
 #[cfg_attr(not(test), expect(dead_code))]
 mod body;
 mod metrics;
+pub mod sqs;
 
 use std::convert::Infallible;
 use std::future;
