@@ -31,6 +31,7 @@ use crate::net::budget::Budget;
 use crate::net::connection::{self, Limits};
 use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::net::probe;
+use crate::operations::QueueDoor;
 use crate::queue::{QueueFailure, Queues};
 use crate::storage::{BoundedDisk, Disk, Durability, StdDisk, replace_file};
 
@@ -173,9 +174,21 @@ impl Broker {
                 StartError::Catalog { path: own.map_or(&*paths[0], |own| own.path()).to_owned(), source }
             })?;
         let stopping = CancellationToken::new();
+        let groups = Arc::new(Groups::new(group_settings(&config), clock.steady(), stopping.clone()));
+        let queues = Arc::new(Queues::new(clock.steady(), stopping.clone()));
+        let (config, catalog) = (Arc::new(config), Arc::new(catalog));
+        let door = QueueDoor::new(
+            Arc::clone(&config),
+            clock.steady(),
+            Arc::clone(&catalog),
+            Arc::clone(&queues),
+            Arc::clone(&groups),
+            stopping.clone(),
+        );
         let shared = Arc::new(Shared {
-            groups: Groups::new(group_settings(&config), clock.steady(), stopping.clone()),
-            queues: Queues::new(clock.steady(), stopping.clone()),
+            groups,
+            queues,
+            door,
             clock,
             cluster_id: directories.cluster_id(),
             logs: Arc::clone(&directories),
@@ -294,6 +307,11 @@ impl Broker {
     /// Where each HTTP listener is, in the order of the configuration.
     pub fn http(&self) -> &[SocketAddr] {
         self.http.addresses()
+    }
+
+    /// The queues, for the program that the broker runs in: what the HTTP doors do, without HTTP.
+    pub fn queues(&self) -> &QueueDoor {
+        &self.shared.door
     }
 
     /// The first log directory.

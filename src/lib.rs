@@ -51,6 +51,7 @@ pub mod handlers;
 pub mod http;
 pub mod log;
 pub mod net;
+pub mod operations;
 pub mod protocol;
 pub mod queue;
 pub mod record;

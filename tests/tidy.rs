@@ -40,14 +40,31 @@ const LAYERS: &[(&str, &[&str])] = &[
             "http",
             "log",
             "net",
+            "operations",
             "queue",
             "storage",
             "uuid",
         ],
     ),
     // The second door: it shows what the first one counts, and accepts connections as the first one does.
-    ("http", &["group", "handlers", "http", "log", "net", "protocol", "telemetry"]),
+    ("http", &["group", "handlers", "http", "log", "net", "operations", "protocol", "queue", "telemetry"]),
     ("net", &["handlers", "net", "protocol", "record", "telemetry"]),
+    // What all doors to queues end at.
+    (
+        "operations",
+        &[
+            "catalog",
+            "clock",
+            "config",
+            "coordinator",
+            "group",
+            "log",
+            "operations",
+            "queue",
+            "record",
+            "uuid",
+        ],
+    ),
     (
         "handlers",
         &[
@@ -58,6 +75,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "group",
             "handlers",
             "log",
+            "operations",
             "protocol",
             "queue",
             "record",

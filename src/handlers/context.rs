@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Endpoint};
 use crate::group::Groups;
 use crate::log::{LogDirectories, Partition};
+use crate::operations::QueueDoor;
 use crate::protocol::ErrorCode;
 use crate::protocol::wire::Str;
 use crate::queue::Queues;
@@ -37,7 +38,7 @@ pub const NO_LEADER: i32 = -1;
 /// What all requests share.
 pub struct Shared {
     /// The broker's settings.
-    pub config: Config,
+    pub config: Arc<Config>,
     /// Time.
     pub clock: Clock,
     /// Id of the cluster.
@@ -45,11 +46,13 @@ pub struct Shared {
     /// Where partitions are kept.
     pub logs: Arc<LogDirectories>,
     /// Topics, configs, producer ids.
-    pub catalog: Catalog,
+    pub catalog: Arc<Catalog>,
     /// Consumer groups.
-    pub groups: Groups,
+    pub groups: Arc<Groups>,
     /// What share groups have of partitions.
-    pub queues: Queues,
+    pub queues: Arc<Queues>,
+    /// The same queues, as doors other than Kafka's see them.
+    pub door: QueueDoor,
     /// Incremental fetch sessions.
     pub fetch_sessions: FetchSessions,
     /// Share sessions.

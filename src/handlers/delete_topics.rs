@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use tracing::warn;
-
 use super::RequestContext;
 use crate::catalog::CatalogError;
 use crate::protocol::ErrorCode;
@@ -70,13 +68,7 @@ async fn delete(cx: &RequestContext, wanted: Vec<DeletableTopic>) -> Vec<Deletab
             wanted.iter().map(|topic| failed(topic, ErrorCode::from(&error), &error.to_string())).collect()
         }
         Ok(deleted) => {
-            if let Err(error) = cx.groups.drop_offsets(cx.catalog.topic_exists()).await {
-                // The offsets are of topics whose ids are gone: no group will be given them.
-                warn!(%error, "offsets of deleted topics are kept until they expire");
-            }
-            if let Err(error) = cx.queues.drop_topics(cx.catalog.topic_id_exists()).await {
-                warn!(%error, "what share groups have of deleted topics is kept until the next start");
-            }
+            cx.door.forget_deleted().await;
             let answer =
                 |(topic, deleted): (&DeletableTopic, Result<(Str, Uuid), CatalogError>)| match deleted {
                     Ok((name, topic_id)) => {

@@ -526,6 +526,18 @@ impl Partition {
         Ok(log.epochs.end_offset_for(leader_epoch, self.leader_epoch(), log.end_offset))
     }
 
+    /// Where the log has lost an end that was there up to `end_exclusive` in `leader_epoch`, as it may with the machine in os
+    /// mode: from there on offsets are given again.
+    pub fn lost_since(&self, leader_epoch: i32, end_exclusive: i64) -> Result<Option<i64>, LogError> {
+        let log_end = self.offsets()?.log_end_offset;
+        let end_of_epoch = match leader_epoch < self.leader_epoch() {
+            true => self.end_offset_for_epoch(leader_epoch)?,
+            false => None,
+        };
+        let cut = end_of_epoch.map_or(log_end, |(_, end)| end.min(log_end));
+        Ok((end_exclusive > cut).then_some(cut))
+    }
+
     /// The epoch in which the record at `offset` was written, if that is known.
     pub fn epoch_at(&self, offset: i64) -> Result<Option<i32>, LogError> {
         let mut writer = self.writer.lock();

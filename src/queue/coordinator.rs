@@ -40,6 +40,11 @@ impl Queues {
         self.coordinator.start(partitions);
     }
 
+    /// Whether [`Queues::start`] has been called: before, there is nothing that could be known.
+    pub fn is_started(&self) -> bool {
+        self.coordinator.is_started()
+    }
+
     async fn ask(&self, key: &QueueKey, event: QueueEvent) -> Result<Reply, CoordinatorError> {
         self.coordinator.ask(&key.text(), Event::One(key.clone(), event)).await
     }
@@ -142,7 +147,7 @@ impl Queues {
     /// Of the coordinator.
     pub async fn describe(&self, key: &QueueKey) -> Result<Option<Progress>, CoordinatorError> {
         // Before the first member of all has come.
-        if !self.coordinator.is_started() {
+        if !self.is_started() {
             return Ok(None);
         }
         Ok(expect_reply!(self.ask(key, QueueEvent::Describe).await?, Described))

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod builder;
 pub mod compression;
 pub mod outline;
+pub mod partitioner;
 pub mod range;
 pub mod records;
 pub mod rewrite;

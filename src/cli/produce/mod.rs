@@ -2,7 +2,6 @@
 //! large as the input is fast and nothing waits longer than the linger.
 
 mod input;
-mod partitioner;
 mod sender;
 
 use std::path::PathBuf;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::input::{NewHeader, NewRecord};
-use super::{Flags, ProduceError, partitioner};
+use super::{Flags, ProduceError};
 use crate::cli::CommandError;
 use crate::cli::client::{ClientError, Cluster, Frame, Patience, TopicPartition, code_of};
 use crate::clock::Clock;
@@ -18,6 +18,7 @@ use crate::protocol::messages::produce::{
     ProducePartition, ProducePartitionResponse, ProduceRequest, ProduceTopic,
 };
 use crate::protocol::wire::{Records, Str};
+use crate::record::partitioner::by_key;
 use crate::record::{BatchBuilder, Codec};
 
 /// Newest version of Produce that names its topic; later ones have an id, which not every broker gives.
@@ -241,7 +242,7 @@ impl Sender {
     fn place(&self, record: &NewRecord) -> usize {
         match (record.partition.or(self.partition), &record.key) {
             (Some(partition), _) => partition as usize,
-            (None, Some(key)) => partitioner::by_key(key, self.leaders.len()),
+            (None, Some(key)) => by_key(key, self.leaders.len()),
             (None, None) => self.sticky,
         }
     }

@@ -1,7 +1,7 @@
 //! Where a record goes: by its key as in Java's producer, so that programs in any language find it where they look for it.
 
-/// Java's default partitioner for a record with a key.
-pub(super) fn by_key(key: &[u8], partitions: usize) -> usize {
+/// Java's default partitioner for a record with a key: one of `partitions`, from 0 on.
+pub fn by_key(key: &[u8], partitions: usize) -> usize {
     (murmur2(key) & 0x7fff_ffff) as usize % partitions
 }
 

@@ -1,0 +1,175 @@
+//! Messages that nobody could deal with go to another queue, with what is known of them.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tracing::{debug, warn};
+
+use super::desk::{Desk, Station};
+use super::intake::{DELAY_MS, DELIVER_AT, header, number};
+use super::receive::message_id;
+use super::{QueueDoor, QueueRefusal};
+use crate::catalog::Topic;
+use crate::catalog::queue_config::QueueConfig;
+use crate::queue::{Settle, Settlement};
+use crate::record::records::Record;
+
+/// The id that the message has, wherever it goes.
+pub(super) const MESSAGE_ID: &str = "ottla.message-id";
+/// The queue that it comes from.
+const QUEUE: &str = "ottla.dead-letter.queue";
+/// Where it lay there: topic id, partition and offset, which tell one copy from the other.
+const SOURCE: &str = "ottla.dead-letter.source";
+/// Why it is here.
+const REASON: &str = "ottla.dead-letter.reason";
+/// How often it had been delivered.
+pub(super) const DELIVERIES: &str = "ottla.dead-letter.deliveries";
+/// When it was moved, ms since the epoch.
+const MOVED_AT: &str = "ottla.dead-letter.moved-at";
+
+/// Messages that are moved at a time.
+const MOVED_TOGETHER: i64 = 100;
+
+/// How long a mover has for them, ms.
+const MOVE_MS: i64 = 60_000;
+
+impl QueueDoor {
+    /// Begins to move the dead letters of a partition, unless that is under way.
+    pub(super) fn move_dead_letters(
+        &self,
+        desk: &Arc<Desk>,
+        station: &Arc<Station>,
+        config: &Arc<QueueConfig>,
+    ) {
+        if config.dead_letter_queue.is_none() || station.is_moving.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (door, desk, station) = (self.clone(), Arc::clone(desk), Arc::clone(station));
+        let config = Arc::clone(config);
+        tokio::spawn(async move {
+            if let Err(error) = door.move_all(&desk, &station, &config).await {
+                let (queue, partition) = (&*desk.topic.name, station.partition.index());
+                warn!(queue, partition, %error, "dead letters are kept until they can be moved");
+            }
+            station.is_moving.store(false, Ordering::Release);
+        });
+    }
+
+    async fn move_all(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        config: &QueueConfig,
+    ) -> Result<(), QueueRefusal> {
+        let Some(target) = &config.dead_letter_queue else { return Ok(()) };
+        let (target_topic, target_config) = self.topic(target)?;
+        let target_desk = self.desk(&target_topic);
+        loop {
+            let dead = self.0.queues.take_dead(&station.key, MOVED_TOGETHER, MOVE_MS).await?;
+            if dead.is_empty() {
+                return Ok(());
+            }
+            let dead: Vec<(i64, u16)> = dead
+                .iter()
+                .flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
+                .collect();
+            let offsets: Vec<i64> = dead.iter().map(|(offset, _)| *offset).collect();
+            let records = station.records_at(self, &offsets).await?;
+            // What a process before this one was about to move, it may have moved.
+            let copied = match station.has_moved.swap(true, Ordering::AcqRel) {
+                true => HashSet::new(),
+                false => self.sources_in(&target_desk).await?,
+            };
+            let mut letters = Vec::with_capacity(records.len());
+            for record in &records {
+                let source = source_of(station, record.offset);
+                if copied.contains(source.as_bytes()) {
+                    continue;
+                }
+                let Some((_, deliveries)) = dead.iter().find(|(offset, _)| *offset == record.offset) else {
+                    continue;
+                };
+                let now = self.now_ms();
+                letters.push(letter(&desk.topic, station, config, record, *deliveries, source, now));
+            }
+            self.store(&target_desk, &target_config, letters).await?;
+            let settle = |(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Done };
+            let moved = dead.len();
+            self.0.queues.settle(&station.key, dead.into_iter().map(settle).collect()).await?;
+            target_desk.tell_one();
+            debug!(queue = &*desk.topic.name, moved, target, "dead letters moved");
+        }
+    }
+
+    /// Where the dead letters of a queue come from.
+    async fn sources_in(&self, desk: &Desk) -> Result<HashSet<Bytes>, QueueRefusal> {
+        let mut sources = HashSet::new();
+        for station in &desk.stations {
+            let offsets = station.partition.offsets()?;
+            let mut from = offsets.log_start_offset;
+            while from < offsets.high_watermark {
+                let read = station.read(self, from, 1 << 20).await?;
+                sources.extend(
+                    read.records
+                        .iter()
+                        .filter_map(|record| header(record, SOURCE))
+                        .map(Bytes::copy_from_slice),
+                );
+                if read.end <= from {
+                    break;
+                }
+                from = read.end;
+            }
+        }
+        Ok(sources)
+    }
+}
+
+fn source_of(station: &Station, offset: i64) -> String {
+    format!("{}-{}-{offset}", station.key.topic_id, station.key.partition)
+}
+
+/// What stands in the dead letter queue for `record`: the record itself, which keeps its id and its headers, without what would
+/// delay it once more, and with what is known of its end.
+fn letter(
+    topic: &Topic,
+    station: &Station,
+    config: &QueueConfig,
+    record: &Record,
+    deliveries: u16,
+    source: String,
+    now_ms: i64,
+) -> super::send::Prepared {
+    let ours = [MESSAGE_ID, QUEUE, SOURCE, REASON, DELIVERIES, MOVED_AT, DELAY_MS, DELIVER_AT];
+    let is_kept = |key: &Bytes| !ours.iter().any(|ours| key == ours.as_bytes());
+    let mut headers: Vec<(String, Bytes)> = record
+        .headers
+        .iter()
+        .filter(|header| is_kept(&header.key))
+        .map(|header| {
+            let value = header.value.clone().unwrap_or_default();
+            (String::from_utf8_lossy(&header.key).into_owned(), value)
+        })
+        .collect();
+    let before = number(record, DELIVERIES).unwrap_or(0);
+    let is_worn_out = config.max_receive_count.is_some_and(|max| deliveries >= max);
+    let reason = if is_worn_out { "max-receive-count" } else { "rejected" };
+    let deliveries = before.saturating_add(i64::from(deliveries));
+    let mut add = |name: &str, value: String| headers.push((name.to_owned(), Bytes::from(value)));
+    add(MESSAGE_ID, message_id(station.key.topic_id, station.key.partition, record));
+    add(QUEUE, topic.name.to_string());
+    add(SOURCE, source);
+    add(REASON, reason.to_owned());
+    add(DELIVERIES, deliveries.to_string());
+    add(MOVED_AT, now_ms.to_string());
+    super::send::Prepared {
+        key: record.key.clone(),
+        body: record.value.clone(),
+        headers,
+        // A standard message keeps its age; a FIFO one begins anew, as in SQS.
+        timestamp: if config.fifo { now_ms } else { record.timestamp },
+        dedup: None,
+    }
+}

@@ -1,0 +1,482 @@
+//! What the broker remembers of a queue in use: where to read on, who waits, what was read last. All of it can be forgotten.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+use tracing::error;
+
+use super::dedup::Dedup;
+use super::{Inner, QueueDoor, QueueRefusal};
+use crate::catalog::Topic;
+use crate::catalog::queue_config::QueueConfig;
+use crate::clock::TimestampMs;
+use crate::log::{LogError, Partition, Waiter};
+use crate::queue::{
+    Arrival, Backoff, Dead, Kind, QueueError, QueueFailure, QueueKey, QueueTerms, Receive, Received,
+};
+use crate::record::range::FileRange;
+use crate::record::records::{Record, records, split_batch};
+
+/// Bytes of the log that are looked at together.
+const READ_BYTES: usize = 256 << 10;
+
+/// Messages of a queue of which it is remembered when they were received first.
+const FIRST_RECEIVED_MAX: usize = 10_000;
+
+/// How long a coordinator is left alone that could not answer.
+const COORDINATOR_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// A queue in use.
+pub(super) struct Desk {
+    pub(super) topic: Arc<Topic>,
+    pub(super) stations: Vec<Arc<Station>>,
+    /// Which partition the next receiver looks at first.
+    turn: AtomicUsize,
+    /// Tells one receiver after the other that there may be something.
+    changed: Notify,
+    /// Tells [`Desk::watch`] that a receiver has looked, or gone.
+    looked: Notify,
+    waiting: Mutex<Waiting>,
+    first_received: Mutex<FirstReceived>,
+}
+
+/// Receivers that wait.
+#[derive(Default)]
+struct Waiting {
+    receivers: usize,
+    is_watched: bool,
+}
+
+/// A partition of a queue in use.
+pub(super) struct Station {
+    pub(super) key: QueueKey,
+    pub(super) partition: Arc<Partition>,
+    /// Where to read on, as the engine said last; `UNKNOWN` before.
+    end: AtomicI64,
+    /// As [`Received::changes`].
+    changes: AtomicU64,
+    /// Also kept from two senders of one id at a time.
+    pub(super) dedup: tokio::sync::Mutex<Dedup>,
+    /// The records of the last read.
+    recent: Mutex<Arc<Vec<Record>>>,
+    /// Whether its dead letters are being moved.
+    pub(super) is_moving: AtomicBool,
+    /// Whether this process has moved any: what the one before was about to move has been seen to.
+    pub(super) has_moved: AtomicBool,
+}
+
+const UNKNOWN: i64 = -1;
+
+/// When messages that are in flight were received first: of the last ones, so that it stays small.
+#[derive(Default)]
+struct FirstReceived {
+    at: HashMap<(i32, i64), TimestampMs>,
+    order: VecDeque<(i32, i64)>,
+}
+
+/// What one read of a log has found.
+pub(super) struct Read {
+    /// In order; none of before where it began.
+    pub(super) records: Vec<Record>,
+    /// Where the next read begins.
+    pub(super) end: i64,
+}
+
+impl Desk {
+    /// Takes over what is known of the partitions that there were before.
+    pub(super) fn of(topic: &Arc<Topic>, before: Option<&Self>) -> Self {
+        let kept = before.map_or(&[][..], |before| &before.stations);
+        let new = kept.len()..topic.partitions.len().max(kept.len());
+        let stations = kept.iter().cloned().chain(new.map(|index| Arc::new(Station::of(topic, index))));
+        Self {
+            topic: Arc::clone(topic),
+            stations: stations.collect(),
+            turn: AtomicUsize::new(0),
+            changed: Notify::new(),
+            looked: Notify::new(),
+            waiting: Mutex::default(),
+            first_received: Mutex::default(),
+        }
+    }
+
+    /// Whether it has all partitions of the topic.
+    pub(super) fn is_of(&self, topic: &Topic) -> bool {
+        self.stations.len() == topic.partitions.len()
+    }
+
+    /// The stations, from another one on each time.
+    pub(super) fn in_turn(&self) -> impl Iterator<Item = &Arc<Station>> {
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % self.stations.len().max(1);
+        self.stations.iter().cycle().skip(first).take(self.stations.len())
+    }
+
+    /// The station of a partition.
+    pub(super) fn station(&self, partition: i32) -> Option<&Arc<Station>> {
+        self.stations.get(usize::try_from(partition).ok()?)
+    }
+
+    /// When the message was received first, which is now if nothing is known of that.
+    pub(super) fn first_received(&self, place: (i32, i64), now: TimestampMs, is_first: bool) -> TimestampMs {
+        let mut known = self.first_received.lock();
+        if !is_first {
+            return known.at.get(&place).copied().unwrap_or(now);
+        }
+        if known.at.insert(place, now).is_none() {
+            known.order.push_back(place);
+        }
+        while known.order.len() > FIRST_RECEIVED_MAX {
+            if let Some(oldest) = known.order.pop_front() {
+                known.at.remove(&oldest);
+            }
+        }
+        now
+    }
+
+    /// One receiver may look; there may be something for it.
+    pub(super) fn tell_one(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Completes when this receiver is told that there may be something: from when it is first polled or enabled on.
+    pub(super) fn told(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Somebody waits, until this is dropped.
+    pub(super) fn wait(self: &Arc<Self>, door: &QueueDoor) -> Waits<'_> {
+        let mut waiting = self.waiting.lock();
+        waiting.receivers += 1;
+        if !std::mem::replace(&mut waiting.is_watched, true) {
+            tokio::spawn(Arc::clone(self).watch(Arc::clone(&door.0)));
+        }
+        Waits { desk: self }
+    }
+
+    /// While anybody waits: tells one of them whenever a log grows, or something can be had again.
+    async fn watch(self: Arc<Self>, door: Arc<Inner>) {
+        let waiter = Waiter::new();
+        let _subscriptions: Vec<_> =
+            self.stations.iter().map(|station| station.partition.subscribe(&waiter)).collect();
+        // What came before it subscribed.
+        self.changed.notify_one();
+        loop {
+            {
+                let mut returned = tokio::task::JoinSet::new();
+                for station in &self.stations {
+                    let (key, changes) = (station.key.clone(), station.changes.load(Ordering::Acquire));
+                    let door = Arc::clone(&door);
+                    returned.spawn(async move {
+                        if door.queues.watch(key, "".into(), changes).await.is_err() {
+                            tokio::time::sleep(COORDINATOR_PAUSE).await;
+                        }
+                    });
+                }
+                tokio::select! {
+                    () = waiter.wait() => self.changed.notify_one(),
+                    Some(_) = returned.join_next() => self.changed.notify_one(),
+                    () = self.looked.notified() => {}
+                    () = door.stopping.cancelled() => {}
+                }
+            }
+            let mut waiting = self.waiting.lock();
+            if waiting.receivers == 0 || door.stopping.is_cancelled() {
+                waiting.is_watched = false;
+                return;
+            }
+        }
+    }
+}
+
+/// A receiver that waits.
+pub(super) struct Waits<'a> {
+    desk: &'a Desk,
+}
+
+impl Waits<'_> {
+    /// It has looked, and found nothing: what it was told is seen to.
+    pub(super) fn looked(&self) {
+        self.desk.looked.notify_one();
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.desk.waiting.lock().receivers -= 1;
+        self.desk.looked.notify_one();
+    }
+}
+
+impl Station {
+    fn of(topic: &Topic, index: usize) -> Self {
+        let key = QueueKey { group: Arc::clone(&topic.name), topic_id: topic.id, partition: index as i32 };
+        Self {
+            key,
+            partition: Arc::clone(&topic.partitions[index]),
+            end: AtomicI64::new(UNKNOWN),
+            changes: AtomicU64::new(0),
+            dedup: tokio::sync::Mutex::default(),
+            recent: Mutex::default(),
+            is_moving: AtomicBool::new(false),
+            has_moved: AtomicBool::new(false),
+        }
+    }
+
+    /// Has the engine hand out up to `max_records`, to a member of a share group or against receipts, after it was shown what
+    /// the log has gained: as much of it as it takes to find so many.
+    pub(super) async fn take(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+        max_records: i64,
+        lease_ms: i64,
+        member: Option<&Arc<str>>,
+    ) -> Result<Received, QueueRefusal> {
+        let mut from = self.end.load(Ordering::Acquire);
+        let mut taken: Option<Received> = None;
+        loop {
+            let so_far = taken.as_ref().map_or(0, count);
+            let is_known = from != UNKNOWN;
+            let read = if is_known { self.read_on(door, from).await? } else { None };
+            let arrivals = match &read {
+                Some(read) => self.arrivals(door, config, from, read).await?,
+                None => Vec::new(),
+            };
+            let receive = Receive {
+                member: member.cloned(),
+                log_start: self.partition.offsets()?.log_start_offset,
+                leader_epoch: self.partition.leader_epoch(),
+                arrivals_from: from.max(0),
+                arrivals,
+                max_records: if is_known { max_records - so_far } else { 0 },
+                lease_ms,
+                terms: terms(config),
+            };
+            let mut received = self.ask(door, receive).await?;
+            if let Some(cut) = self.partition.lost_since(received.leader_epoch, received.end)? {
+                let epoch = self.partition.leader_epoch();
+                door.0.queues.go_back(&self.key, cut, received.leader_epoch, epoch).await?;
+                from = UNKNOWN;
+                continue;
+            }
+            let has_grown = received.end != from;
+            from = received.end;
+            if let Some(before) = taken {
+                received.ranges.splice(0..0, before.ranges);
+            }
+            let is_enough = count(&received) >= max_records && max_records > 0;
+            let is_all = is_known && read.is_none();
+            if is_enough || is_all || received.is_full || (is_known && !has_grown) {
+                return Ok(received);
+            }
+            taken = Some(received);
+        }
+    }
+
+    /// Asks the engine, and makes the window if there is none yet: from the first record of the log on.
+    async fn ask(&self, door: &QueueDoor, receive: Receive) -> Result<Received, QueueRefusal> {
+        door.start().await?;
+        let received = match door.0.queues.receive(&self.key, receive.clone()).await {
+            Err(QueueFailure::Queue(QueueError::Unknown)) => {
+                let start = self.partition.offsets()?.log_start_offset;
+                door.0.queues.initialise(&self.key, start, self.partition.leader_epoch()).await?;
+                door.0.queues.receive(&self.key, receive).await?
+            }
+            received => received?,
+        };
+        self.remember(&received);
+        Ok(received)
+    }
+
+    /// The engine is asked where to read on, the next time.
+    pub(super) fn forget_end(&self) {
+        self.end.store(UNKNOWN, Ordering::Release);
+    }
+
+    fn remember(&self, received: &Received) {
+        self.end.store(received.end, Ordering::Release);
+        self.changes.store(received.changes, Ordering::Release);
+    }
+
+    /// What the log has from `from` on; `None` if that is nothing.
+    async fn read_on(&self, door: &QueueDoor, from: i64) -> Result<Option<Read>, QueueRefusal> {
+        let offsets = self.partition.offsets()?;
+        let from = from.max(offsets.log_start_offset);
+        if from >= offsets.high_watermark {
+            return Ok(None);
+        }
+        let read = self.read(door, from, READ_BYTES).await?;
+        Ok((read.end > from).then_some(read))
+    }
+
+    /// The records from `from` on of about so many bytes, at least those of one batch.
+    pub(super) async fn read(&self, door: &QueueDoor, from: i64, bytes: usize) -> Result<Read, LogError> {
+        let read = match self.partition.read(from, bytes, true) {
+            Err(LogError::OffsetOutOfRange { log_start_offset, .. }) if from < log_start_offset => {
+                return Ok(Read { records: Vec::new(), end: log_start_offset });
+            }
+            read => read?,
+        };
+        let max_decompressed_bytes = door.0.config.max_decompressed_batch_bytes;
+        let decoded = match decode_cached(&read.ranges, from, max_decompressed_bytes) {
+            Some(decoded) => decoded,
+            None => {
+                let work = move || decode(&read.ranges, from, max_decompressed_bytes, FileRange::read);
+                match tokio::task::spawn_blocking(work).await {
+                    Ok(decoded) => decoded,
+                    Err(_stopped) => return Err(LogError::Shutdown),
+                }
+            }
+        };
+        decoded.map_err(|error| {
+            let (topic, index) = (self.partition.topic(), self.partition.index());
+            error!(topic, partition = index, offset = from, %error, "records cannot be read to be received");
+            self.partition.unreadable(error)
+        })
+    }
+
+    async fn arrivals(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+        from: i64,
+        read: &Read,
+    ) -> Result<Vec<Arrival>, QueueRefusal> {
+        let mut arrivals = match super::intake::deduplicates(config) {
+            true => {
+                let mut dedup = self.dedup.lock().await;
+                self.seed(door, config, &mut dedup).await?;
+                super::intake::arrivals(config, Some(&mut dedup), &read.records)
+            }
+            false => super::intake::arrivals(config, None, &read.records),
+        };
+        // Compaction may have taken what the last batch ended with.
+        let seen = arrivals.last().map_or(from, |last| last.last + 1);
+        if seen < read.end {
+            let kind = Kind { skip: true, ..Kind::default() };
+            arrivals.push(Arrival { first: seen, last: read.end - 1, kind });
+        }
+        *self.recent.lock() = Arc::new(read.records.clone());
+        Ok(arrivals)
+    }
+
+    /// Shows `dedup` what the log has had within the window before this process began.
+    pub(super) async fn seed(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+        dedup: &mut Dedup,
+    ) -> Result<(), LogError> {
+        if dedup.is_seeded {
+            return Ok(());
+        }
+        let since = door.now_ms().saturating_sub(config.dedup_window_ms);
+        let partition = Arc::clone(&self.partition);
+        let found = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
+        let found = found.map_err(|_stopped| LogError::Shutdown)??;
+        let mut from = found.map(|found| found.offset);
+        while let Some(at) = from {
+            if at >= self.partition.offsets()?.high_watermark {
+                break;
+            }
+            let read = self.read(door, at, READ_BYTES).await?;
+            super::intake::arrivals(config, Some(dedup), &read.records);
+            from = (read.end > at).then_some(read.end);
+        }
+        dedup.is_seeded = true;
+        Ok(())
+    }
+
+    /// The records at these offsets, as far as they are there.
+    pub(super) async fn records_at(
+        &self,
+        door: &QueueDoor,
+        offsets: &[i64],
+    ) -> Result<Vec<Record>, LogError> {
+        let mut found = Vec::with_capacity(offsets.len());
+        let mut read = Arc::clone(&self.recent.lock());
+        for offset in offsets {
+            if let Some(record) = find(&read, *offset) {
+                found.push(record);
+                continue;
+            }
+            // Neighbours are wanted next, more often than not.
+            read = Arc::new(self.read(door, *offset, READ_BYTES.min(offsets.len() << 13)).await?.records);
+            found.extend(find(&read, *offset));
+            *self.recent.lock() = Arc::clone(&read);
+        }
+        Ok(found)
+    }
+}
+
+fn count(received: &Received) -> i64 {
+    received.ranges.iter().map(|range| range.last - range.first + 1).sum()
+}
+
+fn find(records: &[Record], offset: i64) -> Option<Record> {
+    let at = records.binary_search_by_key(&offset, |record| record.offset).ok()?;
+    Some(records[at].clone())
+}
+
+fn decode_cached(ranges: &[FileRange], from: i64, max_decompressed_bytes: usize) -> Option<io::Result<Read>> {
+    let mut is_cached = true;
+    let read = decode(ranges, from, max_decompressed_bytes, |range| {
+        let bytes = range.read_cached();
+        is_cached &= bytes.is_some();
+        bytes.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    });
+    is_cached.then_some(read)
+}
+
+/// The records of whole batches; what is cut at the end is left to the next read.
+fn decode(
+    ranges: &[FileRange],
+    from: i64,
+    max_decompressed_bytes: usize,
+    mut read: impl FnMut(&FileRange) -> io::Result<bytes::Bytes>,
+) -> io::Result<Read> {
+    let wrong = |error: crate::record::InvalidBatch| io::Error::new(io::ErrorKind::InvalidData, error);
+    let mut found = Read { records: Vec::new(), end: from };
+    for range in ranges {
+        let mut batches = read(range)?;
+        while let Some((header, payload)) = split_batch(&mut batches) {
+            if header.checksum(&payload) != header.crc {
+                let what = format!("the checksum of the batch at offset {} is wrong", header.base_offset);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            found.end = header.last_offset() + 1;
+            if header.attributes.is_control() {
+                continue;
+            }
+            for record in records(&header, &payload, max_decompressed_bytes).map_err(wrong)? {
+                let record = record.map_err(wrong)?;
+                if record.offset >= from {
+                    found.records.push(record);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The settings as the engine takes them.
+pub(super) fn terms(config: &QueueConfig) -> QueueTerms {
+    QueueTerms {
+        delivery_limit: config.max_receive_count.unwrap_or(u16::MAX),
+        max_in_flight: config.max_in_flight,
+        fifo: config.fifo,
+        key_concurrency: config.key_concurrency,
+        key_rate: config.key_rate,
+        priorities: config.priorities,
+        backoff: Backoff {
+            ms: config.backoff_ms,
+            multiplier: config.backoff_multiplier,
+            max_ms: config.backoff_max_ms,
+        },
+        dead: if config.dead_letter_queue.is_some() { Dead::Keep } else { Dead::Archive },
+    }
+}

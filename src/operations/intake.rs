@@ -1,0 +1,118 @@
+//! What the headers of a record say of how it is to be treated in a queue.
+
+use std::hash::Hasher;
+
+use sha2::{Digest, Sha256};
+use siphasher::sip::SipHasher13;
+
+use super::dedup::{Dedup, DedupId};
+use crate::catalog::queue_config::{DedupScope, QueueConfig};
+use crate::queue::{Arrival, Kind};
+use crate::record::records::Record;
+
+/// Nobody gets the message for so long after its timestamp, ms.
+pub(super) const DELAY_MS: &str = "ottla.delay-ms";
+/// Nobody gets the message before, ms since the epoch.
+pub(super) const DELIVER_AT: &str = "ottla.deliver-at";
+/// Of the levels that the queue has, 0 the lowest.
+pub(super) const PRIORITY: &str = "ottla.priority";
+/// Whoever has it again within the window is no message.
+pub(super) const DEDUP_ID: &str = "ottla.dedup-id";
+/// How long after its timestamp the message may be received, ms.
+pub(super) const TTL_MS: &str = "ottla.ttl-ms";
+
+/// The value of the first header of that name.
+pub(super) fn header<'r>(record: &'r Record, name: &str) -> Option<&'r [u8]> {
+    let found = record.headers.iter().find(|header| header.key == name.as_bytes())?;
+    found.value.as_deref()
+}
+
+/// A decimal number; what is none counts as not said.
+pub(super) fn number(record: &Record, name: &str) -> Option<i64> {
+    std::str::from_utf8(header(record, name)?).ok()?.trim().parse().ok()
+}
+
+/// The records of one read of the log, as the engine takes them; neighbours that are alike are one.
+pub(super) fn arrivals(config: &QueueConfig, dedup: Option<&mut Dedup>, records: &[Record]) -> Vec<Arrival> {
+    let mut dedup = dedup;
+    let mut arrivals: Vec<Arrival> = Vec::new();
+    for record in records {
+        let kind = Kind { skip: repeats(config, dedup.as_deref_mut(), record), ..kind(config, record) };
+        match arrivals.last_mut() {
+            Some(before) if before.last + 1 == record.offset && before.kind == kind => {
+                before.last = record.offset
+            }
+            _ => arrivals.push(Arrival { first: record.offset, last: record.offset, kind }),
+        }
+    }
+    arrivals
+}
+
+fn kind(config: &QueueConfig, record: &Record) -> Kind {
+    let after = |ms: i64| record.timestamp.saturating_add(ms);
+    let due = match (number(record, DELIVER_AT), number(record, DELAY_MS)) {
+        // A FIFO queue has one delay for all: else a message could overtake its group.
+        _ if config.fifo => Some(after(config.delay_ms)),
+        (Some(at), None) => Some(at),
+        (None, Some(delay)) => Some(after(delay)),
+        (Some(at), Some(delay)) => Some(at.max(after(delay))),
+        (None, None) => Some(after(config.delay_ms)),
+    };
+    let ttl = [number(record, TTL_MS), config.ttl_ms, config.retention_ms].into_iter().flatten().min();
+    let by_key = config.fifo || config.key_concurrency > 0 || config.key_rate > 0;
+    Kind {
+        due: due.filter(|due| *due > record.timestamp),
+        expires: ttl.map(after),
+        priority: level(config, record),
+        key: record.key.as_ref().filter(|_| by_key).map(|key| hash(key)),
+        skip: false,
+    }
+}
+
+fn level(config: &QueueConfig, record: &Record) -> u8 {
+    let highest = config.priorities.saturating_sub(1);
+    let wanted = if highest > 0 { number(record, PRIORITY).unwrap_or(0) } else { 0 };
+    u8::try_from(wanted.clamp(0, i64::from(highest))).unwrap_or(highest)
+}
+
+fn hash(key: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(key);
+    hasher.finish()
+}
+
+/// Whether messages of the queue can repeat others at all.
+pub(super) fn deduplicates(config: &QueueConfig) -> bool {
+    config.dedup_window_ms > 0
+}
+
+fn repeats(config: &QueueConfig, dedup: Option<&mut Dedup>, record: &Record) -> bool {
+    let Some(dedup) = dedup else { return false };
+    let (given, body) = (header(record, DEDUP_ID), record.value.as_deref().unwrap_or_default());
+    dedup_id(config, given, record.key.as_deref(), body)
+        .is_some_and(|id| dedup.saw(id, record.offset, record.timestamp, config.dedup_window_ms))
+}
+
+/// By what a message is known: the id that it has been given, or what its body comes to if the queue says so.
+pub(super) fn dedup_id(
+    config: &QueueConfig,
+    given: Option<&[u8]>,
+    key: Option<&[u8]>,
+    body: &[u8],
+) -> Option<DedupId> {
+    let key = match config.dedup_scope {
+        DedupScope::Queue => None,
+        DedupScope::Key => Some(key.unwrap_or_default()),
+    };
+    match given {
+        Some(id) => Some(DedupId::of(id, key)),
+        // In hexadecimal, so that who sends the digest as an id means the same message.
+        None if config.dedup_content => Some(DedupId::of(&hex(&Sha256::digest(body)), key)),
+        None => None,
+    }
+}
+
+fn hex(bytes: &[u8]) -> Vec<u8> {
+    let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}

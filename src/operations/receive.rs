@@ -1,0 +1,278 @@
+//! Messages on loan, and what becomes of them.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::dead_letters::{DELIVERIES, MESSAGE_ID};
+use super::desk::{Desk, Station};
+use super::intake::{header, number};
+use super::{Delivery, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
+use crate::catalog::queue_config::QueueConfig;
+use crate::queue::{Range, Received, Settle, SettleError, Settlement};
+use crate::record::records::Record;
+use crate::uuid::Uuid;
+
+/// How long a queue is left alone that is full, or could not answer.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What is looked for, and where.
+struct Look<'a> {
+    desk: &'a Arc<Desk>,
+    config: &'a Arc<QueueConfig>,
+    max: usize,
+    lease_ms: i64,
+}
+
+impl QueueDoor {
+    /// Lends messages: what there is, at once; else the first that come within the time to wait. Those of one partition come in
+    /// the order in which the queue hands them out.
+    ///
+    /// # Errors
+    /// No such queue; too many messages in flight and none to be had; a queue that cannot say now.
+    pub async fn receive(&self, name: &str, wanted: Wanted) -> Result<Vec<Delivery>, QueueRefusal> {
+        let (topic, config) = self.topic(name)?;
+        let desk = self.desk(&topic);
+        let wait = wanted.wait.unwrap_or_else(|| {
+            Duration::from_millis(u64::try_from(config.receive_wait_ms).unwrap_or_default())
+        });
+        let lease_ms = wanted.visibility_ms.unwrap_or(config.visibility_timeout_ms);
+        let wanted = Look { desk: &desk, config: &config, max: wanted.max, lease_ms };
+        match wait.is_zero() {
+            true => self.look(&wanted).await,
+            false => self.look_until(tokio::time::Instant::now() + wait, &wanted).await,
+        }
+    }
+
+    /// Looks until something is found, `until` is over, or the broker stops. Whoever is told that there may be something and is
+    /// gone by then, or has found it, passes that on.
+    async fn look_until(&self, until: Instant, wanted: &Look<'_>) -> Result<Vec<Delivery>, QueueRefusal> {
+        let mut deadline = pin!(sleep_until(until));
+        let mut waits = None;
+        loop {
+            let mut told = pin!(wanted.desk.told());
+            if waits.is_some() {
+                // What changes from here on is not missed.
+                told.as_mut().enable();
+            }
+            let is_hindered = match self.look(wanted).await {
+                Ok(found) if found.is_empty() => false,
+                Err(QueueRefusal::NotNow(_) | QueueRefusal::Full) if Instant::now() < until => true,
+                done => {
+                    // Where something was, more may be.
+                    wanted.desk.tell_one();
+                    return done;
+                }
+            };
+            if self.0.stopping.is_cancelled() {
+                return Ok(Vec::new());
+            }
+            match &waits {
+                // Looks once more, now that it would be told.
+                None => {
+                    waits = Some(wanted.desk.wait(self));
+                    continue;
+                }
+                Some(waits) => waits.looked(),
+            }
+            tokio::select! {
+                () = told => {}
+                () = tokio::time::sleep(PAUSE), if is_hindered => {}
+                () = &mut deadline => return self.look(wanted).await,
+                () = self.0.stopping.cancelled() => {}
+            }
+        }
+    }
+
+    async fn look(&self, wanted: &Look<'_>) -> Result<Vec<Delivery>, QueueRefusal> {
+        let Look { desk, config, max, lease_ms } = *wanted;
+        let mut found = Vec::new();
+        let mut is_full = false;
+        for station in desk.in_turn() {
+            let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
+            let received = station.take(self, config, wanted, lease_ms, None).await?;
+            is_full |= received.is_full;
+            if received.counts.dead > 0 {
+                self.move_dead_letters(desk, station, config);
+            }
+            if !received.ranges.is_empty() {
+                found.extend(self.deliver(desk, station, &received.ranges).await?);
+            }
+            if found.len() >= max {
+                break;
+            }
+        }
+        match found.is_empty() && is_full {
+            true => Err(QueueRefusal::Full),
+            false => Ok(found),
+        }
+    }
+
+    /// Lends records of a queue to a member of its share group, in the order of their offsets.
+    ///
+    /// # Errors
+    /// No such queue; one that cannot say now.
+    pub async fn lend(
+        &self,
+        name: &str,
+        partition: i32,
+        member: &Arc<str>,
+        max_records: i64,
+    ) -> Result<Received, QueueRefusal> {
+        let (topic, config) = self.topic(name)?;
+        let desk = self.desk(&topic);
+        let station = desk.station(partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
+        let lease_ms = config.visibility_timeout_ms;
+        let mut received = station.take(self, &config, max_records, lease_ms, Some(member)).await?;
+        if received.counts.dead > 0 {
+            self.move_dead_letters(&desk, station, &config);
+        }
+        received.ranges.sort_unstable_by_key(|range| range.first);
+        Ok(received)
+    }
+
+    /// A member of a queue's share group has refused records.
+    pub fn bury(&self, name: &str, partition: i32) {
+        if let Ok((topic, config)) = self.topic(name) {
+            let desk = self.desk(&topic);
+            if let Some(station) = desk.station(partition) {
+                self.move_dead_letters(&desk, station, &config);
+            }
+        }
+    }
+
+    async fn deliver(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        ranges: &[Range],
+    ) -> Result<Vec<Delivery>, QueueRefusal> {
+        let places: Vec<(i64, u16)> = ranges
+            .iter()
+            .flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
+            .collect();
+        let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset).collect();
+        let records = station.records_at(self, &offsets).await?;
+        let now = self.now_ms();
+        let partition = station.partition.index();
+        let mut found = Vec::with_capacity(places.len());
+        let mut records = records.into_iter().peekable();
+        let mut missing = Vec::new();
+        for (offset, deliveries) in places {
+            let Some(record) = records.next_if(|record| record.offset == offset) else {
+                missing.push(Settle { offset, deliveries, what: Settlement::Done });
+                continue;
+            };
+            let receipt = Receipt { topic_id: desk.topic.id, partition, offset, deliveries };
+            let first_received_ms = desk.first_received((partition, offset), now, deliveries == 1);
+            found.push(delivery(receipt, first_received_ms, record));
+        }
+        if !missing.is_empty() {
+            // Compaction or retention has taken them between the two looks: there is nothing to be done with them.
+            self.0.queues.settle(&station.key, missing).await?;
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn settle_at(
+        &self,
+        desk: &Arc<Desk>,
+        config: &Arc<QueueConfig>,
+        what: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Result<(), SettleRefusal>>, QueueRefusal> {
+        self.start().await?;
+        let mut settled = vec![Err(SettleRefusal::OtherQueue); what.len()];
+        let mut by_partition: BTreeMap<i32, Vec<(usize, Settle)>> = BTreeMap::new();
+        for (index, (receipt, what)) in what.into_iter().enumerate() {
+            if receipt.topic_id == desk.topic.id && desk.station(receipt.partition).is_some() {
+                let Receipt { partition, offset, deliveries, .. } = receipt;
+                let settle = Settle { offset, deliveries, what };
+                by_partition.entry(partition).or_default().push((index, settle));
+            }
+        }
+        for (partition, wanted) in by_partition {
+            let Some(station) = desk.station(partition) else { continue };
+            let (indexes, settles): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
+            let kills = settles.iter().any(|settle| matches!(settle.what, Settlement::Reject));
+            let done = self.0.queues.settle(&station.key, settles).await?;
+            for (index, done) in indexes.into_iter().zip(done) {
+                settled[index] = done.map_err(|error| match error {
+                    SettleError::Gone => SettleRefusal::Gone,
+                    SettleError::TakenAgain => SettleRefusal::TakenAgain,
+                });
+            }
+            if kills {
+                self.move_dead_letters(desk, station, config);
+            }
+        }
+        Ok(settled)
+    }
+}
+
+impl Station {
+    /// Drops all that lies below `end`.
+    pub(super) async fn purge(&self, door: &QueueDoor, end: i64) -> Result<(), QueueRefusal> {
+        let epoch = self.partition.leader_epoch();
+        door.0.queues.initialise(&self.key, self.partition.offsets()?.log_start_offset, epoch).await?;
+        door.0.queues.purge(&self.key, end).await?;
+        self.forget_end();
+        Ok(())
+    }
+}
+
+fn delivery(receipt: Receipt, first_received_ms: i64, record: Record) -> Delivery {
+    let before = number(&record, DELIVERIES).and_then(|before| u32::try_from(before).ok()).unwrap_or(0);
+    Delivery {
+        message_id: message_id(receipt.topic_id, receipt.partition, &record),
+        deliveries: before.saturating_add(u32::from(receipt.deliveries)),
+        receipt,
+        body: record.value.unwrap_or_default(),
+        key: record.key,
+        headers: record
+            .headers
+            .into_iter()
+            .map(|header| {
+                (String::from_utf8_lossy(&header.key).into_owned(), header.value.unwrap_or_default())
+            })
+            .collect(),
+        sent_ms: record.timestamp,
+        first_received_ms,
+    }
+}
+
+/// The id of a message: the one that it has been given, or one that follows from its place.
+pub(super) fn message_id(topic_id: Uuid, partition: i32, record: &Record) -> String {
+    match header(record, MESSAGE_ID).and_then(|id| std::str::from_utf8(id).ok()) {
+        Some(id) => id.to_owned(),
+        None => id_of_place(topic_id, partition, record.offset),
+    }
+}
+
+/// Differs from place to place, as its parts can be told from it; looks like what SDKs expect, a random UUID.
+pub(super) fn id_of_place(topic_id: Uuid, partition: i32, offset: i64) -> String {
+    let place = u128::from(partition.cast_unsigned()) << 64 | u128::from(offset.cast_unsigned());
+    // An odd factor only moves numbers around: no two places come to the same.
+    let spread = place.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+    Uuid((u128::from_be_bytes(topic_id.0) ^ spread).to_be_bytes()).hyphenated()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_place_has_an_id_of_its_own() {
+        let topic = Uuid::random();
+        let places = (0..50).flat_map(|partition| (0..2_000).map(move |offset| (partition, offset)));
+        let ids: HashSet<_> =
+            places.map(|(partition, offset)| id_of_place(topic, partition, offset)).collect();
+        assert_eq!(ids.len(), 100_000);
+        assert!(ids.iter().all(|id| id.len() == 36));
+        assert_ne!(id_of_place(topic, 0, 1), id_of_place(Uuid::random(), 0, 1));
+    }
+}

@@ -1,0 +1,280 @@
+//! Messages become records: appended together, answered when they are durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::dedup::{Dedup, DedupId};
+use super::desk::{Desk, Station};
+use super::intake::{DEDUP_ID, DELAY_MS, PRIORITY, TTL_MS, dedup_id, deduplicates};
+use super::receive::id_of_place;
+use super::{Outgoing, QueueDoor, QueueRefusal, SendRefusal, Sent};
+use crate::catalog::queue_config::{Overflow, QueueConfig};
+use crate::clock::TimestampMs;
+use crate::record::partitioner::by_key;
+use crate::record::{BatchBuilder, Compression, HEADER_BYTES, ValidBatch};
+
+/// Which partition takes what has no key.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// A record to be.
+pub(super) struct Prepared {
+    pub(super) key: Option<Bytes>,
+    pub(super) body: Option<Bytes>,
+    pub(super) headers: Vec<(String, Bytes)>,
+    pub(super) timestamp: TimestampMs,
+    pub(super) dedup: Option<DedupId>,
+}
+
+type Answer = Result<Sent, SendRefusal>;
+
+impl QueueDoor {
+    /// Sends messages, each on its own and those of one partition in order, and returns when what was sent is durable. A
+    /// message that repeats one of the deduplication window is not stored, and counts as sent.
+    ///
+    /// # Errors
+    /// Of all of them: no such queue, or one that cannot say now.
+    pub async fn send(&self, name: &str, messages: Vec<Outgoing>) -> Result<Vec<Answer>, QueueRefusal> {
+        let (topic, config) = self.topic(name)?;
+        let desk = self.desk(&topic);
+        let now = self.now_ms();
+        let room = self.room(name, &desk, &config).await?;
+        let mut answers: Vec<Option<Answer>> = messages.iter().map(|_| None).collect();
+        let mut by_partition: BTreeMap<usize, Vec<(usize, Prepared)>> = BTreeMap::new();
+        for (index, message) in messages.into_iter().enumerate() {
+            if room.is_some_and(|room| index as i64 >= room) {
+                answers[index] = Some(Err(SendRefusal::Overflow));
+                continue;
+            }
+            let partition = partition_of(message.key.as_deref(), desk.stations.len());
+            let prepared = prepare(&config, message, now);
+            by_partition.entry(partition).or_default().push((index, prepared));
+        }
+        for (partition, prepared) in by_partition {
+            let (indexes, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
+            let sent = self.append(&desk.stations[partition], &config, prepared).await?;
+            for (index, sent) in indexes.into_iter().zip(sent) {
+                answers[index] = Some(sent);
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// How many messages more the queue takes, if that is limited; drops the oldest to have some if that is its way.
+    async fn room(
+        &self,
+        name: &str,
+        desk: &Arc<Desk>,
+        config: &Arc<QueueConfig>,
+    ) -> Result<Option<i64>, QueueRefusal> {
+        let Some(max) = config.max_messages.filter(|_| config.overflow == Overflow::Reject) else {
+            return Ok(None);
+        };
+        let counts = self.counts(name).await?;
+        debug_assert!(!desk.stations.is_empty(), "a topic has a partition");
+        Ok(Some(max - counts.ready - counts.in_flight - counts.delayed))
+    }
+
+    /// Stores dead letters, which are none too many and repeat nothing.
+    pub(super) async fn store(
+        &self,
+        desk: &Desk,
+        config: &QueueConfig,
+        letters: Vec<Prepared>,
+    ) -> Result<(), QueueRefusal> {
+        let mut by_partition: BTreeMap<usize, Vec<Prepared>> = BTreeMap::new();
+        for letter in letters {
+            let partition = partition_of(letter.key.as_deref(), desk.stations.len());
+            by_partition.entry(partition).or_default().push(letter);
+        }
+        for (partition, letters) in by_partition {
+            for stored in self.append(&desk.stations[partition], config, letters).await? {
+                match stored {
+                    Err(SendRefusal::Storage(error)) => return Err(QueueRefusal::NotStored(error)),
+                    // With what was added it has outgrown the queue: it stays where it was.
+                    Err(error) => return Err(QueueRefusal::InvalidConfig(error.to_string())),
+                    Ok(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn append(
+        &self,
+        station: &Station,
+        config: &QueueConfig,
+        messages: Vec<Prepared>,
+    ) -> Result<Vec<Answer>, QueueRefusal> {
+        station.partition.room().await;
+        let appended = match deduplicates(config) && messages.iter().any(|message| message.dedup.is_some()) {
+            false => Appending::to(station, None).all(messages),
+            true => {
+                // Held while the log is looked at and written, but not while it is synced.
+                let mut dedup = station.dedup.lock().await;
+                station.seed(self, config, &mut dedup).await?;
+                Appending::to(station, Some((&mut dedup, config.dedup_window_ms))).all(messages)
+            }
+        };
+        let last = appended.iter().flatten().map(|placed| placed.offset).max();
+        let durable = match last {
+            Some(last) => station.partition.durable(last + 1).await.map_err(Arc::new),
+            None => Ok(()),
+        };
+        if durable.is_err() {
+            let mut dedup = station.dedup.lock().await;
+            let lost = appended.iter().flatten().filter(|placed| !placed.is_duplicate);
+            lost.for_each(|placed| {
+                if let Some(id) = placed.dedup {
+                    dedup.take_back(id, placed.offset);
+                }
+            });
+        }
+        let answer = |appended: Result<Placed, SendRefusal>| {
+            let placed = appended?;
+            durable.clone().map_err(SendRefusal::Storage)?;
+            let (topic_id, partition) = (station.key.topic_id, station.key.partition);
+            Ok(Sent {
+                message_id: id_of_place(topic_id, partition, placed.offset),
+                partition,
+                offset: placed.offset,
+                is_duplicate: placed.is_duplicate,
+            })
+        };
+        Ok(appended.into_iter().map(answer).collect())
+    }
+}
+
+/// Where a message lies, or the one that it repeats.
+struct Placed {
+    offset: i64,
+    is_duplicate: bool,
+    dedup: Option<DedupId>,
+}
+
+/// Messages on their way into the log, in batches as large as the topic takes.
+struct Appending<'a> {
+    station: &'a Station,
+    /// The ids that count, and for how long, ms.
+    dedup: Option<(&'a mut Dedup, i64)>,
+    compression: Option<Compression>,
+    max_bytes: usize,
+    /// The batch to be, and how many bytes it has at most.
+    open: Vec<Prepared>,
+    open_bytes: usize,
+    placed: Vec<Result<Placed, SendRefusal>>,
+}
+
+impl<'a> Appending<'a> {
+    fn to(station: &'a Station, dedup: Option<(&'a mut Dedup, i64)>) -> Self {
+        let config = station.partition.config();
+        Self {
+            station,
+            dedup,
+            compression: config.compression,
+            max_bytes: config.max_message_bytes,
+            open: Vec::new(),
+            open_bytes: 0,
+            placed: Vec::new(),
+        }
+    }
+
+    fn all(mut self, messages: Vec<Prepared>) -> Vec<Result<Placed, SendRefusal>> {
+        for message in messages {
+            if message.dedup.is_some() && self.open.iter().any(|before| before.dedup == message.dedup) {
+                // Only what has an offset can be repeated.
+                self.close();
+            }
+            if let Some(offset) = self.first_of(&message) {
+                self.close();
+                self.placed.push(Ok(Placed { offset, is_duplicate: true, dedup: message.dedup }));
+                continue;
+            }
+            let bytes = bytes_at_most(&message);
+            if self.open_bytes + bytes > self.max_bytes {
+                self.close();
+            }
+            if bytes > self.max_bytes {
+                let (bytes, max) = (batch(self.compression, &[message]).size_bytes(), self.max_bytes);
+                self.placed.push(Err(SendRefusal::TooLarge { bytes, max }));
+                continue;
+            }
+            self.open_bytes += bytes;
+            self.open.push(message);
+        }
+        self.close();
+        self.placed
+    }
+
+    fn first_of(&self, message: &Prepared) -> Option<i64> {
+        let (dedup, window_ms) = self.dedup.as_ref()?;
+        dedup.first_of(message.dedup?, message.timestamp, *window_ms)
+    }
+
+    fn close(&mut self) {
+        let messages = std::mem::take(&mut self.open);
+        self.open_bytes = 0;
+        if messages.is_empty() {
+            return;
+        }
+        let appended = self.station.partition.append(batch(self.compression, &messages));
+        let appended = appended.map_err(Arc::new);
+        for (index, message) in messages.into_iter().enumerate() {
+            let appended = appended.as_ref().map_err(|error| SendRefusal::Storage(Arc::clone(error)));
+            self.placed.push(appended.map(|appended| {
+                let offset = appended.base_offset + index as i64;
+                if let (Some((dedup, window_ms)), Some(id)) = (&mut self.dedup, message.dedup) {
+                    dedup.saw(id, offset, message.timestamp, *window_ms);
+                }
+                Placed { offset, is_duplicate: false, dedup: message.dedup }
+            }));
+        }
+    }
+}
+
+/// No less than what a batch of the message alone has, uncompressed.
+fn bytes_at_most(message: &Prepared) -> usize {
+    const VARINT_MAX: usize = 5;
+    let field = |length: usize| length + VARINT_MAX;
+    let headers: usize =
+        message.headers.iter().map(|(name, value)| field(name.len()) + field(value.len())).sum();
+    let fields = [&message.key, &message.body].map(|bytes| field(bytes.as_ref().map_or(0, Bytes::len)));
+    HEADER_BYTES + 1 + 2 * VARINT_MAX + 10 + fields.iter().sum::<usize>() + headers
+}
+
+fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch {
+    let mut batch = match compression {
+        None => BatchBuilder::new(),
+        Some(Compression { codec, level: None }) => BatchBuilder::new().codec(codec),
+        Some(Compression { codec, level: Some(level) }) => BatchBuilder::new().codec_at_level(codec, level),
+    };
+    for message in messages {
+        let headers: Vec<_> =
+            message.headers.iter().map(|(name, value)| (name.as_str(), Some(&value[..]))).collect();
+        batch.push(message.timestamp, message.key.as_deref(), message.body.as_deref(), &headers);
+    }
+    batch.build_valid()
+}
+
+fn prepare(config: &QueueConfig, message: Outgoing, now: TimestampMs) -> Prepared {
+    let Outgoing { body, key, mut headers, delay_ms, dedup_id: given, priority, ttl_ms } = message;
+    let dedup = dedup_id(config, given.as_ref().map(String::as_bytes), key.as_deref(), &body);
+    let mut add = |name: &str, value: Option<String>| {
+        headers.extend(value.map(|value| (name.to_owned(), Bytes::from(value))));
+    };
+    add(DELAY_MS, delay_ms.map(|ms| ms.to_string()));
+    add(DEDUP_ID, given);
+    add(PRIORITY, priority.map(|priority| priority.to_string()));
+    add(TTL_MS, ttl_ms.map(|ms| ms.to_string()));
+    Prepared { key, body: Some(body), headers, timestamp: now, dedup }
+}
+
+/// By its key, so that all of a group go to one partition; without one, each to the next.
+fn partition_of(key: Option<&[u8]>, partitions: usize) -> usize {
+    match key {
+        Some(key) => by_key(key, partitions),
+        None => NEXT.fetch_add(1, Ordering::Relaxed) % partitions,
+    }
+}

@@ -1,0 +1,288 @@
+//! Queues as a program sees them that has the broker within: the operations that all doors end at.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ottla::operations::{Delivery, Outgoing, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
+use ottla::queue::Settlement;
+use ottla::{Broker, Config};
+
+const SOON: Duration = Duration::from_millis(100);
+const LONG: Duration = Duration::from_secs(20);
+
+async fn broker() -> Broker {
+    Broker::start(Config::ephemeral()).await.unwrap()
+}
+
+async fn make(door: &QueueDoor, name: &str, settings: &[(&str, &str)]) {
+    let configs =
+        settings.iter().map(|(key, value)| (format!("ottla.queue.{key}"), (*value).to_owned())).collect();
+    door.create(name, None, configs).await.unwrap();
+}
+
+fn message(body: &str) -> Outgoing {
+    Outgoing { body: Bytes::copy_from_slice(body.as_bytes()), ..Default::default() }
+}
+
+async fn send(door: &QueueDoor, queue: &str, messages: Vec<Outgoing>) -> Vec<String> {
+    let sent = door.send(queue, messages).await.unwrap();
+    sent.into_iter().map(|sent| sent.unwrap().message_id).collect()
+}
+
+async fn send_bodies(door: &QueueDoor, queue: &str, bodies: &[&str]) -> Vec<String> {
+    send(door, queue, bodies.iter().map(|body| message(body)).collect()).await
+}
+
+async fn take(door: &QueueDoor, queue: &str, max: usize) -> Vec<Delivery> {
+    door.receive(queue, Wanted { max, visibility_ms: None, wait: Some(Duration::ZERO) }).await.unwrap()
+}
+
+/// Waits for the first.
+async fn wait(door: &QueueDoor, queue: &str, max: usize) -> Vec<Delivery> {
+    door.receive(queue, Wanted { max, visibility_ms: None, wait: Some(LONG) }).await.unwrap()
+}
+
+fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
+    deliveries.iter().map(|delivery| std::str::from_utf8(&delivery.body).unwrap()).collect()
+}
+
+async fn settle(
+    door: &QueueDoor,
+    queue: &str,
+    receipt: Receipt,
+    what: Settlement,
+) -> Result<(), SettleRefusal> {
+    door.settle(queue, vec![(receipt, what)]).await.unwrap().remove(0)
+}
+
+async fn depth(door: &QueueDoor, queue: &str) -> (i64, i64, i64) {
+    let counts = door.counts(queue).await.unwrap();
+    (counts.ready, counts.in_flight, counts.delayed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_lent_until_it_is_done() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("visibility.timeout.ms", "300")]).await;
+    let ids = send_bodies(door, "q", &["a", "b", "c"]).await;
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 3);
+    assert_eq!(depth(door, "q").await, (3, 0, 0));
+
+    let first = take(door, "q", 2).await;
+    assert_eq!(bodies(&first), ["a", "b"]);
+    assert_eq!(first.iter().map(|delivery| &delivery.message_id).collect::<Vec<_>>(), [&ids[0], &ids[1]]);
+    assert_eq!(depth(door, "q").await, (1, 2, 0));
+    assert_eq!(bodies(&take(door, "q", 10).await), ["c"]);
+    assert_eq!(bodies(&take(door, "q", 10).await), Vec::<&str>::new());
+
+    assert_eq!(settle(door, "q", first[0].receipt, Settlement::Done).await, Ok(()));
+    assert_eq!(settle(door, "q", first[1].receipt, Settlement::Extend { for_ms: 60_000 }).await, Ok(()));
+    assert_eq!(depth(door, "q").await, (0, 2, 0));
+    // Of the three one is done and one is kept: the third comes back.
+    let again = wait(door, "q", 10).await;
+    assert_eq!(bodies(&again), ["c"]);
+    assert_eq!((again[0].deliveries, &again[0].message_id), (2, &ids[2]));
+    assert!(again[0].first_received_ms < door.now_ms());
+    assert_eq!(settle(door, "q", again[0].receipt, Settlement::Done).await, Ok(()));
+    let stale = Receipt { deliveries: 1, ..again[0].receipt };
+    assert!(settle(door, "q", stale, Settlement::Extend { for_ms: 1_000 }).await.is_err());
+    assert_eq!(depth(door, "q").await, (0, 1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_gets_the_first_message_at_once() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[]).await;
+    let none = Instant::now();
+    let wanted = Wanted { max: 1, visibility_ms: None, wait: Some(SOON) };
+    assert_eq!(door.receive("q", wanted).await.unwrap(), []);
+    assert!(none.elapsed() >= SOON);
+
+    let waiting: Vec<_> = (0..20)
+        .map(|_| {
+            let door = door.clone();
+            tokio::spawn(async move { wait(&door, "q", 1).await })
+        })
+        .collect();
+    let sent: BTreeSet<String> = (0..20).map(|n| n.to_string()).collect();
+    for body in &sent {
+        send_bodies(door, "q", &[body]).await;
+    }
+    let mut received = BTreeSet::new();
+    for waiting in waiting {
+        received.extend(bodies(&waiting.await.unwrap()).into_iter().map(str::to_owned));
+    }
+    assert_eq!(received, sent, "each waited for one, and each has got another");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_gone_takes_nothing_along() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[]).await;
+    for _ in 0..10 {
+        let (gone, stays) = (door.clone(), door.clone());
+        let gone = tokio::spawn(async move { wait(&gone, "q", 1).await });
+        let stays = tokio::spawn(async move { wait(&stays, "q", 1).await });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        gone.abort();
+        send_bodies(door, "q", &["x"]).await;
+        let received = tokio::time::timeout(LONG / 2, stays).await.expect("the other one is told").unwrap();
+        assert_eq!(bodies(&received), ["x"]);
+        assert_eq!(settle(door, "q", received[0].receipt, Settlement::Done).await, Ok(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn delays_keep_messages_but_block_none() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("backoff.ms", "300")]).await;
+    let late = Outgoing { delay_ms: Some(400), ..message("late") };
+    let sent = Instant::now();
+    send(door, "q", vec![late, message("now")]).await;
+    let now = take(door, "q", 10).await;
+    assert_eq!(bodies(&now), ["now"]);
+    assert_eq!(depth(door, "q").await, (0, 1, 1));
+    let back = Settlement::Return { after_ms: None };
+    assert_eq!(settle(door, "q", now[0].receipt, back).await, Ok(()));
+    let returned = Instant::now();
+    assert_eq!(depth(door, "q").await, (0, 0, 2));
+    let (mut came, mut when) = (Vec::new(), Vec::new());
+    while came.len() < 2 {
+        for delivery in wait(door, "q", 10).await {
+            came.push(String::from_utf8(delivery.body.to_vec()).unwrap());
+            when.push(Instant::now());
+        }
+    }
+    let at = |body: &str| when[came.iter().position(|came| came == body).unwrap()];
+    assert!(at("late") - sent >= Duration::from_millis(399));
+    assert!(at("now") - returned >= Duration::from_millis(299));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_deal_with_goes_to_the_dead_letters() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "dead", &[]).await;
+    make(door, "q", &[("max.receive.count", "2"), ("dead.letter.queue", "dead")]).await;
+    let poison =
+        Outgoing { headers: vec![("kind".to_owned(), Bytes::from_static(b"poison"))], ..message("bad") };
+    let ids = send(door, "q", vec![poison, message("good")]).await;
+    for round in 1..=2 {
+        let received = take(door, "q", 1).await;
+        assert_eq!((bodies(&received), received[0].deliveries), (vec!["bad"], round));
+        let back = Settlement::Return { after_ms: Some(0) };
+        assert_eq!(settle(door, "q", received[0].receipt, back).await, Ok(()));
+    }
+    let good = take(door, "q", 10).await;
+    assert_eq!(bodies(&good), ["good"]);
+    let letters = wait(door, "dead", 10).await;
+    assert_eq!(bodies(&letters), ["bad"]);
+    let letter = &letters[0];
+    assert_eq!((&letter.message_id, letter.deliveries), (&ids[0], 3), "its id stays, and its count goes on");
+    let of = |name: &str| letter.headers.iter().find(|(key, _)| key == name).map(|(_, value)| &value[..]);
+    assert_eq!(of("kind"), Some(&b"poison"[..]));
+    assert_eq!(of("ottla.dead-letter.queue"), Some(&b"q"[..]));
+    assert_eq!(of("ottla.dead-letter.reason"), Some(&b"max-receive-count"[..]));
+    assert_eq!(settle(door, "q", good[0].receipt, Settlement::Reject).await, Ok(()));
+    let letters = wait(door, "dead", 10).await;
+    assert_eq!(bodies(&letters), ["good"]);
+    assert_eq!(depth(door, "q").await, (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_message_is_sent_once() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[]).await;
+    let named = |id: &str, body: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(body) };
+    let sent = door
+        .send("q", vec![named("1", "a"), named("1", "b"), named("2", "c"), message("d"), message("d")])
+        .await
+        .unwrap();
+    let sent: Vec<_> = sent.into_iter().map(Result::unwrap).collect();
+    assert_eq!(
+        sent.iter().map(|sent| sent.is_duplicate).collect::<Vec<_>>(),
+        [false, true, false, false, false]
+    );
+    assert_eq!(sent[0].message_id, sent[1].message_id);
+    assert!(door.send("q", vec![named("2", "e")]).await.unwrap()[0].as_ref().unwrap().is_duplicate);
+    assert_eq!(bodies(&take(door, "q", 10).await), ["a", "c", "d", "d"]);
+    door.purge("q").await.unwrap();
+    assert_eq!(depth(door, "q").await, (0, 0, 0));
+    assert!(!door.send("q", vec![named("1", "a")]).await.unwrap()[0].as_ref().unwrap().is_duplicate);
+    assert_eq!(bodies(&take(door, "q", 10).await), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_counts_and_what_is_done_outlive_the_broker() {
+    let data = tempfile::tempdir().unwrap();
+    let config = || {
+        let path = data.path().to_str().unwrap();
+        Config::ephemeral().with("ottla.ephemeral", "false").unwrap().with("log.dirs", path).unwrap()
+    };
+    let broker = Broker::start(config()).await.unwrap();
+    let door = broker.queues();
+    make(door, "q", &[]).await;
+    let sent = vec![
+        message("done"),
+        message("held"),
+        message("returned"),
+        Outgoing { delay_ms: Some(3_600_000), ..message("later") },
+        Outgoing { dedup_id: Some("x".to_owned()), ..message("untouched") },
+    ];
+    send(door, "q", sent).await;
+    let received = take(door, "q", 3).await;
+    assert_eq!(bodies(&received), ["done", "held", "returned"]);
+    assert_eq!(settle(door, "q", received[0].receipt, Settlement::Done).await, Ok(()));
+    let back = Settlement::Return { after_ms: Some(0) };
+    assert_eq!(settle(door, "q", received[2].receipt, back).await, Ok(()));
+    let held = received[1].receipt;
+    // As if killed.
+    drop(broker);
+
+    let broker = Broker::start(config()).await.unwrap();
+    let door = broker.queues();
+    assert_eq!(depth(door, "q").await, (2, 1, 1));
+    let again = Outgoing { dedup_id: Some("x".to_owned()), ..message("again") };
+    assert!(door.send("q", vec![again]).await.unwrap()[0].as_ref().unwrap().is_duplicate);
+    let received = take(door, "q", 10).await;
+    let seen: Vec<_> = bodies(&received).into_iter().zip(received.iter().map(|one| one.deliveries)).collect();
+    assert_eq!(seen, [("returned", 2), ("untouched", 1)]);
+    assert_eq!(settle(door, "q", held, Settlement::Done).await, Ok(()));
+    assert_eq!(depth(door, "q").await, (0, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_refused() {
+    let broker = broker().await;
+    let door = broker.queues();
+    assert!(
+        matches!(door.send("q", vec![message("a")]).await, Err(QueueRefusal::Unknown(name)) if name == "q")
+    );
+    make(door, "q", &[]).await;
+    let twice = door.create("q", None, Default::default()).await;
+    assert!(matches!(twice, Err(QueueRefusal::Exists(name)) if name == "q"));
+    let bad = [("ottla.queue.delay.ms".to_owned(), "soon".to_owned())].into();
+    assert!(matches!(door.create("r", None, bad).await, Err(QueueRefusal::InvalidConfig(_))));
+    assert!(matches!(door.create("a/b", None, Default::default()).await, Err(QueueRefusal::InvalidName(_))));
+    let large = message(&"x".repeat(2 << 20));
+    let sent = door.send("q", vec![message("small"), large, message("next")]).await.unwrap();
+    assert_eq!(sent.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    let received = take(door, "q", 10).await;
+    assert_eq!(bodies(&received), ["small", "next"]);
+    make(door, "other", &[]).await;
+    assert_eq!(
+        settle(door, "other", received[0].receipt, Settlement::Done).await,
+        Err(SettleRefusal::OtherQueue)
+    );
+    door.delete("q").await.unwrap();
+    assert!(matches!(door.counts("q").await, Err(QueueRefusal::Unknown(_))));
+    make(door, "q", &[]).await;
+    assert_eq!(depth(door, "q").await, (0, 0, 0), "another queue of the same name");
+}
