@@ -67,10 +67,10 @@ fn receive(shard: &mut QueueShard, group: &str, now: i64, arrivals: Vec<Arrival>
 }
 
 /// Has records come, `at_a_time`, of which one receive may take as many.
-fn fill(shard: &mut QueueShard, group: &str, at_a_time: i64, max: i64, mut due: impl FnMut() -> Option<i64>) {
+fn fill(shard: &mut QueueShard, group: &str, at_a_time: i64, max: i64, mut kind: impl FnMut(i64) -> Kind) {
     step(shard, group, NOW, QueueEvent::Initialise { start: 0, leader_epoch: 0 });
     for first in (0..RECORDS).step_by(at_a_time as usize) {
-        let arrival = |at| Arrival { first: at, last: at, kind: Kind { due: due(), ..Kind::default() } };
+        let arrival = |at| Arrival { first: at, last: at, kind: kind(at) };
         receive(shard, group, NOW + first, (first..first + at_a_time).map(arrival).collect(), max);
     }
 }
@@ -80,14 +80,17 @@ fn a_million_records_cost_little_memory_and_hold_nobody_up() {
     let mut shard = QueueShard::new();
     let mut random = fastrand::Rng::with_seed(1);
     let before = resident_bytes();
-    fill(&mut shard, "delayed", 100, 0, || Some(NOW + 2 * RECORDS + random.i64(0..3_600_000)));
+    fill(&mut shard, "delayed", 100, 0, |_| {
+        let due = Some(NOW + 2 * RECORDS + random.i64(0..3_600_000));
+        Kind { due, ..Kind::default() }
+    });
     let delayed = resident_bytes() - before;
     assert_eq!(shard.leases(&key("delayed")).unwrap().counts().waiting, RECORDS);
 
-    // Each by a receive of its own, whose lease ends when no other does.
+    // Each by a receive of its own, whose lease ends when no other does; and each expires four days after it was sent.
     let before = resident_bytes();
     let began = Instant::now();
-    fill(&mut shard, "out", 1, 1, || None);
+    fill(&mut shard, "out", 1, 1, |at| Kind { expires: Some(NOW + at + 345_600_000), ..Kind::default() });
     let taking = began.elapsed();
     let out = resident_bytes() - before;
     assert_eq!(shard.leases(&key("out")).unwrap().counts().leased, RECORDS);

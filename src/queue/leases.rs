@@ -318,6 +318,8 @@ pub struct Leases {
     /// First offsets of the dead runs that nobody moves.
     dead: Sorted<i64>,
     kinds: Kinds,
+    /// The kind of the last arrival: the next is like it, more often than not.
+    last_kind: Option<(Kind, KindId)>,
     /// What this window's queue goes by, if it has been received from.
     terms: Option<QueueTerms>,
     /// From there on it is not known what kinds of records there are; they are not handed out. All is known to share groups.
@@ -344,6 +346,7 @@ impl Leases {
             lines: Lines::new(KeyRule::default(), 1),
             dead: Sorted::default(),
             kinds: Kinds::default(),
+            last_kind: None,
             terms: None,
             seen: i64::MAX,
             held: HashMap::new(),
