@@ -233,7 +233,7 @@ async fn carry_out(
     let key = member.key(topic_id, partition);
     let queue = queue_of(&topic, member);
     let refuses = acks.iter().any(|ack| ack.verdict == Verdict::Reject);
-    let terms = queue.map_or_else(|| terms(config), |queue| terms_of_queue(queue));
+    let terms = queue.map_or_else(|| terms(config), terms_of_queue);
     let done = cx.queues.acknowledge(&key, &member.member, acks, terms).await;
     if queue.is_some() && refuses {
         cx.door.bury(&topic.name, partition);

@@ -401,8 +401,9 @@ impl Loan<'_> {
                 let Some(end) = read.batches.last().map(|batch| batch.last_offset) else { break };
                 let wanted = Range { first: next, ..*range };
                 records.extend(cut(read.ranges, &read.batches, &[wanted]));
-                let within = read.batches.iter().filter(|batch| batch.first_offset <= range.last);
-                read_to = within.last().map_or(end, |batch| batch.last_offset) + 1;
+                let mut from_behind = read.batches.iter().rev();
+                let within = from_behind.find(|batch| batch.first_offset <= range.last);
+                read_to = within.map_or(end, |batch| batch.last_offset) + 1;
                 next = read_to;
             }
         }
