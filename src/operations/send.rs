@@ -59,6 +59,10 @@ impl QueueDoor {
                 answers[index] = Some(sent);
             }
         }
+        let sent = || answers.iter().flatten().flatten();
+        let duplicates = sent().filter(|sent| sent.is_duplicate).count();
+        desk.counters.duplicates.add(duplicates as u64);
+        desk.counters.sent.add((sent().count() - duplicates) as u64);
         self.make_way(&topic).await;
         Ok(answers.into_iter().flatten().collect())
     }
