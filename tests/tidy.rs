@@ -47,7 +47,22 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // The second door: it shows what the first one counts, and accepts connections as the first one does.
-    ("http", &["group", "handlers", "http", "log", "net", "operations", "protocol", "queue", "telemetry"]),
+    (
+        "http",
+        &[
+            "clock",
+            "group",
+            "handlers",
+            "http",
+            "log",
+            "net",
+            "operations",
+            "protocol",
+            "queue",
+            "telemetry",
+            "uuid",
+        ],
+    ),
     ("net", &["handlers", "net", "protocol", "record", "telemetry"]),
     // What all doors to queues end at.
     (
