@@ -345,7 +345,7 @@ fn settings_are_those_of_the_topic_and_read_back_as_they_are_told() {
     assert_eq!(names(&document["components"]["schemas"]["Settings"]["properties"]), known);
 
     let changed =
-        ask(&server, "PATCH", "/queues/q", &json!({ "settings": { "fifo": null, "delay.ms": "7" } }));
+        ask(&server, "PATCH", "/queues/q", &json!({ "settings": { "fifo": null, "delay.ms": 7.0 } }));
     assert_eq!((changed.status, &changed.body["settings"]["fifo"]), (200, &json!(false)));
     assert_eq!(changed.body["settings"]["delay.ms"], 7);
     let same = ask(&server, "PATCH", "/queues/q", &json!({ "settings": changed.body["settings"] }));
@@ -353,6 +353,8 @@ fn settings_are_those_of_the_topic_and_read_back_as_they_are_told() {
     for (settings, told) in [
         (json!({ "delay.ms": 8, "nonsense": 1 }), "nonsense"),
         (json!({ "delay.ms": 8, "priorities": 11 }), "ottla.queue.priorities"),
+        (json!({ "delay.ms": "8" }), "ottla.queue.delay.ms"),
+        (json!({ "overflow": 8 }), "ottla.queue.overflow"),
         (json!({ "enable": false }), "until it is deleted"),
     ] {
         let refused = ask(&server, "PATCH", "/queues/q", &json!({ "settings": settings }));
@@ -390,6 +392,8 @@ fn what_cannot_be_done_is_refused_with_its_status() {
         ("POST", "/queues", &none, 400, "invalid_request"),
         ("POST", "/queues/q/messages", &none, 400, "invalid_request"),
         ("POST", "/queues/q/messages", &json!([]), 400, "invalid_request"),
+        ("POST", "/queues/q/messages", &json!({ "messages": [["a"]] }), 400, "invalid_request"),
+        ("POST", "/queues/q/receive", &json!([1]), 400, "invalid_request"),
         ("POST", "/queues/q/messages", &messages(0), 400, "invalid_request"),
         ("POST", "/queues/q/messages", &messages(101), 400, "invalid_request"),
         ("POST", "/queues/q/receive", &json!({ "max": 101 }), 400, "invalid_request"),

@@ -1,9 +1,11 @@
-//! Parts of a JSON request that are bounded while they are read: what is short in JSON can be large in memory.
+//! Parts of a JSON request, each what JSON Schema calls so, and bounded while they are read: what is short in JSON can be large
+//! in memory.
 
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 
 /// A list of up to `MAX`.
 #[derive(PartialEq, Debug)]
@@ -17,9 +19,22 @@ pub(super) struct Members<T, const MAX: usize>(pub(super) Vec<(String, T)>);
 #[derive(PartialEq, Debug)]
 pub(super) struct Texts<const MAX: usize>(pub(super) Vec<String>);
 
-/// A value as text: what a number, a truth or a text is written as; `None` for null.
+/// A structure with its members by name, never a list of them.
+#[derive(Debug)]
+pub(super) struct Object<T>(pub(super) T);
+
+/// An integer, also one that is written with a fraction of zero.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Integer(pub(super) i64);
+
+/// A value that is no list and no object.
 #[derive(PartialEq, Debug)]
-pub(super) struct Scalar(pub(super) Option<String>);
+pub(super) enum Scalar {
+    Null,
+    Text(String),
+    /// A number or a truth, as it is written.
+    Other(String),
+}
 
 impl<T, const MAX: usize> Default for Members<T, MAX> {
     fn default() -> Self {
@@ -108,6 +123,56 @@ impl<'de, const MAX: usize> Visitor<'de> for Reading<Texts<MAX>> {
     }
 }
 
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Reading::<Self>(PhantomData))
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Reading<Object<T>> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(object)).map(Object)
+    }
+}
+
+impl<'de> Deserialize<'de> for Integer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_i64(Reading::<Self>(PhantomData))
+    }
+}
+
+impl Visitor<'_> for Reading<Integer> {
+    type Value = Integer;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an integer")
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Integer, E> {
+        Ok(Integer(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Integer, E> {
+        let value = i64::try_from(value);
+        value.map(Integer).map_err(|_| E::custom("an integer beyond 64 bits"))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Integer, E> {
+        // Beyond, what is written and what is read may differ.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        match value.fract() == 0.0 && value.abs() <= EXACT {
+            true => Ok(Integer(value as i64)),
+            false => Err(E::invalid_value(Unexpected::Float(value), &self)),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Scalar {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Reading::<Self>(PhantomData))
@@ -122,27 +187,27 @@ impl Visitor<'_> for Reading<Scalar> {
     }
 
     fn visit_unit<E>(self) -> Result<Scalar, E> {
-        Ok(Scalar(None))
+        Ok(Scalar::Null)
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-        Ok(Scalar(Some(value.to_string())))
+        Ok(Scalar::Other(value.to_string()))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Scalar, E> {
-        Ok(Scalar(Some(value.to_string())))
+        Ok(Scalar::Other(value.to_string()))
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Scalar, E> {
-        Ok(Scalar(Some(value.to_string())))
+        Ok(Scalar::Other(value.to_string()))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Scalar, E> {
-        Ok(Scalar(Some(value.to_string())))
+        Ok(Scalar::Other(value.to_string()))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-        Ok(Scalar(Some(text.to_owned())))
+        Ok(Scalar::Text(text.to_owned()))
     }
 }
 
@@ -168,16 +233,35 @@ mod tests {
 
     #[test]
     fn a_scalar_is_what_it_is_written_as() {
-        for (json, text) in [
-            ("5", Some("5")),
-            ("-1", Some("-1")),
-            ("0.5", Some("0.5")),
-            ("true", Some("true")),
-            (r#""drop-oldest""#, Some("drop-oldest")),
-            ("null", None),
+        let other = |text: &str| Scalar::Other(text.to_owned());
+        for (json, scalar) in [
+            ("5", other("5")),
+            ("-1", other("-1")),
+            ("5.0", other("5")),
+            ("0.5", other("0.5")),
+            ("true", other("true")),
+            (r#""5""#, Scalar::Text("5".to_owned())),
+            ("null", Scalar::Null),
         ] {
-            assert_eq!(from_str::<Scalar>(json).unwrap().0.as_deref(), text, "{json}");
+            assert_eq!(from_str::<Scalar>(json).unwrap(), scalar, "{json}");
         }
         assert!(from_str::<Scalar>("[]").is_err() && from_str::<Scalar>("{}").is_err());
+    }
+
+    #[test]
+    fn an_integer_may_have_a_fraction_of_zero_and_an_object_is_no_list() {
+        for (json, integer) in [("5", 5), ("-5.0", -5), ("1e3", 1000), ("9223372036854775807", i64::MAX)] {
+            assert_eq!(from_str::<Integer>(json).unwrap(), Integer(integer), "{json}");
+        }
+        for json in ["0.5", "9223372036854775808", "1e300", r#""5""#, "true", "null"] {
+            assert!(from_str::<Integer>(json).is_err(), "{json}");
+        }
+        #[derive(serde::Deserialize)]
+        struct Point {
+            x: i64,
+        }
+        assert_eq!(from_str::<Point>("[5]").unwrap().x, 5, "which is why there is Object");
+        assert!(from_str::<Object<Point>>("[5]").is_err());
+        assert_eq!(from_str::<Object<Point>>(r#"{"x":5}"#).unwrap().0.x, 5);
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::super::receipt::Handle;
-use super::bounded::{List, Members, Texts};
+use super::bounded::{Integer, List, Members, Object, Texts};
 use super::error::Refusal;
 use crate::operations::{Delivery, Outgoing, Sent};
 use crate::queue::Settlement;
@@ -36,7 +36,7 @@ type Headers = Members<Texts<HEADERS_MAX>, HEADERS_MAX>;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Batch {
-    pub(super) messages: List<Message, MESSAGES_MAX>,
+    pub(super) messages: List<Object<Message>, MESSAGES_MAX>,
 }
 
 /// A message to send.
@@ -49,11 +49,11 @@ pub(super) struct Message {
     key_base64: Option<String>,
     headers: Headers,
     headers_base64: Headers,
-    delay_ms: Option<i64>,
-    deliver_at_ms: Option<i64>,
+    delay_ms: Option<Integer>,
+    deliver_at_ms: Option<Integer>,
     dedup_id: Option<String>,
-    priority: Option<i64>,
-    ttl_ms: Option<i64>,
+    priority: Option<Integer>,
+    ttl_ms: Option<Integer>,
 }
 
 impl Message {
@@ -117,7 +117,8 @@ fn decode(name: &str, base64: &str) -> Result<Bytes, Refusal> {
 }
 
 /// The number, if it is from `least` to `most`.
-fn within(name: &str, number: Option<i64>, least: i64, most: i64) -> Result<Option<i64>, Refusal> {
+fn within(name: &str, number: Option<Integer>, least: i64, most: i64) -> Result<Option<i64>, Refusal> {
+    let number = number.map(|Integer(number)| number);
     match number.filter(|number| !(least..=most).contains(number)) {
         Some(number) if most == i64::MAX => {
             Err(Refusal::invalid(format!("{name}: {number} is not at least {least}")))
@@ -147,9 +148,9 @@ impl From<Sent> for SentMessage {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Receive {
-    max: Option<i64>,
-    wait_ms: Option<i64>,
-    visibility_ms: Option<i64>,
+    max: Option<Integer>,
+    wait_ms: Option<Integer>,
+    visibility_ms: Option<Integer>,
 }
 
 impl Receive {
@@ -232,7 +233,7 @@ fn named(name: &str, bytes: Option<Bytes>) -> Named {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Settle {
-    pub(super) receipts: List<Verdict, MESSAGES_MAX>,
+    pub(super) receipts: List<Object<Verdict>, MESSAGES_MAX>,
 }
 
 /// What is to become of one.
@@ -241,8 +242,8 @@ pub(super) struct Settle {
 pub(super) struct Verdict {
     pub(super) receipt: String,
     action: Action,
-    after_ms: Option<i64>,
-    for_ms: Option<i64>,
+    after_ms: Option<Integer>,
+    for_ms: Option<Integer>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

@@ -20,6 +20,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use self::bounded::{Integer, Object};
 use self::error::Refusal;
 use self::message::{Batch, MESSAGES_MAX, Message, Receive, ReceivedMessage, SentMessage, Settle};
 use self::settings::Changes;
@@ -181,7 +182,7 @@ fn is_foreign(headers: &HeaderMap) -> bool {
 #[serde(deny_unknown_fields)]
 struct NewQueue {
     name: String,
-    partitions: Option<i32>,
+    partitions: Option<Integer>,
     #[serde(default)]
     settings: Changes,
 }
@@ -191,6 +192,8 @@ async fn create(door: &QueueDoor, body: &Bytes) -> Result<Response<Answer>, Refu
     if name == DOCUMENT_NAME {
         return Err(QueueRefusal::InvalidName(format!("{name} is no queue here")).into());
     }
+    // As a number that none has, what is out of range is refused as such.
+    let partitions = partitions.map(|Integer(count)| i32::try_from(count).unwrap_or(-1));
     let configs = settings::configs(settings)?;
     // What is to have its default is not said.
     let configs = configs.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
@@ -250,7 +253,7 @@ async fn send(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Ans
     }
     queue(door, name)?;
     if parse::<Form>(body)?.messages.is_none() {
-        let sent = send_all(door, name, vec![parse(body)?]).await?;
+        let sent = send_all(door, name, vec![Object(parse(body)?)]).await?;
         let sent = sent.into_iter().next().unwrap_or_else(|| Err(Refusal::not_now("not answered")))?;
         let status = if sent.is_duplicate { StatusCode::OK } else { StatusCode::CREATED };
         return Ok(told(status, &json!(sent)));
@@ -267,11 +270,11 @@ async fn send(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Ans
 async fn send_all(
     door: &QueueDoor,
     name: &str,
-    messages: Vec<Message>,
+    messages: Vec<Object<Message>>,
 ) -> Result<Vec<Result<SentMessage, Refusal>>, Refusal> {
     let mut results = Vec::with_capacity(messages.len());
     let mut outgoing = Vec::with_capacity(messages.len());
-    for message in messages {
+    for Object(message) in messages {
         results.push(message.outgoing().map(|message| outgoing.push(message)));
     }
     let mut sent = door.send(name, outgoing).await?.into_iter();
@@ -309,7 +312,7 @@ async fn settle(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<A
     }
     let mut what = Vec::with_capacity(verdicts.len());
     let mut results = Vec::with_capacity(verdicts.len());
-    for verdict in verdicts {
+    for Object(verdict) in verdicts {
         let read = verdict.settlement().and_then(|what| Ok((receipt(&verdict.receipt)?, what)));
         results.push(read.map(|verdict| what.push(verdict)));
     }
@@ -359,7 +362,9 @@ fn none_of(name: &str) -> Refusal {
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
-    serde_json::from_slice(body).map_err(|error| Refusal::invalid(format!("the body: {error}")))
+    serde_json::from_slice(body)
+        .map(|Object(whole)| whole)
+        .map_err(|error| Refusal::invalid(format!("the body: {error}")))
 }
 
 /// One of several answers.

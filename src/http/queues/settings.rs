@@ -11,6 +11,9 @@ const PREFIX: &str = "ottla.queue.";
 /// What makes a topic a queue: here, all are.
 const ENABLE: &str = "enable";
 
+/// The settings that are texts.
+const TEXTS: [&str; 4] = ["dead.letter.queue", "dedup.scope", "overflow", "sqs.attributes"];
+
 /// Settings in a request; there are not half as many.
 const SETTINGS_MAX: usize = 100;
 
@@ -20,13 +23,21 @@ pub(super) type Changes = Members<Scalar, SETTINGS_MAX>;
 /// As topic configs; `None` is for the default. Their values are checked where topic configs are.
 ///
 /// # Errors
-/// A queue cannot be made something else.
+/// A text for a number, or the other way round; and a queue cannot be made something else.
 pub(super) fn configs(changes: Changes) -> Result<Vec<(String, Option<String>)>, Refusal> {
-    let config = |(name, Scalar(value)): (String, Scalar)| match name == ENABLE {
-        true => Err(QueueRefusal::InvalidConfig("a queue is one until it is deleted".to_owned()).into()),
-        false => Ok((format!("{PREFIX}{name}"), value)),
+    changes.0.into_iter().map(|(name, value)| config(name, value)).collect()
+}
+
+fn config(name: String, value: Scalar) -> Result<(String, Option<String>), Refusal> {
+    let refused = |fault: &str| Err(QueueRefusal::InvalidConfig(format!("{PREFIX}{name}: {fault}")).into());
+    let value = match (value, TEXTS.contains(&&*name)) {
+        _ if name == ENABLE => return refused("a queue is one until it is deleted"),
+        (Scalar::Null, _) => None,
+        (Scalar::Text(_), false) => return refused("a number or a truth, not a text"),
+        (Scalar::Other(_), true) => return refused("a text"),
+        (Scalar::Text(value) | Scalar::Other(value), _) => Some(value),
     };
-    changes.0.into_iter().map(config).collect()
+    Ok((format!("{PREFIX}{name}"), value))
 }
 
 /// All settings, null where there is none of the kind. Sent back, they change nothing.
