@@ -35,10 +35,11 @@ use ottla::protocol::messages::{
     IncrementalAlterConfigs, JoinGroup, ListGroups, ShareAcknowledge, ShareFetch, ShareGroupHeartbeat,
 };
 use ottla::protocol::wire::{Records, Str};
+use ottla::record::BatchBuilder;
 use ottla::record::records::split_batch;
 use ottla::uuid::Uuid;
 
-use running::{Client, Server, eventually, named};
+use running::{Client, Server, eventually, named, now_ms, values_of};
 
 const ACCEPT: i8 = 1;
 const RELEASE: i8 = 2;
@@ -720,4 +721,42 @@ fn what_a_group_was_never_lent_has_no_offset_yet_and_what_is_not_there_is_an_err
     let told: Vec<_> =
         partitions.map(|partition| (partition.start_offset, named(partition.error_code))).collect();
     assert_eq!(told, [(0, "NONE"), (-1, "UNKNOWN_TOPIC_OR_PARTITION"), (-1, "NONE")]);
+}
+
+#[test]
+fn a_group_of_a_queues_name_goes_by_the_queues_settings() {
+    let queue = "t:visibility.timeout.ms=45000:max.receive.count=2:dead.letter.queue=dead";
+    let server = Server::start(&["--queue", queue, "--queue", "dead"]);
+    let batch = |records: &[(&str, &[(&str, Option<&[u8]>)])]| {
+        let mut batch = BatchBuilder::new();
+        records
+            .iter()
+            .for_each(|(value, headers)| batch.push(now_ms(), None, Some(value.as_bytes()), headers));
+        batch.build()
+    };
+    let (late, first) = ([("ottla.delay-ms", Some(&b"60000"[..]))], [("ottla.delay-ms", Some(&b"0"[..]))]);
+    let sent = batch(&[("a", &[]), ("late", &late), ("b", &first)]);
+    assert_eq!(named(server.client().produce("t", 0, sent).error_code), "NONE");
+    assert_eq!(named(server.client().produce("t", 0, batch(&[("c", &[])])).error_code), "NONE");
+    let mut anne = Member::join(&server, "t", "anne");
+    let answer = anne.ask(&[]);
+    assert_eq!(acquired(&answer), [(0, 0, 1), (2, 3, 1)], "all but the late one");
+    assert_eq!(answer.acquisition_lock_timeout_ms, 45_000);
+    let Records::Bytes(mut batches) = only(&answer).unwrap().records.clone() else { panic!("{answer:?}") };
+    let bases: Vec<i64> =
+        std::iter::from_fn(|| split_batch(&mut batches)).map(|(header, _)| header.base_offset).collect();
+    assert_eq!(bases, [0, 3], "each batch once");
+    assert_eq!(anne.acknowledge(0, 0, REJECT), "NONE");
+    assert_eq!(anne.acknowledge(2, 2, RELEASE), "NONE");
+    assert_eq!(anne.acknowledge(3, 3, ACCEPT), "NONE");
+    assert_eq!(anne.fetch(), [(2, 2, 2)]);
+    assert_eq!(anne.acknowledge(2, 2, RELEASE), "NONE");
+    assert_eq!(anne.fetch(), [], "it is dead now");
+    let letters = eventually("both dead letters are there", || {
+        let letters = server.client().read_all("dead", 0);
+        (letters.len() == 2).then_some(letters)
+    });
+    assert_eq!(values_of(&letters), ["a", "b"]);
+    // Who comes in another group's name sees a topic like any other.
+    assert_eq!(Member::join(&server, "h", "anne").fetch(), [(0, 3, 1)]);
 }

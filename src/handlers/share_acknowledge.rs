@@ -6,7 +6,9 @@ use std::task::Poll;
 use super::RequestContext;
 use super::share_fetch::terms;
 use super::share_sessions::{FINAL, NEW_SESSION, ShareMember};
+use crate::catalog::Topic;
 use crate::catalog::group_config::{self, ShareConfig};
+use crate::catalog::queue_config::QueueConfig;
 use crate::group::{MEMBER_ID_MAX_BYTES, TEXT_MAX_BYTES};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::share_acknowledge::{
@@ -14,7 +16,7 @@ use crate::protocol::messages::share_acknowledge::{
     ShareAcknowledgeTopicResponse,
 };
 use crate::protocol::wire::Str;
-use crate::queue::{Ack, Verdict};
+use crate::queue::{Ack, Terms, Verdict};
 use crate::uuid::Uuid;
 
 /// Runs of neighbouring offsets with different verdicts that a request may have: each takes many times the byte of the wire
@@ -96,6 +98,19 @@ pub(super) fn member(group: Option<&Str>, member: Option<&Str>) -> Result<ShareM
 pub(super) fn settings(cx: &RequestContext, member: &ShareMember) -> ShareConfig {
     let view = cx.catalog.view();
     group_config::effective(view.group_configs.get(&*member.group).map(|configs| &**configs), &cx.config)
+}
+
+/// What a topic goes by as a queue, if the member's group is that queue's.
+pub(super) fn queue_of<'t>(topic: &'t Topic, member: &ShareMember) -> Option<&'t QueueConfig> {
+    topic.queue.as_deref().filter(|_| topic.name == member.group)
+}
+
+fn terms_of_queue(queue: &QueueConfig) -> Terms {
+    Terms {
+        lock_duration_ms: queue.visibility_timeout_ms,
+        delivery_limit: queue.max_receive_count.unwrap_or(u16::MAX),
+        max_in_flight: queue.max_in_flight,
+    }
 }
 
 /// What came of the verdicts on a partition.
@@ -216,7 +231,13 @@ async fn carry_out(
     let topic = cx.catalog.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)?;
     topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let key = member.key(topic_id, partition);
-    let done = cx.queues.acknowledge(&key, &member.member, acks, terms(config)).await;
+    let queue = queue_of(&topic, member);
+    let refuses = acks.iter().any(|ack| ack.verdict == Verdict::Reject);
+    let terms = queue.map_or_else(|| terms(config), terms_of_queue);
+    let done = cx.queues.acknowledge(&key, &member.member, acks, terms).await;
+    if queue.is_some() && refuses {
+        cx.door.bury(&topic.name, partition);
+    }
     done.map_err(|failure| ErrorCode::from(&failure))
 }
 

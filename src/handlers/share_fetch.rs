@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use tracing::{debug, error};
 
-use super::share_acknowledge::{Said, Verdicts, acknowledge, member, settings};
+use super::share_acknowledge::{Said, Verdicts, acknowledge, member, queue_of, settings};
 use super::share_sessions::{FINAL, NEW_SESSION, Place, ShareMember};
 use super::{Later, RequestContext};
-use crate::catalog::View;
 use crate::catalog::group_config::{Reset, ShareConfig};
+use crate::catalog::{Topic, View};
 use crate::coordinator::CoordinatorError;
 use crate::log::{LogError, Partition, Waiter};
+use crate::operations::QueueRefusal;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::share_fetch::{
     ShareFetchAcquired, ShareFetchPartitionResponse, ShareFetchRequest, ShareFetchResponse,
@@ -99,10 +100,17 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
     }
     let mut targets = Vec::new();
     let mut gone = Vec::new();
+    let mut lock_ms = config.record_lock_duration_ms;
     for place in wanted {
         match find(&view, place) {
-            Ok(partition) => {
-                targets.push(Target { key: member.key(place.0, place.1), place, partition, seen: None });
+            Ok((topic, partition)) => {
+                let key = member.key(place.0, place.1);
+                let queue = queue_of(&topic, &member);
+                if let Some(queue) = queue {
+                    lock_ms = i32::try_from(queue.visibility_timeout_ms).unwrap_or(i32::MAX);
+                }
+                let is_queue = queue.is_some();
+                targets.push(Target { key, place, partition, is_queue, seen: None });
             }
             Err(code) => gone.push((place, code)),
         }
@@ -139,7 +147,7 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
     cx.share_sessions.told(&loan.member, &served, &forgotten);
     answers.extend(gone.into_iter().map(|(place, code)| (place, Err(code))));
     Ok(ShareFetchResponse {
-        acquisition_lock_timeout_ms: config.record_lock_duration_ms,
+        acquisition_lock_timeout_ms: lock_ms,
         responses: by_topic(said, answers),
         ..Default::default()
     })
@@ -177,13 +185,16 @@ struct Target {
     place: Place,
     key: QueueKey,
     partition: Arc<Partition>,
+    /// Whether the group is the queue that the topic is.
+    is_queue: bool,
     /// Where there may be something, and what to watch from if there is not.
     seen: Option<(i64, u64)>,
 }
 
-fn find(view: &View, (topic_id, index): Place) -> Result<Arc<Partition>, ErrorCode> {
+fn find(view: &View, (topic_id, index): Place) -> Result<(Arc<Topic>, Arc<Partition>), ErrorCode> {
     let topic = view.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)?;
-    topic.partition(index).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)
+    let partition = topic.partition(index).cloned().ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok((Arc::clone(topic), partition))
 }
 
 /// What was read of a partition: its bytes, and the whole batches in them.
@@ -280,6 +291,9 @@ impl Loan<'_> {
         }
         let mut bytes = 0u64;
         for at in 0..self.targets.len() {
+            if self.targets[at].is_queue {
+                return true;
+            }
             let partition = Arc::clone(&self.targets[at].partition);
             match self.probe(at, &partition).await {
                 Ok(taken) => bytes = bytes.saturating_add(partition.available_bytes(taken.next)),
@@ -337,6 +351,9 @@ impl Loan<'_> {
 
     async fn take(&mut self, at: usize, minimum_one_batch: bool) -> Result<Lent, Refusal> {
         let partition = Arc::clone(&self.targets[at].partition);
+        if self.targets[at].is_queue {
+            return self.take_of_queue(at, &partition).await;
+        }
         let mut seen = self.probe(at, &partition).await?;
         if let Some(cut) = partition.lost_since(seen.leader_epoch, seen.end)? {
             self.go_back(at, &partition, cut, seen.leader_epoch).await?;
@@ -358,6 +375,39 @@ impl Loan<'_> {
             next = taken.next;
         }
         Ok(Lent { ranges: Vec::new(), records: Vec::new() })
+    }
+
+    /// As every door to the queue would: what is due, in the queue's order of preference, but told in the order of the log.
+    async fn take_of_queue(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Lent, Refusal> {
+        let max_records = self.limits.max_records.min(records_of(partition, self.limits.max_bytes)?);
+        let (member, index) = (&self.member.member, partition.index());
+        let lent = self.cx.door.lend(partition.topic(), index, member, max_records).await;
+        let received = match lent {
+            Ok(received) => received,
+            Err(QueueRefusal::Storage(error)) => return Err(error.into()),
+            Err(error) => {
+                debug!(%error, "nothing can be lent now");
+                return Err(Refusal::NotNow);
+            }
+        };
+        self.targets[at].seen = Some((received.end, received.changes));
+        let mut records: Vec<FileRange> = Vec::new();
+        let mut read_to = i64::MIN;
+        for range in &received.ranges {
+            let mut next = range.first.max(read_to);
+            while next <= range.last {
+                // What was lent is sent, however much it is.
+                let Some(read) = self.read(partition, next, true).await? else { break };
+                let Some(end) = read.batches.last().map(|batch| batch.last_offset) else { break };
+                let wanted = Range { first: next, ..*range };
+                records.extend(cut(read.ranges, &read.batches, &[wanted]));
+                let mut from_behind = read.batches.iter().rev();
+                let within = from_behind.find(|batch| batch.first_offset <= range.last);
+                read_to = within.map_or(end, |batch| batch.last_offset) + 1;
+                next = read_to;
+            }
+        }
+        Ok(Lent { ranges: received.ranges, records })
     }
 
     /// Whole batches from the one that holds `offset` on; `None` if there are none yet.
@@ -465,6 +515,14 @@ impl Loan<'_> {
         };
         Ok(self.cx.queues.initialise(key, start, partition.leader_epoch()).await?)
     }
+}
+
+/// About how many records of the partition so many bytes are, at least one.
+fn records_of(partition: &Partition, bytes: usize) -> Result<i64, Refusal> {
+    let offsets = partition.offsets()?;
+    let records = offsets.high_watermark - offsets.log_start_offset;
+    let average = partition.size_bytes()? / u64::try_from(records).unwrap_or_default().max(1);
+    Ok(i64::try_from(bytes as u64 / average.max(1)).unwrap_or(i64::MAX).max(1))
 }
 
 /// Looks at what is not in memory in a thread that may wait for the disk.

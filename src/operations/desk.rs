@@ -226,14 +226,15 @@ impl Station {
         }
     }
 
-    /// Has the engine hand out up to `max_records`, after it was shown what the log has gained: as much of it as it takes to
-    /// find so many.
+    /// Has the engine hand out up to `max_records`, to a member of a share group or against receipts, after it was shown what
+    /// the log has gained: as much of it as it takes to find so many.
     pub(super) async fn take(
         &self,
         door: &QueueDoor,
         config: &QueueConfig,
         max_records: i64,
         lease_ms: i64,
+        member: Option<&Arc<str>>,
     ) -> Result<Received, QueueRefusal> {
         let mut from = self.end.load(Ordering::Acquire);
         let mut taken: Option<Received> = None;
@@ -246,7 +247,7 @@ impl Station {
                 None => Vec::new(),
             };
             let receive = Receive {
-                member: None,
+                member: member.cloned(),
                 log_start: self.partition.offsets()?.log_start_offset,
                 leader_epoch: self.partition.leader_epoch(),
                 arrivals_from: from.max(0),

@@ -313,7 +313,7 @@ impl QueueDoor {
         let mut counts = QueueCounts::default();
         for station in &self.desk(&topic).stations {
             // Nothing is handed out, but all there is is shown to the engine.
-            let received = station.take(self, &config, 0, 0).await?;
+            let received = station.take(self, &config, 0, 0, None).await?;
             counts.ready += received.counts.ready;
             counts.in_flight += received.counts.leased;
             counts.delayed += received.counts.waiting;

@@ -12,7 +12,7 @@ use super::desk::{Desk, Station};
 use super::intake::{header, number};
 use super::{Delivery, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
 use crate::catalog::queue_config::QueueConfig;
-use crate::queue::{Range, Settle, SettleError, Settlement};
+use crate::queue::{Range, Received, Settle, SettleError, Settlement};
 use crate::record::records::Record;
 use crate::uuid::Uuid;
 
@@ -93,7 +93,7 @@ impl QueueDoor {
         let mut is_full = false;
         for station in desk.in_turn() {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
-            let received = station.take(self, config, wanted, lease_ms).await?;
+            let received = station.take(self, config, wanted, lease_ms, None).await?;
             is_full |= received.is_full;
             if received.counts.dead > 0 {
                 self.move_dead_letters(desk, station, config);
@@ -108,6 +108,39 @@ impl QueueDoor {
         match found.is_empty() && is_full {
             true => Err(QueueRefusal::Full),
             false => Ok(found),
+        }
+    }
+
+    /// Lends records of a queue to a member of its share group, in the order of their offsets.
+    ///
+    /// # Errors
+    /// No such queue; one that cannot say now.
+    pub async fn lend(
+        &self,
+        name: &str,
+        partition: i32,
+        member: &Arc<str>,
+        max_records: i64,
+    ) -> Result<Received, QueueRefusal> {
+        let (topic, config) = self.topic(name)?;
+        let desk = self.desk(&topic);
+        let station = desk.station(partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
+        let lease_ms = config.visibility_timeout_ms;
+        let mut received = station.take(self, &config, max_records, lease_ms, Some(member)).await?;
+        if received.counts.dead > 0 {
+            self.move_dead_letters(&desk, station, &config);
+        }
+        received.ranges.sort_unstable_by_key(|range| range.first);
+        Ok(received)
+    }
+
+    /// A member of a queue's share group has refused records.
+    pub fn bury(&self, name: &str, partition: i32) {
+        if let Ok((topic, config)) = self.topic(name) {
+            let desk = self.desk(&topic);
+            if let Some(station) = desk.station(partition) {
+                self.move_dead_letters(&desk, station, &config);
+            }
         }
     }
 
