@@ -29,14 +29,27 @@ impl Answer {
     }
 }
 
+/// What a start line tells the address of the HTTP listener by.
+const ADDRESS: &str = "http=\"";
+
 fn start(more: &[&str]) -> Server {
-    Server::start(&[&["--http-listen", "127.0.0.1:0"], more].concat())
+    let server = Server::start(&[&["--http-listen", "127.0.0.1:0"], more].concat());
+    server.wait_for_log(ADDRESS);
+    server
+}
+
+fn kill_and_restart(server: &mut Server) {
+    let starts = |server: &Server| server.log().matches(ADDRESS).count();
+    let before = starts(server);
+    server.kill();
+    server.restart();
+    eventually("it tells where it listens", || (starts(server) > before).then_some(()));
 }
 
 /// A connection to the HTTP listener, whose address is in the last start line.
 fn connect(server: &Server) -> TcpStream {
     let log = server.log();
-    let address = log.rsplit("http=\"").next().and_then(|rest| rest.split('"').next()).unwrap();
+    let address = log.rsplit(ADDRESS).next().and_then(|rest| rest.split('"').next()).unwrap();
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
@@ -123,8 +136,7 @@ fn messages_leases_and_acknowledgements_outlive_kills() {
     assert_eq!((sent.status, sent.body["results"].as_array().unwrap().len()), (200, 3));
     assert_eq!(counts(&server, "q"), (4, 0, 0));
 
-    server.kill();
-    server.restart();
+    kill_and_restart(&mut server);
     let received = receive(&server, "q", &json!({ "max": 3 }));
     assert_eq!(bodies(&received), ["a", "b", "c"]);
     assert_eq!(received[0]["message_id"], one.body["message_id"]);
@@ -136,8 +148,7 @@ fn messages_leases_and_acknowledgements_outlive_kills() {
     let path = |receipt: &str| format!("/queues/q/messages/{receipt}");
     assert_eq!(ask(&server, "DELETE", &path(receipts[0]), &Value::Null).status, 204);
 
-    server.kill();
-    server.restart();
+    kill_and_restart(&mut server);
     assert_eq!(counts(&server, "q"), (1, 2, 0));
     assert_eq!(bodies(&receive(&server, "q", &json!({ "max": 100 }))), ["d"]);
     let done = ask(&server, "DELETE", &path(receipts[0]), &Value::Null);
@@ -152,8 +163,7 @@ fn messages_leases_and_acknowledgements_outlive_kills() {
     );
     assert_eq!(kept, [json!({ "settled": true }), json!({ "settled": true })]);
 
-    server.kill();
-    server.restart();
+    kill_and_restart(&mut server);
     let again = receive(&server, "q", &json!({ "max": 100 }));
     assert_eq!((bodies(&again), &again[0]["deliveries"]), (vec!["c"], &json!(2)));
     let stale = ask(&server, "DELETE", &path(receipts[2]), &Value::Null);

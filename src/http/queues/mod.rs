@@ -278,11 +278,10 @@ async fn send_all(
         results.push(message.outgoing().map(|message| outgoing.push(message)));
     }
     let mut sent = door.send(name, outgoing).await?.into_iter();
-    let answered = |()| match sent.next() {
+    let mut answered = |()| match sent.next() {
         Some(sent) => sent.map(SentMessage::from).map_err(Refusal::from),
         None => Err(Refusal::not_now("not answered")),
     };
-    let mut answered = answered;
     Ok(results.into_iter().map(|result| result.and_then(&mut answered)).collect())
 }
 
