@@ -185,14 +185,17 @@ pub enum QueueRefusal {
 /// Why a message is not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendRefusal {
-    /// More bytes than the topic takes.
-    #[error("the message has {bytes} bytes with its headers; the topic takes {max}")]
+    /// More bytes than the queue or its topic takes.
+    #[error("the message has {bytes} bytes with its headers; at most {max} are taken")]
     TooLarge {
-        /// Bytes of its batch.
+        /// Bytes of its body and headers, or of its batch.
         bytes: usize,
-        /// `max.message.bytes`.
+        /// `ottla.queue.max.message.bytes`, or the topic's `max.message.bytes`.
         max: usize,
     },
+    /// What it asks for cannot be done here.
+    #[error("{0}")]
+    Invalid(String),
     /// `max.messages` or `max.bytes`, under `overflow=reject`.
     #[error("the queue is full")]
     Overflow,
