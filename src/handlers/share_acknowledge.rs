@@ -235,8 +235,8 @@ async fn carry_out(
     let refuses = acks.iter().any(|ack| ack.verdict == Verdict::Reject);
     let terms = queue.map_or_else(|| terms(config), terms_of_queue);
     let done = cx.queues.acknowledge(&key, &member.member, acks, terms).await;
-    if queue.is_some() && refuses {
-        cx.door.bury(&topic.name, partition);
+    if queue.is_some() {
+        cx.door.settled(&topic.name, partition, refuses);
     }
     done.map_err(|failure| ErrorCode::from(&failure))
 }

@@ -60,6 +60,8 @@ pub struct Queue {
     pub partitions: i32,
     /// Its settings.
     pub config: Arc<QueueConfig>,
+    /// How long its topic keeps records, ms; -1 for ever.
+    pub topic_retention_ms: i64,
 }
 
 /// A message to send.
@@ -337,5 +339,6 @@ fn queue_of(topic: &Topic) -> Option<Queue> {
         topic_id: topic.id,
         partitions: topic.partitions.len() as i32,
         config: topic.queue.clone()?,
+        topic_retention_ms: topic.partition(0)?.config().retention_ms,
     })
 }

@@ -20,6 +20,9 @@ use crate::uuid::Uuid;
 /// How long a queue is left alone that is full, or could not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// About how many bytes of messages one receive takes from a partition: they are in memory at once.
+const RECEIVE_BYTES: usize = 16 << 20;
+
 /// What is looked for, and where.
 struct Look<'a> {
     desk: &'a Arc<Desk>,
@@ -98,6 +101,7 @@ impl QueueDoor {
         let mut is_full = false;
         for station in desk.in_turn() {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
+            let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
             let received = station.take(self, config, wanted, lease_ms, None).await?;
             is_full |= received.is_full;
             if received.counts.dead > 0 {
@@ -116,7 +120,7 @@ impl QueueDoor {
         }
     }
 
-    /// Lends records of a queue to a member of its share group, in the order of their offsets.
+    /// Lends records of a queue to a member of its share group, about so many bytes at most, in the order of their offsets.
     ///
     /// # Errors
     /// No such queue; one that cannot say now.
@@ -126,10 +130,12 @@ impl QueueDoor {
         partition: i32,
         member: &Arc<str>,
         max_records: i64,
+        max_bytes: usize,
     ) -> Result<Received, QueueRefusal> {
         let (topic, config) = self.topic(name)?;
         let desk = self.desk(&topic);
         let station = desk.station(partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
+        let max_records = max_records.min(station.messages_of(max_bytes)?);
         let lease_ms = config.visibility_timeout_ms;
         let mut received = station.take(self, &config, max_records, lease_ms, Some(member)).await?;
         if received.counts.dead > 0 {
@@ -139,14 +145,15 @@ impl QueueDoor {
         Ok(received)
     }
 
-    /// A member of a queue's share group has refused records.
-    pub fn bury(&self, name: &str, partition: i32) {
-        if let Ok((topic, config)) = self.topic(name) {
-            let desk = self.desk(&topic);
-            if let Some(station) = desk.station(partition) {
-                self.move_dead_letters(&desk, station, &config);
-            }
+    /// A member of a queue's share group has spoken of what it was lent.
+    pub fn settled(&self, name: &str, partition: i32, refuses: bool) {
+        let Ok((topic, config)) = self.topic(name) else { return };
+        let desk = self.desk(&topic);
+        let Some(station) = desk.station(partition) else { return };
+        if refuses {
+            self.move_dead_letters(&desk, station, &config);
         }
+        station.let_go(self, &config);
     }
 
     async fn deliver(
@@ -237,6 +244,7 @@ impl QueueDoor {
             if kills {
                 self.move_dead_letters(desk, station, config);
             }
+            station.let_go(self, config);
         }
         Ok(settled)
     }
