@@ -468,3 +468,22 @@ async fn a_higher_priority_comes_first_however_far_back_it_was_sent() {
     send(door, "q", vec![Outgoing { priority: Some(2), ..message("high") }]).await;
     assert_eq!(bodies(&take(door, "q", 2).await), ["high", "middle"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_deliveries_fail_pauses_until_a_probe_succeeds() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("breaker.failure.ratio", "0.5"), ("breaker.window", "4")]).await;
+    send_bodies(door, "q", &["a", "b", "c", "d", "e", "f", "g"]).await;
+    let settlements = [Settlement::Done, Settlement::Done, Settlement::Reject, Settlement::Reject];
+    for (delivery, what) in take(door, "q", 4).await.into_iter().zip(settlements) {
+        assert_eq!(settle(door, "q", delivery.receipt, what).await, Ok(()));
+    }
+    assert!(take(door, "q", 10).await.is_empty(), "half of the last four have failed");
+    assert_eq!(depth(door, "q").await, (3, 0, 0));
+    let probe = wait(door, "q", 10).await;
+    assert_eq!(bodies(&probe), ["e"]);
+    assert!(take(door, "q", 10).await.is_empty());
+    assert_eq!(settle(door, "q", probe[0].receipt, Settlement::Done).await, Ok(()));
+    assert_eq!(bodies(&take(door, "q", 10).await), ["f", "g"]);
+}

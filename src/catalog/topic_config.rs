@@ -309,6 +309,8 @@ pub const ACTED_ON: &[&str] = &[
     "ottla.queue.backoff.max.ms",
     "ottla.queue.backoff.ms",
     "ottla.queue.backoff.multiplier",
+    "ottla.queue.breaker.failure.ratio",
+    "ottla.queue.breaker.window",
     "ottla.queue.dead.letter.queue",
     "ottla.queue.dedup.content",
     "ottla.queue.dedup.scope",
@@ -350,8 +352,6 @@ pub const NOT_ACTED_ON: &[&str] = &[
     "local.retention.ms",
     // No more are asked for than a topic has, which is one. KIP-966.
     "min.insync.replicas",
-    "ottla.queue.breaker.failure.ratio",
-    "ottla.queue.breaker.window",
     "remote.copy.lag.bytes",
     "remote.copy.lag.ms",
     "remote.log.copy.disable",

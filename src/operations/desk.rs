@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
+use super::breaker::Breaker;
 use super::dedup::Dedup;
 use super::{Inner, QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
@@ -48,6 +49,7 @@ pub(super) struct Desk {
     waiting: Mutex<Waiting>,
     first_received: Mutex<FirstReceived>,
     pub(super) counters: Arc<QueueCounters>,
+    pub(super) breaker: Mutex<Breaker>,
 }
 
 /// Receivers that wait.
@@ -109,6 +111,7 @@ impl Desk {
             waiting: Mutex::default(),
             first_received: Mutex::default(),
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
+            breaker: Mutex::default(),
         }
     }
 
@@ -148,6 +151,13 @@ impl Desk {
     /// When the message was received first, if that is remembered, for the last time.
     pub(super) fn forget_first_received(&self, place: (i32, i64)) -> Option<TimestampMs> {
         self.first_received.lock().at.remove(&place)
+    }
+
+    /// A delivery has come to something or not; says so once when that pauses the queue.
+    pub(super) fn note(&self, config: &QueueConfig, is_done: bool, now: TimestampMs) {
+        if self.breaker.lock().note(config, is_done, now) {
+            warn!(queue = &*self.topic.name, "most deliveries fail: paused, but for a probe now and then");
+        }
     }
 
     /// How many receivers wait.

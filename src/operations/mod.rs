@@ -4,6 +4,7 @@
 //! is appended; received, it is read where the lease engine ([`crate::queue`]) says. Which of the records that follow are to be
 //! delayed, ordered or passed over, the engine is told by [`intake`] when they are first looked at.
 
+mod breaker;
 mod change;
 mod dead_letters;
 mod dedup;
