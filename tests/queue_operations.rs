@@ -2,12 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ottla::operations::{Delivery, Outgoing, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
+use ottla::operations::{
+    Delivery, Outgoing, QueueDoor, QueueRefusal, Receipt, SendRefusal, SettleRefusal, Wanted,
+};
 use ottla::queue::Settlement;
 use ottla::{Broker, Config};
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 
 const SOON: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(20);
@@ -285,4 +291,132 @@ async fn what_is_wrong_is_refused() {
     assert!(matches!(door.counts("q").await, Err(QueueRefusal::Unknown(_))));
     make(door, "q", &[]).await;
     assert_eq!(depth(door, "q").await, (0, 0, 0), "another queue of the same name");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_or_makes_way_as_it_is_told() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "strict", &[("max.messages", "3")]).await;
+    let sent = door.send("strict", ["a", "b", "c", "d"].map(message).into()).await.unwrap();
+    let is_sent: Vec<_> = sent.iter().map(Result::is_ok).collect();
+    assert_eq!(is_sent, [true, true, true, false]);
+    assert!(matches!(sent[3], Err(SendRefusal::Overflow)));
+    let first = take(door, "strict", 1).await;
+    assert!(door.send("strict", vec![message("d")]).await.unwrap()[0].is_err(), "what is in flight counts");
+    assert_eq!(settle(door, "strict", first[0].receipt, Settlement::Done).await, Ok(()));
+    assert!(door.send("strict", vec![message("d")]).await.unwrap()[0].is_ok());
+
+    make(door, "dead", &[]).await;
+    make(door, "last", &[("max.messages", "2"), ("overflow", "drop-oldest"), ("dead.letter.queue", "dead")])
+        .await;
+    send_bodies(door, "last", &["a", "b", "c", "d", "e"]).await;
+    assert_eq!(depth(door, "last").await, (2, 0, 0));
+    assert_eq!(bodies(&take(door, "last", 10).await), ["d", "e"]);
+    assert_eq!(depth(door, "dead").await, (0, 0, 0), "what is dropped is no dead letter");
+
+    let kept = [("max.messages", "2"), ("overflow", "dead-letter-oldest"), ("dead.letter.queue", "dead")];
+    make(door, "kept", &kept).await;
+    send_bodies(door, "kept", &["a", "b", "c"]).await;
+    assert_eq!(bodies(&take(door, "kept", 10).await), ["b", "c"]);
+    assert_eq!(bodies(&wait(door, "dead", 10).await), ["a"]);
+
+    make(door, "heavy", &[("max.bytes", "1000")]).await;
+    let sent = door.send("heavy", vec![message(&"x".repeat(1_000))]).await.unwrap();
+    assert!(sent[0].is_ok(), "it was empty");
+    assert!(door.send("heavy", vec![message("y")]).await.unwrap()[0].is_err());
+    let first = take(door, "heavy", 1).await;
+    assert_eq!(settle(door, "heavy", first[0].receipt, Settlement::Done).await, Ok(()));
+    assert!(door.send("heavy", vec![message("y")]).await.unwrap()[0].is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_producer_tries_again_until_a_full_queue_has_room() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("max.messages", "3")]).await;
+    let producer: FutureProducer = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("linger.ms", "0")
+        .set("batch.num.messages", "1")
+        .set("retry.backoff.ms", "20")
+        .set("retry.backoff.max.ms", "50")
+        .create()
+        .unwrap();
+    let sending: Vec<_> = (0..8)
+        .map(|number| {
+            let producer = producer.clone();
+            tokio::spawn(async move {
+                let body = number.to_string();
+                let record = FutureRecord::<(), _>::to("q").payload(&body);
+                producer.send(record, LONG).await.map(|_| ()).map_err(|(error, _)| error)
+            })
+        })
+        .collect();
+    let mut received = BTreeSet::new();
+    while received.len() < 8 {
+        let (ready, in_flight, delayed) = depth(door, "q").await;
+        assert!(ready + in_flight + delayed <= 3);
+        for delivery in wait(door, "q", 1).await {
+            received.insert(String::from_utf8(delivery.body.to_vec()).unwrap());
+            assert_eq!(settle(door, "q", delivery.receipt, Settlement::Done).await, Ok(()));
+        }
+    }
+    for sent in sending {
+        assert_eq!(sent.await.unwrap(), Ok(()));
+    }
+    assert_eq!(depth(door, "q").await, (0, 0, 0));
+}
+
+/// What a scrape says.
+async fn scrape(broker: &Broker) -> String {
+    let address = broker.http()[0];
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    answer.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_what_a_queue_holds_and_what_has_become_of_its_messages() {
+    let config = Config::ephemeral().with("ottla.http.listeners", "127.0.0.1:0").unwrap();
+    let broker = Broker::start(config).await.unwrap();
+    let door = broker.queues();
+    make(door, "dead", &[]).await;
+    make(door, "q", &[("dead.letter.queue", "dead")]).await;
+    let late = Outgoing { delay_ms: Some(60_000), ..message("late") };
+    send(door, "q", vec![message("a"), message("b"), message("c"), message("d"), late]).await;
+    assert!(take(door, "dead", 1).await.is_empty());
+    let received = take(door, "q", 3).await;
+    assert_eq!(settle(door, "q", received[0].receipt, Settlement::Done).await, Ok(()));
+    assert_eq!(settle(door, "q", received[1].receipt, Settlement::Reject).await, Ok(()));
+    let back = Settlement::Return { after_ms: Some(0) };
+    assert_eq!(settle(door, "q", received[2].receipt, back).await, Ok(()));
+    assert_eq!(wait(door, "dead", 1).await.len(), 1);
+    assert_eq!(take(door, "q", 1).await[0].deliveries, 2);
+    let text = scrape(&broker).await;
+    for line in [
+        r#"ottla_queue_messages{queue="q",state="ready"} 1"#,
+        r#"ottla_queue_messages{queue="q",state="in_flight"} 1"#,
+        r#"ottla_queue_messages{queue="q",state="delayed"} 1"#,
+        r#"ottla_queue_messages{queue="dead",state="in_flight"} 1"#,
+        r#"ottla_queue_sent_total{queue="q"} 5"#,
+        r#"ottla_queue_received_total{queue="q"} 4"#,
+        r#"ottla_queue_redeliveries_total{queue="q"} 1"#,
+        r#"ottla_queue_acknowledged_total{queue="q"} 1"#,
+        r#"ottla_queue_rejected_total{queue="q"} 1"#,
+        r#"ottla_queue_released_total{queue="q"} 1"#,
+        r#"ottla_queue_dead_lettered_total{queue="q"} 1"#,
+        r#"ottla_queue_empty_receives_total{queue="dead"} 1"#,
+        r#"ottla_queue_wait_seconds_count{queue="q"} 3"#,
+        r#"ottla_queue_processing_seconds_count{queue="q"} 2"#,
+        r#"ottla_queue_waiting_receivers{queue="q"} 0"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+    assert!(text.contains(r#"ottla_queue_oldest_age_seconds{queue="q"}"#));
 }

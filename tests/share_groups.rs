@@ -727,7 +727,8 @@ fn what_a_group_was_never_lent_has_no_offset_yet_and_what_is_not_there_is_an_err
 fn a_group_of_a_queues_name_goes_by_the_queues_settings() {
     let queue = "t:visibility.timeout.ms=45000:max.receive.count=2:dead.letter.queue=dead";
     let server = Server::start(&["--queue", queue, "--queue", "dead"]);
-    let batch = |records: &[(&str, &[(&str, Option<&[u8]>)])]| {
+    type Headers<'a> = &'a [(&'a str, Option<&'a [u8]>)];
+    let batch = |records: &[(&str, Headers<'_>)]| {
         let mut batch = BatchBuilder::new();
         records
             .iter()

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{Handled, RequestContext, Started};
 use crate::catalog::Topic;
 use crate::log::{LogError, Partition};
+use crate::operations::QueueRefusal;
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::produce::{
     ProducePartition, ProducePartitionResponse, ProduceRecordError, ProduceRequest, ProduceResponse,
@@ -19,6 +20,9 @@ use crate::record::{InvalidBatch, Rules, ValidBatch, validate};
 
 /// The client id with which Kafka's own tools may write to internal topics.
 const ADMIN_CLIENT: &str = "__admin_client";
+
+/// Said with the code that producers of all kinds try again after: THROTTLING_QUOTA_EXCEEDED is final for librdkafka.
+const QUEUE_FULL: &str = "The queue is full.";
 
 /// First version that knows zstd. KIP-110.
 const ZSTD_FROM_VERSION: i16 = 7;
@@ -129,7 +133,7 @@ fn find(cx: &RequestContext, topic: &ProduceTopic) -> Result<Arc<Topic>, ErrorCo
 /// Appends one batch. Also gives its partition, and the end of its offsets.
 async fn append(
     cx: &RequestContext,
-    topic: &Topic,
+    topic: &Arc<Topic>,
     wanted: ProducePartition,
     transactional_id: &Option<Str>,
 ) -> Result<(Arc<Partition>, ProducePartitionResponse, i64), Refused> {
@@ -159,8 +163,19 @@ async fn append(
             Some(_) => ErrorCode::InvalidTxnState,
         }));
     }
+    // A limited queue is asked; of others, nothing is known here. As long as it is not full, it takes a whole batch.
+    let is_queue = topic.queue.is_some();
+    if is_queue && cx.door.room(topic).await?.is_some_and(|room| room == 0) {
+        return Err(Refused {
+            message: Some(QUEUE_FULL.to_owned()),
+            ..Refused::code(ErrorCode::NotEnoughReplicas)
+        });
+    }
     partition.room().await;
     let appended = partition.append(batch)?;
+    if is_queue {
+        cx.door.make_way(topic).await;
+    }
     let answer = ProducePartitionResponse {
         index: wanted.index,
         base_offset: appended.base_offset,
@@ -219,6 +234,18 @@ impl From<InvalidBatch> for Refused {
             batch_index_error_message: Some(Str::from(error.message)),
         };
         Self { code, message, record_errors: record_errors.into_iter().map(told).collect() }
+    }
+}
+
+impl From<QueueRefusal> for Refused {
+    fn from(refusal: QueueRefusal) -> Self {
+        match refusal {
+            QueueRefusal::Storage(error) => error.into(),
+            // Its coordinator begins: as soon as it can tell, the next attempt is taken.
+            refusal => {
+                Self { message: Some(refusal.to_string()), ..Self::code(ErrorCode::NotEnoughReplicas) }
+            }
+        }
     }
 }
 

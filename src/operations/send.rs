@@ -11,7 +11,7 @@ use super::desk::{Desk, Station};
 use super::intake::{DEDUP_ID, DELAY_MS, PRIORITY, TTL_MS, dedup_id, deduplicates};
 use super::receive::id_of_place;
 use super::{Outgoing, QueueDoor, QueueRefusal, SendRefusal, Sent};
-use crate::catalog::queue_config::{Overflow, QueueConfig};
+use crate::catalog::queue_config::QueueConfig;
 use crate::clock::TimestampMs;
 use crate::record::partitioner::by_key;
 use crate::record::{BatchBuilder, Compression, HEADER_BYTES, ValidBatch};
@@ -40,7 +40,7 @@ impl QueueDoor {
         let (topic, config) = self.topic(name)?;
         let desk = self.desk(&topic);
         let now = self.now_ms();
-        let room = self.room(name, &desk, &config).await?;
+        let room = self.room(&topic).await?;
         let mut answers: Vec<Option<Answer>> = messages.iter().map(|_| None).collect();
         let mut by_partition: BTreeMap<usize, Vec<(usize, Prepared)>> = BTreeMap::new();
         for (index, message) in messages.into_iter().enumerate() {
@@ -49,6 +49,11 @@ impl QueueDoor {
                 continue;
             }
             let partition = partition_of(message.key.as_deref(), desk.stations.len());
+            let retention_ms = desk.stations[partition].partition.config().retention_ms;
+            if let Err(refusal) = check(&config, retention_ms, &message) {
+                answers[index] = Some(Err(refusal));
+                continue;
+            }
             let prepared = prepare(&config, message, now);
             by_partition.entry(partition).or_default().push((index, prepared));
         }
@@ -59,22 +64,12 @@ impl QueueDoor {
                 answers[index] = Some(sent);
             }
         }
+        let sent = || answers.iter().flatten().flatten();
+        let duplicates = sent().filter(|sent| sent.is_duplicate).count();
+        desk.counters.duplicates.add(duplicates as u64);
+        desk.counters.sent.add((sent().count() - duplicates) as u64);
+        self.make_way(&topic).await;
         Ok(answers.into_iter().flatten().collect())
-    }
-
-    /// How many messages more the queue takes, if that is limited; drops the oldest to have some if that is its way.
-    async fn room(
-        &self,
-        name: &str,
-        desk: &Arc<Desk>,
-        config: &Arc<QueueConfig>,
-    ) -> Result<Option<i64>, QueueRefusal> {
-        let Some(max) = config.max_messages.filter(|_| config.overflow == Overflow::Reject) else {
-            return Ok(None);
-        };
-        let counts = self.counts(name).await?;
-        debug_assert!(!desk.stations.is_empty(), "a topic has a partition");
-        Ok(Some(max - counts.ready - counts.in_flight - counts.delayed))
     }
 
     /// Stores dead letters, which are none too many and repeat nothing.
@@ -256,6 +251,28 @@ fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch 
         batch.push(message.timestamp, message.key.as_deref(), message.body.as_deref(), &headers);
     }
     batch.build_valid()
+}
+
+/// Refuses what is larger than the queue's messages may be, and what would be gone before anybody could receive it.
+fn check(config: &QueueConfig, retention_ms: i64, message: &Outgoing) -> Result<(), SendRefusal> {
+    let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+    let bytes = message.body.len() + headers.sum::<usize>();
+    let max = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
+    if bytes > max {
+        return Err(SendRefusal::TooLarge { bytes, max });
+    }
+    let Some(delay_ms) = message.delay_ms else { return Ok(()) };
+    if config.fifo {
+        return Err(SendRefusal::Invalid("a FIFO queue has one delay for all its messages".to_owned()));
+    }
+    // -1 of a topic is for ever.
+    let kept_ms = config.retention_ms.into_iter().chain(Some(retention_ms).filter(|ms| *ms >= 0)).min();
+    match kept_ms.filter(|kept_ms| delay_ms > *kept_ms) {
+        Some(kept_ms) => Err(SendRefusal::Invalid(format!(
+            "a delay of {delay_ms} ms is longer than messages are kept: {kept_ms} ms"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn prepare(config: &QueueConfig, message: Outgoing, now: TimestampMs) -> Prepared {

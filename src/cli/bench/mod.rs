@@ -10,6 +10,7 @@ mod load;
 mod members;
 mod process;
 mod produce;
+mod queue;
 mod report;
 mod start;
 mod topic;
@@ -38,6 +39,8 @@ Examples:
   ottla bench latency --rate 500
   ottla bench commit --connections 8 --partitions 4
   ottla bench members --groups 1000 --members 2 --pid \"$(pidof ottla)\"
+  ottla bench queue --url http://127.0.0.1:9324 --clients 8 --batch 10
+  ottla bench queue --waiting 200
   ottla bench start --bootstrap 127.0.0.1:9999 -- ottla --ephemeral --listen 127.0.0.1:9999";
 
 #[derive(Args, Debug)]
@@ -64,6 +67,9 @@ enum What {
     /// Groups full of members that only live: time to become stable, memory, and CPU of the heartbeats
     #[command(after_help = EXAMPLES)]
     Members(members::Flags),
+    /// Send, receive and delete messages over SQS's own protocol, and what that costs the server
+    #[command(after_help = EXAMPLES)]
+    Queue(queue::Flags),
     /// Time from the start of a command to its first answer
     #[command(after_help = EXAMPLES)]
     Start(start::Flags),
@@ -134,6 +140,12 @@ pub(super) enum BenchError {
     BatchSize { bytes: u64 },
     #[error("batches of {bytes} bytes are too large together: at most {} fit", BATCHES_MAX_BYTES)]
     BatchesSize { bytes: u64 },
+    #[error("{url:?} is no http://HOST:PORT")]
+    Url { url: String },
+    #[error("{url}: {what}")]
+    Http { url: String, what: String },
+    #[error("{url} answers {action} with {status}: {body}")]
+    Refused { url: String, action: &'static str, status: u16, body: String },
     #[error("cannot listen for signals: {0}")]
     Signals(io::Error),
     #[error("no CPU time of process {pid}: {source}")]
@@ -156,6 +168,7 @@ pub(super) fn run(flags: Flags) -> Result<(), BenchError> {
         What::Latency(flags) => report::print(&latency::measure(&flags)?, flags.target.json),
         What::Commit(flags) => report::print(&commit::measure(&flags, &listen()?)?, flags.target.json),
         What::Members(flags) => report::print(&members::measure(&flags)?, flags.target.json),
+        What::Queue(flags) => report::print(&queue::measure(&flags)?, flags.json),
         What::Start(flags) => report::print(&start::measure(&flags)?, flags.json),
     }
     Ok(())

@@ -107,6 +107,19 @@ pub(super) struct Delivery {
     pub(super) server_cpu_seconds: Option<f64>,
 }
 
+/// Of `bench queue`.
+#[derive(Serialize, Debug)]
+pub(super) struct Messages {
+    /// Sent, received and deleted.
+    pub(super) messages: u64,
+    pub(super) seconds: f64,
+    pub(super) messages_per_second: f64,
+    pub(super) requests_per_second: f64,
+    /// Of sending, receiving and deleting a batch; or from the sending of a message to its arrival at who waits for it.
+    pub(super) latency_us: Option<Percentiles>,
+    pub(super) messages_per_server_cpu_second: Option<f64>,
+}
+
 /// Of `bench commit`.
 #[derive(Serialize, Debug)]
 pub(super) struct Commits {
@@ -187,6 +200,19 @@ impl fmt::Display for Delivery {
         write_latency(f, "record to parked consumer", self.latency_us.as_ref())?;
         match self.server_cpu_seconds {
             Some(cpu) => write!(f, "\nserver CPU: {cpu:.2} s"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { messages, seconds, messages_per_second, requests_per_second, .. } = self;
+        write!(f, "{messages_per_second:.0} messages/s: {messages} in {seconds:.3} s; ")?;
+        write!(f, "{requests_per_second:.0} requests/s")?;
+        write_latency(f, "a round, or the way to who waits", self.latency_us.as_ref())?;
+        match self.messages_per_server_cpu_second {
+            Some(messages) => write!(f, "\n{messages:.0} messages per second of the server's CPU"),
             None => Ok(()),
         }
     }

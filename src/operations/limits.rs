@@ -1,0 +1,163 @@
+//! How much a queue may hold, and what gives way when it holds more.
+
+use std::sync::Arc;
+
+use tracing::debug;
+
+use super::desk::Desk;
+use super::{QueueDoor, QueueRefusal};
+use crate::catalog::Topic;
+use crate::catalog::queue_config::{Overflow, QueueConfig};
+use crate::queue::{Dead, QueueTerms, Settle, Settlement};
+
+/// Messages that give way at a time.
+const DROPPED_TOGETHER: i64 = 1_000;
+
+/// How long who drops messages has for it, ms.
+const DROP_MS: i64 = 60_000;
+
+/// What a queue holds.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    messages: i64,
+    /// Of the log, from the first message on that is not done.
+    bytes: i64,
+}
+
+impl Load {
+    /// How many messages more there may be: none when one of the limits is reached.
+    fn room(self, config: &QueueConfig) -> i64 {
+        let is_heavy = config.max_bytes.is_some_and(|max| self.bytes >= max);
+        let room = config.max_messages.map_or(i64::MAX, |max| max - self.messages);
+        if is_heavy { 0 } else { room.max(0) }
+    }
+
+    /// How many messages are too many.
+    fn excess(self, config: &QueueConfig) -> i64 {
+        let messages = config.max_messages.map_or(0, |max| self.messages - max);
+        let is_too_heavy = config.max_bytes.is_some_and(|max| self.bytes > max);
+        messages.max(i64::from(is_too_heavy))
+    }
+}
+
+fn is_limited(config: &QueueConfig) -> bool {
+    config.max_messages.is_some() || config.max_bytes.is_some()
+}
+
+impl QueueDoor {
+    /// How many messages the queue of a topic takes before it refuses more; `None` if it never does.
+    ///
+    /// # Errors
+    /// A queue that cannot say now.
+    pub async fn room(&self, topic: &Arc<Topic>) -> Result<Option<i64>, QueueRefusal> {
+        let limited = topic.queue.as_ref().filter(|config| is_limited(config));
+        let Some(config) = limited.filter(|config| config.overflow == Overflow::Reject) else {
+            return Ok(None);
+        };
+        let load = self.load(&self.desk(topic), config).await?;
+        Ok(Some(load.room(config)))
+    }
+
+    /// Something was sent to a topic: the oldest messages of its queue give way, if that is how it keeps its limits. If they cannot
+    /// just now, they do after the next one.
+    pub async fn make_way(&self, topic: &Arc<Topic>) {
+        let limited = topic.queue.as_ref().filter(|config| is_limited(config));
+        let Some(config) = limited.filter(|config| config.overflow != Overflow::Reject) else { return };
+        if let Err(error) = self.drop_excess(&self.desk(topic), config).await {
+            debug!(queue = &*topic.name, %error, "a queue holds more than it may");
+        }
+    }
+
+    async fn drop_excess(&self, desk: &Arc<Desk>, config: &Arc<QueueConfig>) -> Result<(), QueueRefusal> {
+        loop {
+            let excess = self.load(desk, config).await?.excess(config);
+            if excess <= 0 || !self.drop_oldest(desk, config, excess).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn load(&self, desk: &Desk, config: &QueueConfig) -> Result<Load, QueueRefusal> {
+        let mut load = Load::default();
+        for station in &desk.stations {
+            let counts = station.take(self, config, 0, 0, None).await?.counts;
+            let offsets = station.partition.offsets()?;
+            // What is on its way to the disk counts already.
+            load.messages += counts.ready + counts.leased + counts.waiting;
+            load.messages += offsets.log_end_offset - offsets.high_watermark;
+            if config.max_bytes.is_some() {
+                let progress = self.0.queues.describe(&station.key).await?;
+                let from = progress.map_or(offsets.log_start_offset, |progress| progress.start);
+                let bytes = station.partition.available_bytes(from.max(offsets.log_start_offset));
+                load.bytes = load.bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+            }
+        }
+        Ok(load)
+    }
+
+    /// Drops about so many of those that would be received next. Whether there were any: what is in flight or delayed stays.
+    async fn drop_oldest(
+        &self,
+        desk: &Arc<Desk>,
+        config: &Arc<QueueConfig>,
+        excess: i64,
+    ) -> Result<bool, QueueRefusal> {
+        let is_kept = config.overflow == Overflow::DeadLetterOldest;
+        let terms = QueueTerms {
+            dead: if is_kept { Dead::Keep } else { Dead::Archive },
+            max_in_flight: i64::MAX,
+            ..super::desk::terms(config)
+        };
+        let mut left = excess.min(DROPPED_TOGETHER);
+        for station in desk.in_turn() {
+            let dropped = station.take_by(self, config, terms, left, DROP_MS, None).await?;
+            let refused: Vec<_> = dropped
+                .ranges
+                .iter()
+                .flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
+                .map(|(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Reject })
+                .collect();
+            left -= refused.len() as i64;
+            desk.counters.dropped.add(refused.len() as u64);
+            if !refused.is_empty() {
+                self.0.queues.settle(&station.key, refused).await?;
+                if is_kept {
+                    self.move_dead_letters(desk, station, config);
+                }
+            }
+            if left <= 0 {
+                break;
+            }
+        }
+        Ok(left < excess.min(DROPPED_TOGETHER))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::topic_config::Inherited;
+    use crate::config::ConfigMap;
+
+    fn config(settings: &[(&str, &str)]) -> QueueConfig {
+        let mut all = ConfigMap::from([("ottla.queue.enable".to_owned(), "true".to_owned())]);
+        all.extend(settings.iter().map(|(key, value)| (format!("ottla.queue.{key}"), (*value).to_owned())));
+        let none = ConfigMap::new();
+        QueueConfig::of(&all, &Inherited { dynamic_node: &none, dynamic_default: &none, fixed: &none })
+            .unwrap()
+    }
+
+    #[test]
+    fn either_limit_closes_a_queue_and_what_is_beyond_is_too_much() {
+        let both = config(&[("max.messages", "10"), ("max.bytes", "1000")]);
+        for (messages, bytes, room, excess) in
+            [(0, 0, 10, 0), (9, 999, 1, 0), (10, 10, 0, 0), (12, 10, 0, 2), (3, 1000, 0, 0), (3, 1001, 0, 1)]
+        {
+            let load = Load { messages, bytes };
+            assert_eq!((load.room(&both), load.excess(&both)), (room, excess), "{messages} {bytes}");
+        }
+        let none = config(&[]);
+        assert_eq!(Load { messages: 9, bytes: 9 }.room(&none), i64::MAX);
+        assert!(!is_limited(&none) && is_limited(&both));
+    }
+}
