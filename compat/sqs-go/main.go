@@ -395,7 +395,7 @@ func (s *suite) visibilityChanges() {
 
 func (s *suite) delays() {
 	url := s.create(nil)
-	delayed := &sqs.SendMessageInput{QueueUrl: url, MessageBody: aws.String("delayed"), DelaySeconds: 1}
+	delayed := &sqs.SendMessageInput{QueueUrl: url, MessageBody: aws.String("delayed"), DelaySeconds: 2}
 	Must(s.client.SendMessage(s.ctx, delayed))
 	s.send(url, "now")
 	Equal("the counts", "1 0 1", s.counts(url))

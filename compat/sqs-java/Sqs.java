@@ -239,7 +239,7 @@ public final class Sqs {
 
     private void delays() {
         String url = create(Map.of());
-        sqs.sendMessage(r -> r.queueUrl(url).messageBody("delayed").delaySeconds(1));
+        sqs.sendMessage(r -> r.queueUrl(url).messageBody("delayed").delaySeconds(2));
         send(url, "now");
         equal("1 0 1", counts(url), "the counts");
         equal(List.of("now", "delayed"), bodies(receiveAll(url, 2)).toList(), "what comes");
