@@ -15,7 +15,7 @@ import suite
 from suite import broker, equal, run, within
 
 PROTOCOL = os.environ["PROTOCOL"]
-ENDPOINT = os.environ["SQS"]
+ENDPOINT = os.environ["AWS_ENDPOINT_URL_SQS"]
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 SECONDS = 30
@@ -637,7 +637,6 @@ if PROTOCOL == "json":
     def foreign_url():
         name = name_of(create())
         url = f"https://sqs.us-east-1.amazonaws.com/123456789/{name}"
-        os.environ["AWS_ENDPOINT_URL_SQS"] = ENDPOINT
         plain = boto3.client("sqs", region_name=REGION)
         plain.send_message(QueueUrl=url, MessageBody='{"order_id": 123}')
         response = plain.receive_message(QueueUrl=url)
