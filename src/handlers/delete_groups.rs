@@ -19,6 +19,10 @@ pub async fn handle(cx: RequestContext, request: DeleteGroupsRequest) -> DeleteG
 
 /// What a share group has of partitions goes first: a later group of its name must not find it, whatever happens in between.
 async fn delete(cx: &RequestContext, group: &str) -> Result<(), (ErrorCode, String)> {
+    if cx.catalog.topic(group).is_some_and(|topic| topic.queue.is_some()) {
+        let message = "The group is the place in a queue, which goes with its topic.".to_owned();
+        return Err((ErrorCode::NonEmptyGroup, message));
+    }
     let share = cx.groups.share_describe(group).await;
     let share = share.map_err(|error| (ErrorCode::from(&error), error.to_string()))?;
     // One with members is refused below.

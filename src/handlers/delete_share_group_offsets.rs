@@ -24,8 +24,12 @@ pub async fn handle(
     }
     let mut responses = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
-        let known = cx.catalog.topic(&topic.topic_name).map(|topic| topic.id);
+        let found = cx.catalog.topic(&topic.topic_name);
+        let known = found.as_ref().map(|topic| topic.id);
+        let is_queue = found.is_some_and(|topic| topic.queue.is_some() && topic.name == group);
         let forgotten = match known {
+            // Its place in the queue goes with the topic.
+            Some(_) if is_queue => Err(ErrorCode::NonEmptyGroup),
             Some(id) => {
                 let forgotten = cx.queues.forget(&group, Some(id)).await;
                 forgotten.map_err(|failure| ErrorCode::from(&failure))

@@ -232,12 +232,15 @@ async fn carry_out(
     topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let key = member.key(topic_id, partition);
     let queue = queue_of(&topic, member);
-    let says = |verdict| acks.iter().any(|ack| ack.verdict == verdict);
-    let (accepts, refuses) = (says(Verdict::Accept), says(Verdict::Reject));
+    let of = |verdict| {
+        let said = acks.iter().filter(|ack| ack.verdict == verdict);
+        said.map(|ack| ack.last - ack.first + 1).fold(0, i64::saturating_add)
+    };
+    let (accepted, refused) = (of(Verdict::Accept), of(Verdict::Reject));
     let terms = queue.map_or_else(|| terms(config), terms_of_queue);
     let done = cx.queues.acknowledge(&key, &member.member, acks, terms).await;
-    if queue.is_some() {
-        cx.door.settled(&topic.name, partition, accepts, refuses);
+    if queue.is_some() && done.is_ok() {
+        cx.door.settled(&topic.name, partition, accepted, refused);
     }
     done.map_err(|failure| ErrorCode::from(&failure))
 }

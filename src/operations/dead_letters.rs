@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::{debug, warn};
 
 use super::desk::{Desk, Station};
-use super::intake::{DELAY_MS, DELIVER_AT, header, number};
+use super::intake::{DELAY_MS, DELIVER_AT, TTL_MS, header, number};
 use super::receive::message_id;
 use super::{QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
@@ -21,7 +21,7 @@ pub(super) const MESSAGE_ID: &str = "ottla.message-id";
 /// The queue that it comes from.
 const QUEUE: &str = "ottla.dead-letter.queue";
 /// Where it lay there: topic id, partition and offset, which tell one copy from the other.
-const SOURCE: &str = "ottla.dead-letter.source";
+pub(super) const SOURCE: &str = "ottla.dead-letter.source";
 /// Why it is here.
 const REASON: &str = "ottla.dead-letter.reason";
 /// How often it had been delivered.
@@ -31,6 +31,9 @@ const MOVED_AT: &str = "ottla.dead-letter.moved-at";
 
 /// Messages that are moved at a time.
 const MOVED_TOGETHER: i64 = 100;
+
+/// Before it is looked again for what has died meanwhile.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// How long a mover has for them, ms.
 const MOVE_MS: i64 = 60_000;
@@ -49,11 +52,23 @@ impl QueueDoor {
         let (door, desk, station) = (self.clone(), Arc::clone(desk), Arc::clone(station));
         let config = Arc::clone(config);
         tokio::spawn(async move {
-            if let Err(error) = door.move_all(&desk, &station, &config).await {
-                let (queue, partition) = (&*desk.topic.name, station.partition.index());
-                warn!(queue, partition, %error, "dead letters are kept until they can be moved");
+            loop {
+                let moved = door.move_all(&desk, &station, &config).await;
+                if let Err(error) = &moved {
+                    let (queue, partition) = (&*desk.topic.name, station.partition.index());
+                    warn!(queue, partition, %error, "dead letters are kept until they can be moved");
+                    // What of them is there already is looked for the next time.
+                    station.has_moved.store(false, Ordering::Release);
+                }
+                station.is_moving.store(false, Ordering::Release);
+                // Another may have died just before that, and not have started anybody.
+                let progress = door.0.queues.describe(&station.key).await;
+                let is_more = progress.ok().flatten().is_some_and(|progress| progress.counts.dead > 0);
+                if moved.is_err() || !is_more || station.is_moving.swap(true, Ordering::AcqRel) {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
             }
-            station.is_moving.store(false, Ordering::Release);
         });
     }
 
@@ -78,10 +93,11 @@ impl QueueDoor {
             let offsets: Vec<i64> = dead.iter().map(|(offset, _)| *offset).collect();
             let records = station.records_at(self, &offsets).await?;
             // What a process before this one was about to move, it may have moved.
-            let copied = match station.has_moved.swap(true, Ordering::AcqRel) {
+            let copied = match station.has_moved.load(Ordering::Acquire) {
                 true => HashSet::new(),
                 false => self.sources_in(&target_desk).await?,
             };
+            station.has_moved.store(true, Ordering::Release);
             let mut letters = Vec::with_capacity(records.len());
             for record in &records {
                 let source = source_of(station, record.offset);
@@ -94,10 +110,16 @@ impl QueueDoor {
                 let now = self.now_ms();
                 letters.push(letter(&desk.topic, station, config, record, *deliveries, source, now));
             }
-            self.store(&target_desk, &target_config, letters).await?;
+            let failed = self.store(&target_desk, &target_config, letters).await?;
+            let is_moved = |(offset, _): &(i64, u16)| !failed.contains_key(&source_of(station, *offset));
             let settle = |(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Done };
-            let moved = dead.len();
-            self.0.queues.settle(&station.key, dead.into_iter().map(settle).collect()).await?;
+            let settles: Vec<_> = dead.into_iter().filter(is_moved).map(settle).collect();
+            let moved = settles.len();
+            self.0.queues.settle(&station.key, settles).await?;
+            // What cannot go stays, and is tried again in a minute; the others do not wait for it.
+            for (source, error) in failed {
+                warn!(queue = &*desk.topic.name, source, target, error, "a dead letter cannot be moved");
+            }
             desk.counters.dead_lettered.add(moved as u64);
             target_desk.tell_one();
             debug!(queue = &*desk.topic.name, moved, target, "dead letters moved");
@@ -143,7 +165,7 @@ fn letter(
     source: String,
     now_ms: i64,
 ) -> super::send::Prepared {
-    let ours = [MESSAGE_ID, QUEUE, SOURCE, REASON, DELIVERIES, MOVED_AT, DELAY_MS, DELIVER_AT];
+    let ours = [MESSAGE_ID, QUEUE, SOURCE, REASON, DELIVERIES, MOVED_AT, DELAY_MS, DELIVER_AT, TTL_MS];
     let is_kept = |key: &Bytes| !ours.iter().any(|ours| key == ours.as_bytes());
     let mut headers: Vec<(String, Bytes)> = record
         .headers

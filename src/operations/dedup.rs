@@ -41,6 +41,11 @@ impl Dedup {
     pub(super) fn saw(&mut self, id: DedupId, offset: i64, at: TimestampMs, window_ms: i64) -> bool {
         self.forget_before(at.saturating_sub(window_ms));
         match self.first_of(id, at, window_ms) {
+            Some(first) if first > offset => {
+                // This one came before: of those that both of their senders think were first, one is.
+                self.seen.insert(id, (offset, at));
+                false
+            }
             Some(first) => first < offset,
             None => {
                 self.seen.insert(id, (offset, at));
@@ -88,6 +93,14 @@ mod tests {
         assert!(!dedup.saw(id, 12, 1_000 + WINDOW, WINDOW), "the repetition has not made the window longer");
         assert_eq!(dedup.first_of(id, 1_001 + WINDOW, WINDOW), Some(12));
         assert_eq!(dedup.order.len(), 1);
+    }
+
+    #[test]
+    fn of_two_that_were_thought_first_the_earlier_is() {
+        let (mut dedup, id) = (Dedup::default(), DedupId::of(b"a", None));
+        assert!(!dedup.saw(id, 6, 1_000, WINDOW), "sent by one that had not seen the other");
+        assert!(!dedup.saw(id, 5, 990, WINDOW));
+        assert!(dedup.saw(id, 6, 1_000, WINDOW));
     }
 
     #[test]

@@ -50,6 +50,10 @@ pub(super) struct Desk {
     first_received: Mutex<FirstReceived>,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) breaker: Mutex<Breaker>,
+    /// Kept while the oldest messages give way: what one has taken for that, another must not count again.
+    pub(super) giving_way: tokio::sync::Mutex<()>,
+    /// Its name among those that watch windows, which no other desk has.
+    watcher: Arc<str>,
 }
 
 /// Receivers that wait.
@@ -80,6 +84,12 @@ pub(super) struct Station {
 }
 
 const UNKNOWN: i64 = -1;
+
+/// The number of the next desk.
+static NEXT_DESK: AtomicU64 = AtomicU64::new(0);
+
+/// Reads of the log after which something is handed out even if a higher priority may come further on.
+const LOOK_AHEAD_READS: usize = 256;
 
 /// When messages that are in flight were received first: of the last ones, so that it stays small.
 #[derive(Default)]
@@ -112,6 +122,8 @@ impl Desk {
             first_received: Mutex::default(),
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
             breaker: Mutex::default(),
+            giving_way: tokio::sync::Mutex::default(),
+            watcher: NEXT_DESK.fetch_add(1, Ordering::Relaxed).to_string().into(),
         }
     }
 
@@ -197,9 +209,9 @@ impl Desk {
                 let mut returned = tokio::task::JoinSet::new();
                 for station in &self.stations {
                     let (key, changes) = (station.key.clone(), station.changes.load(Ordering::Acquire));
-                    let door = Arc::clone(&door);
+                    let (door, watcher) = (Arc::clone(&door), Arc::clone(&self.watcher));
                     returned.spawn(async move {
-                        if door.queues.watch(key, "".into(), changes).await.is_err() {
+                        if door.queues.watch(key, watcher, changes).await.is_err() {
                             tokio::time::sleep(COORDINATOR_PAUSE).await;
                         }
                     });
@@ -236,6 +248,8 @@ impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.desk.waiting.lock().receivers -= 1;
         self.desk.looked.notify_one();
+        // It may have been told, and not have looked.
+        self.desk.changed.notify_one();
     }
 }
 
@@ -265,27 +279,28 @@ impl Station {
         lease_ms: i64,
         member: Option<&Arc<str>>,
     ) -> Result<Received, QueueRefusal> {
-        self.take_by(door, config, terms(config), max_records, lease_ms, member).await
-    }
-
-    /// The same by other terms than the queue's own.
-    pub(super) async fn take_by(
-        &self,
-        door: &QueueDoor,
-        config: &QueueConfig,
-        terms: QueueTerms,
-        max_records: i64,
-        lease_ms: i64,
-        member: Option<&Arc<str>>,
-    ) -> Result<Received, QueueRefusal> {
         let mut from = self.end.load(Ordering::Acquire);
         let mut taken: Option<Received> = None;
+        let mut reads = 0;
         loop {
             let so_far = taken.as_ref().map_or(0, count);
             let is_known = from != UNKNOWN;
-            let read = if is_known { self.read_on(door, from).await? } else { None };
+            let read = match is_known {
+                true => self.read_on(door, from).await,
+                false => Ok(None),
+            };
+            let read = match (read, taken.take()) {
+                // What was taken already is delivered; who comes next hears of it.
+                (Err(_), Some(before)) if so_far > 0 => return Ok(before),
+                (read, before) => {
+                    taken = before;
+                    read?
+                }
+            };
+            reads += 1;
+            let is_stuck = taken.as_ref().is_some_and(|taken| taken.is_full) || reads > LOOK_AHEAD_READS;
             // What comes first among several levels is known when all has been seen.
-            let is_time = is_known && (config.priorities == 1 || read.is_none());
+            let is_time = is_known && (config.priorities == 1 || read.is_none() || is_stuck);
             let arrivals = match &read {
                 Some(read) => self.arrivals(door, config, from, read).await?,
                 None => Vec::new(),
@@ -298,10 +313,10 @@ impl Station {
                 arrivals,
                 max_records: if is_time { max_records - so_far } else { 0 },
                 lease_ms,
-                terms,
+                terms: terms(config),
             };
             let mut received = self.ask(door, receive).await?;
-            if let Some(cut) = self.partition.lost_since(received.leader_epoch, received.end)? {
+            if let Some(cut) = self.partition.lost_since(received.leader_epoch, received.window_end)? {
                 let epoch = self.partition.leader_epoch();
                 door.0.queues.go_back(&self.key, cut, received.leader_epoch, epoch).await?;
                 from = UNKNOWN;
@@ -314,7 +329,8 @@ impl Station {
             }
             let is_enough = count(&received) >= max_records && max_records > 0;
             let is_all = is_known && read.is_none();
-            if is_enough || is_all || received.is_full || (is_known && !has_grown) {
+            let is_over = received.is_full || (is_known && !has_grown);
+            if is_enough || is_all || (is_over && (is_time || max_records == 0)) {
                 return Ok(received);
             }
             taken = Some(received);

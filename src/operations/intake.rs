@@ -5,6 +5,7 @@ use std::hash::Hasher;
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
 
+use super::dead_letters::SOURCE;
 use super::dedup::{Dedup, DedupId};
 use crate::catalog::queue_config::{DedupScope, QueueConfig};
 use crate::clock::TimestampMs;
@@ -88,7 +89,8 @@ pub(super) fn deduplicates(config: &QueueConfig) -> bool {
 }
 
 fn repeats(config: &QueueConfig, dedup: Option<&mut Dedup>, record: &Record) -> bool {
-    let Some(dedup) = dedup else { return false };
+    // A dead letter is no repetition, whatever it was in its own queue.
+    let Some(dedup) = dedup.filter(|_| header(record, SOURCE).is_none()) else { return false };
     let (given, body) = (header(record, DEDUP_ID), record.value.as_deref().unwrap_or_default());
     dedup_id(config, given, record.key.as_deref(), body)
         .is_some_and(|id| dedup.saw(id, record.offset, record.timestamp, config.dedup_window_ms))

@@ -8,7 +8,7 @@ use super::desk::Desk;
 use super::{QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::{Overflow, QueueConfig};
-use crate::queue::{Dead, QueueTerms, Settle, Settlement};
+use crate::queue::{Settle, Settlement};
 
 /// Messages that give way at a time.
 const DROPPED_TOGETHER: i64 = 1_000;
@@ -20,7 +20,7 @@ const DROP_MS: i64 = 60_000;
 #[derive(Clone, Copy, Default)]
 struct Load {
     messages: i64,
-    /// Of the log, from the first message on that is not done.
+    /// Of the log, about.
     bytes: i64,
 }
 
@@ -63,12 +63,19 @@ impl QueueDoor {
     pub async fn make_way(&self, topic: &Arc<Topic>) {
         let limited = topic.queue.as_ref().filter(|config| is_limited(config));
         let Some(config) = limited.filter(|config| config.overflow != Overflow::Reject) else { return };
-        if let Err(error) = self.drop_excess(&self.desk(topic), config).await {
-            debug!(queue = &*topic.name, %error, "a queue holds more than it may");
-        }
+        let (door, desk, config) = (self.clone(), self.desk(topic), Arc::clone(config));
+        // To its end, even if who has sent is gone by then: what was taken to be dropped is nobody's else.
+        let dropping = tokio::spawn(async move {
+            if let Err(error) = door.drop_excess(&desk, &config).await {
+                debug!(queue = &*desk.topic.name, %error, "a queue holds more than it may");
+            }
+        });
+        // It only fails with the process.
+        drop(dropping.await);
     }
 
     async fn drop_excess(&self, desk: &Arc<Desk>, config: &Arc<QueueConfig>) -> Result<(), QueueRefusal> {
+        let _giving_way = desk.giving_way.lock().await;
         loop {
             let excess = self.load(desk, config).await?.excess(config);
             if excess <= 0 || !self.drop_oldest(desk, config, excess).await? {
@@ -88,8 +95,14 @@ impl QueueDoor {
             if config.max_bytes.is_some() {
                 let progress = self.0.queues.describe(&station.key).await?;
                 let from = progress.map_or(offsets.log_start_offset, |progress| progress.start);
-                let bytes = station.partition.available_bytes(from.max(offsets.log_start_offset));
-                load.bytes = load.bytes.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+                let from = from.max(offsets.log_start_offset);
+                let bytes = station.partition.available_bytes(from);
+                // What is done behind one that is not counts no more: about as much as its share of the records.
+                let (live, all) =
+                    (counts.ready + counts.leased + counts.waiting, offsets.high_watermark - from);
+                if all > 0 && bytes < u64::MAX {
+                    load.bytes += (bytes as f64 * (live as f64 / all as f64).min(1.0)) as i64;
+                }
             }
         }
         Ok(load)
@@ -103,19 +116,15 @@ impl QueueDoor {
         excess: i64,
     ) -> Result<bool, QueueRefusal> {
         let is_kept = config.overflow == Overflow::DeadLetterOldest;
-        let terms = QueueTerms {
-            dead: if is_kept { Dead::Keep } else { Dead::Archive },
-            max_in_flight: i64::MAX,
-            ..super::desk::terms(config)
-        };
+        let what = if is_kept { Settlement::Reject } else { Settlement::Drop };
         let mut left = excess.min(DROPPED_TOGETHER);
         for station in desk.in_turn() {
-            let dropped = station.take_by(self, config, terms, left, DROP_MS, None).await?;
+            let dropped = station.take(self, config, left, DROP_MS, None).await?;
             let refused: Vec<_> = dropped
                 .ranges
                 .iter()
                 .flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
-                .map(|(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Reject })
+                .map(|(offset, deliveries)| Settle { offset, deliveries, what })
                 .collect();
             left -= refused.len() as i64;
             desk.counters.dropped.add(refused.len() as u64);

@@ -12,7 +12,9 @@ use super::desk::{Desk, Station};
 use super::intake::{due, header, number};
 use super::stats::between;
 use super::{Delivery, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
+use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
+use crate::log::LogError;
 use crate::queue::{Range, Received, Settle, SettleError, Settlement};
 use crate::record::records::Record;
 use crate::uuid::Uuid;
@@ -26,6 +28,7 @@ const RECEIVE_BYTES: usize = 16 << 20;
 /// What is looked for, and where.
 struct Look<'a> {
     desk: &'a Arc<Desk>,
+    topic: &'a Arc<Topic>,
     config: &'a Arc<QueueConfig>,
     max: usize,
     lease_ms: i64,
@@ -38,26 +41,41 @@ impl QueueDoor {
     /// # Errors
     /// No such queue; too many messages in flight and none to be had; a queue that cannot say now.
     pub async fn receive(&self, name: &str, wanted: Wanted) -> Result<Vec<Delivery>, QueueRefusal> {
-        let (topic, config) = self.topic(name)?;
-        let desk = self.desk(&topic);
+        let (_, config) = self.topic(name)?;
         let wait = wanted.wait.unwrap_or_else(|| {
             Duration::from_millis(u64::try_from(config.receive_wait_ms).unwrap_or_default())
         });
-        let lease_ms = wanted.visibility_ms.unwrap_or(config.visibility_timeout_ms);
-        let wanted = Look { desk: &desk, config: &config, max: wanted.max, lease_ms };
-        let found = match wait.is_zero() {
-            true => self.look(&wanted).await?,
-            false => self.look_until(Instant::now() + wait, &wanted).await?,
-        };
-        if found.is_empty() {
-            desk.counters.empty_receives.increment();
+        let until = (!wait.is_zero()).then(|| Instant::now() + wait);
+        loop {
+            // Anew each time: what a queue goes by may be other things by now.
+            let (topic, config) = self.topic(name)?;
+            let lease_ms = wanted.visibility_ms.unwrap_or(config.visibility_timeout_ms);
+            let desk = self.desk(&topic);
+            let look = Look { desk: &desk, topic: &topic, config: &config, max: wanted.max, lease_ms };
+            let found = match until {
+                None => self.look(&look).await.map(Some),
+                Some(until) => self.look_until(until, &look).await,
+            };
+            let found = match found {
+                // It went meanwhile: that says the next look for it.
+                Err(QueueRefusal::Storage(LogError::Deleted)) => continue,
+                found => found?,
+            };
+            let Some(found) = found else { continue };
+            if found.is_empty() {
+                desk.counters.empty_receives.increment();
+            }
+            return Ok(found);
         }
-        Ok(found)
     }
 
-    /// Looks until something is found, `until` is over, or the broker stops. Whoever is told that there may be something and is
-    /// gone by then, or has found it, passes that on.
-    async fn look_until(&self, until: Instant, wanted: &Look<'_>) -> Result<Vec<Delivery>, QueueRefusal> {
+    /// Looks until something is found, `until` is over, or the broker stops; `None` when the topic is not what it was. Whoever is
+    /// told that there may be something and is gone by then, or has found it, passes that on.
+    async fn look_until(
+        &self,
+        until: Instant,
+        wanted: &Look<'_>,
+    ) -> Result<Option<Vec<Delivery>>, QueueRefusal> {
         let mut deadline = pin!(sleep_until(until));
         let mut waits = None;
         loop {
@@ -66,6 +84,10 @@ impl QueueDoor {
                 // What changes from here on is not missed.
                 told.as_mut().enable();
             }
+            let now = self.0.catalog.topic_by_id(wanted.topic.id);
+            if now.is_none_or(|now| !Arc::ptr_eq(&now, wanted.topic)) {
+                return Ok(None);
+            }
             let is_hindered = match self.look(wanted).await {
                 // While it is paused, nobody tells of the next probe.
                 Ok(found) if found.is_empty() => wanted.desk.breaker.lock().probe_at().is_some(),
@@ -73,11 +95,11 @@ impl QueueDoor {
                 done => {
                     // Where something was, more may be.
                     wanted.desk.tell_one();
-                    return done;
+                    return done.map(Some);
                 }
             };
             if self.0.stopping.is_cancelled() {
-                return Ok(Vec::new());
+                return Ok(Some(Vec::new()));
             }
             match &waits {
                 // Looks once more, now that it would be told.
@@ -90,28 +112,45 @@ impl QueueDoor {
             tokio::select! {
                 () = told => {}
                 () = tokio::time::sleep(PAUSE), if is_hindered => {}
-                () = &mut deadline => return self.look(wanted).await,
+                () = &mut deadline => return self.look(wanted).await.map(Some),
                 () = self.0.stopping.cancelled() => {}
             }
         }
     }
 
     async fn look(&self, wanted: &Look<'_>) -> Result<Vec<Delivery>, QueueRefusal> {
-        let Look { desk, config, max, lease_ms } = *wanted;
+        let Look { desk, config, max, lease_ms, .. } = *wanted;
         let mut found = Vec::new();
         let mut is_full = false;
         for station in desk.in_turn() {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
             let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
             let wanted = desk.breaker.lock().allows(config, wanted, self.now_ms());
-            let received = station.take(self, config, wanted, lease_ms, None).await?;
+            let received = match station.take(self, config, wanted, lease_ms, None).await {
+                // What another partition has given is delivered; who comes next hears of it.
+                Err(_) if !found.is_empty() => break,
+                received => received?,
+            };
             is_full |= received.is_full;
             if received.counts.dead > 0 {
                 self.move_dead_letters(desk, station, config);
             }
             if !received.ranges.is_empty() {
                 desk.breaker.lock().handed_out(self.now_ms());
-                found.extend(self.deliver(desk, config, station, &received.ranges).await?);
+                match self.deliver(desk, config, station, &received.ranges).await {
+                    Ok(delivered) => found.extend(delivered),
+                    Err(error) => {
+                        // Nobody has seen them.
+                        let back = |(offset, deliveries)| Settle {
+                            offset,
+                            deliveries,
+                            what: Settlement::Return { after_ms: Some(0) },
+                        };
+                        let back = places(&received.ranges).map(back).collect();
+                        self.0.queues.settle(&station.key, back).await?;
+                        return if found.is_empty() { Err(error) } else { Ok(found) };
+                    }
+                }
             }
             if found.len() >= max {
                 break;
@@ -157,14 +196,13 @@ impl QueueDoor {
     }
 
     /// A member of a queue's share group has spoken of what it was lent.
-    pub fn settled(&self, name: &str, partition: i32, accepts: bool, refuses: bool) {
+    pub fn settled(&self, name: &str, partition: i32, accepted: i64, refused: i64) {
         let Ok((topic, config)) = self.topic(name) else { return };
-        let desk = self.desk(&topic);
-        let now = self.now_ms();
-        [(accepts, true), (refuses, false)]
-            .iter()
-            .filter(|(said, _)| *said)
-            .for_each(|(_, is_done)| desk.note(&config, *is_done, now));
+        let (desk, now, refuses) = (self.desk(&topic), self.now_ms(), refused > 0);
+        // More than the breaker looks at need not be told to it.
+        let told = |records: i64| records.min(i64::from(config.breaker_window));
+        (0..told(accepted)).for_each(|_| desk.note(&config, true, now));
+        (0..told(refused)).for_each(|_| desk.note(&config, false, now));
         let Some(station) = desk.station(partition) else { return };
         if refuses {
             self.move_dead_letters(&desk, station, &config);
@@ -179,10 +217,7 @@ impl QueueDoor {
         station: &Station,
         ranges: &[Range],
     ) -> Result<Vec<Delivery>, QueueRefusal> {
-        let places: Vec<(i64, u16)> = ranges
-            .iter()
-            .flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
-            .collect();
+        let places: Vec<(i64, u16)> = places(ranges).collect();
         let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset).collect();
         let records = station.records_at(self, &offsets).await?;
         let now = self.now_ms();
@@ -223,6 +258,7 @@ impl QueueDoor {
                 desk.note(config, true, self.now_ms());
                 counters.acknowledged.increment();
             }
+            Settlement::Drop => return,
             Settlement::Reject => {
                 desk.note(config, false, self.now_ms());
                 counters.rejected.increment();
@@ -285,6 +321,11 @@ impl Station {
         self.forget_end();
         Ok(())
     }
+}
+
+/// The offset and delivery count of each record.
+fn places(ranges: &[Range]) -> impl Iterator<Item = (i64, u16)> {
+    ranges.iter().flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
 }
 
 fn delivery(receipt: Receipt, first_received_ms: i64, record: Record) -> Delivery {

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use super::dead_letters::SOURCE;
 use super::dedup::{Dedup, DedupId};
 use super::desk::{Desk, Station};
-use super::intake::{DEDUP_ID, DELAY_MS, PRIORITY, TTL_MS, dedup_id, deduplicates};
+use super::intake::{DEDUP_ID, DELAY_MS, DELIVER_AT, PRIORITY, TTL_MS, dedup_id, deduplicates};
 use super::receive::id_of_place;
 use super::{Outgoing, QueueDoor, QueueRefusal, SendRefusal, Sent};
 use crate::catalog::queue_config::QueueConfig;
@@ -28,6 +29,21 @@ pub(super) struct Prepared {
     pub(super) dedup: Option<DedupId>,
 }
 
+impl Prepared {
+    /// Where a dead letter comes from.
+    fn source(&self) -> String {
+        let source = self.headers.iter().find(|(name, _)| name == SOURCE);
+        source.map(|(_, source)| String::from_utf8_lossy(source).into_owned()).unwrap_or_default()
+    }
+
+    /// Which partition it goes to: that of its key, or of the id that repetitions of it have too.
+    fn place(&self) -> Option<&[u8]> {
+        let id = self.headers.iter().find(|(name, _)| name == DEDUP_ID).map(|(_, id)| &id[..]);
+        let content = self.body.as_deref().filter(|_| self.dedup.is_some());
+        self.key.as_deref().or(id).or(content)
+    }
+}
+
 type Answer = Result<Sent, SendRefusal>;
 
 impl QueueDoor {
@@ -41,6 +57,8 @@ impl QueueDoor {
         let desk = self.desk(&topic);
         let now = self.now_ms();
         let room = self.room(&topic).await?;
+        let retention_ms =
+            desk.stations.first().map_or(-1, |station| station.partition.config().retention_ms);
         let mut answers: Vec<Option<Answer>> = messages.iter().map(|_| None).collect();
         let mut by_partition: BTreeMap<usize, Vec<(usize, Prepared)>> = BTreeMap::new();
         for (index, message) in messages.into_iter().enumerate() {
@@ -48,13 +66,12 @@ impl QueueDoor {
                 answers[index] = Some(Err(SendRefusal::Overflow));
                 continue;
             }
-            let partition = partition_of(message.key.as_deref(), desk.stations.len());
-            let retention_ms = desk.stations[partition].partition.config().retention_ms;
-            if let Err(refusal) = check(&config, retention_ms, &message) {
+            if let Err(refusal) = check(&config, retention_ms, now, &message) {
                 answers[index] = Some(Err(refusal));
                 continue;
             }
             let prepared = prepare(&config, message, now);
+            let partition = partition_of(prepared.place(), desk.stations.len());
             by_partition.entry(partition).or_default().push((index, prepared));
         }
         for (partition, prepared) in by_partition {
@@ -72,29 +89,27 @@ impl QueueDoor {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// Stores dead letters, which are none too many and repeat nothing.
+    /// Stores dead letters, and gives the sources and reasons of those that cannot be.
     pub(super) async fn store(
         &self,
         desk: &Desk,
         config: &QueueConfig,
         letters: Vec<Prepared>,
-    ) -> Result<(), QueueRefusal> {
+    ) -> Result<BTreeMap<String, String>, QueueRefusal> {
         let mut by_partition: BTreeMap<usize, Vec<Prepared>> = BTreeMap::new();
         for letter in letters {
             let partition = partition_of(letter.key.as_deref(), desk.stations.len());
             by_partition.entry(partition).or_default().push(letter);
         }
+        let mut failed = BTreeMap::new();
         for (partition, letters) in by_partition {
-            for stored in self.append(&desk.stations[partition], config, letters).await? {
-                match stored {
-                    Err(SendRefusal::Storage(error)) => return Err(QueueRefusal::NotStored(error)),
-                    // With what was added it has outgrown the queue: it stays where it was.
-                    Err(error) => return Err(QueueRefusal::InvalidConfig(error.to_string())),
-                    Ok(_) => {}
-                }
+            let sources: Vec<_> = letters.iter().map(Prepared::source).collect();
+            let stored = self.append(&desk.stations[partition], config, letters).await?;
+            for (source, stored) in sources.into_iter().zip(stored) {
+                failed.extend(stored.err().map(|error| (source, error.to_string())));
             }
         }
-        Ok(())
+        Ok(failed)
     }
 
     async fn append(
@@ -254,14 +269,30 @@ fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch 
 }
 
 /// Refuses what is larger than the queue's messages may be, and what would be gone before anybody could receive it.
-fn check(config: &QueueConfig, retention_ms: i64, message: &Outgoing) -> Result<(), SendRefusal> {
-    let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+fn check(
+    config: &QueueConfig,
+    retention_ms: i64,
+    now_ms: TimestampMs,
+    message: &Outgoing,
+) -> Result<(), SendRefusal> {
+    // What the doors add themselves is not the sender's.
+    let own =
+        message.headers.iter().filter(|(name, _)| !name.starts_with("ottla.") && name != "AWSTraceHeader");
+    let headers = own.map(|(name, value)| name.len() + value.len());
     let bytes = message.body.len() + headers.sum::<usize>();
     let max = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
     if bytes > max {
         return Err(SendRefusal::TooLarge { bytes, max });
     }
-    let Some(delay_ms) = message.delay_ms else { return Ok(()) };
+    let said = |name: &str| {
+        let found = message.headers.iter().find(|(found, _)| found == name)?;
+        std::str::from_utf8(&found.1).ok()?.trim().parse::<i64>().ok()
+    };
+    let until = said(DELIVER_AT).map(|at| at.saturating_sub(now_ms));
+    let delay_ms = [message.delay_ms, said(DELAY_MS), until].into_iter().flatten().max().unwrap_or(0);
+    if delay_ms <= 0 {
+        return Ok(());
+    }
     if config.fifo {
         return Err(SendRefusal::Invalid("a FIFO queue has one delay for all its messages".to_owned()));
     }

@@ -172,6 +172,7 @@ impl Queue {
         let ranges = self.leases.receive(now, holder, wanted, marks);
         Received {
             ranges,
+            window_end: self.leases.end(),
             end: self.leases.seen(),
             changes: self.changes(),
             leader_epoch: self.leader_epoch,

@@ -472,6 +472,7 @@ impl World {
             };
             let settlement = match self.random.u8(0..10) {
                 0..5 => Settlement::Done,
+                5 if self.random.bool() => Settlement::Drop,
                 5 => Settlement::Reject,
                 6 => Settlement::Return { after_ms: None },
                 7 => Settlement::Return { after_ms: Some(self.random.i64(0..800)) },
@@ -531,7 +532,7 @@ impl World {
             terms.map_or(0, |terms| (terms.backoff.ms << (deliveries.min(16) - 1)).min(terms.backoff.max_ms));
         let after_ms = match what {
             Settlement::Done => return Ok(()),
-            Settlement::Reject => {
+            Settlement::Reject | Settlement::Drop => {
                 self.doomed.insert(offset);
                 return Ok(());
             }

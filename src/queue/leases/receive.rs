@@ -131,6 +131,8 @@ pub struct Received {
     /// What was handed out, in the order in which it is to be delivered. The receipt of a record is its offset and its
     /// [`Range::deliveries`].
     pub ranges: Vec<Range>,
+    /// Where the window ends: how far its queue has known the log.
+    pub window_end: i64,
     /// Where to read on. After a restart that is the window's start, until all of it was seen again.
     pub end: i64,
     /// What to watch from, if it was not enough.
@@ -161,6 +163,8 @@ pub enum Settlement {
     Done,
     /// Nobody can deal with it.
     Reject,
+    /// Nobody shall: it is archived, whatever else becomes of what is dead.
+    Drop,
     /// It shall be handed out again.
     Return {
         /// When, ms from now; `None` for the queue's backoff.
@@ -469,6 +473,7 @@ impl Leases {
         let limit = terms.map_or(u16::MAX, |terms| terms.delivery_limit);
         let after_ms = match what {
             Settlement::Done => return self.finish(offset, run, State::Acknowledged, marks),
+            Settlement::Drop => return self.finish(offset, run, State::Archived, marks),
             // What a queue goes by is not known before somebody receives: it may want to have what died.
             Settlement::Reject => {
                 return self.die_as(terms.map_or(Dead::Keep, |terms| terms.dead), offset, run, marks);
@@ -511,7 +516,7 @@ impl Leases {
                 return Ok(());
             }
             _ if !is_moved => return Err(SettleError::Gone),
-            Settlement::Reject => return Err(SettleError::Gone),
+            Settlement::Reject | Settlement::Drop => return Err(SettleError::Gone),
             Settlement::Return { after_ms } => after_ms.unwrap_or(0),
             Settlement::Extend { for_ms } => for_ms,
         };
