@@ -487,3 +487,106 @@ async fn a_queue_whose_deliveries_fail_pauses_until_a_probe_succeeds() {
     assert_eq!(settle(door, "q", probe[0].receipt, Settlement::Done).await, Ok(()));
     assert_eq!(bodies(&take(door, "q", 10).await), ["f", "g"]);
 }
+
+/// Rejects all that can be had.
+async fn reject_all(door: &QueueDoor, queue: &str) {
+    for delivery in take(door, queue, 100).await {
+        assert_eq!(settle(door, queue, delivery.receipt, Settlement::Reject).await, Ok(()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn making_way_spares_the_dead_that_wait_for_their_queue() {
+    let broker = broker().await;
+    let door = broker.queues();
+    let settings = [("max.messages", "2"), ("overflow", "drop-oldest"), ("dead.letter.queue", "later")];
+    make(door, "q", &settings).await;
+    send_bodies(door, "q", &["dead"]).await;
+    reject_all(door, "q").await;
+    send_bodies(door, "q", &["a", "b", "c", "d"]).await;
+    assert_eq!(depth(door, "q").await, (2, 0, 0));
+    make(door, "later", &[]).await;
+    assert_eq!(bodies(&take(door, "q", 10).await), ["c", "d"]);
+    assert_eq!(bodies(&wait(door, "later", 10).await), ["dead"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_make_way_at_once_leave_as_many_as_there_may_be() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("max.messages", "50"), ("overflow", "drop-oldest")]).await;
+    send_bodies(door, "q", &["x"; 50]).await;
+    let sending: Vec<_> = (0..32)
+        .map(|_| {
+            let door = door.clone();
+            tokio::spawn(async move { send_bodies(&door, "q", &["y"; 5]).await })
+        })
+        .collect();
+    for sending in sending {
+        sending.await.unwrap();
+    }
+    assert_eq!(depth(door, "q").await, (50, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_repeat_nothing_and_none_holds_up_the_others() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "dead", &[("dedup.content", "true"), ("max.message.bytes", "1024")]).await;
+    make(door, "q", &[("dead.letter.queue", "dead"), ("dedup.window.ms", "0")]).await;
+    let named = || Outgoing { dedup_id: Some("x".to_owned()), ..message("same") };
+    send(door, "q", vec![named(), message(&"large".repeat(20_000)), named(), message("small")]).await;
+    reject_all(door, "q").await;
+    let mut letters = Vec::new();
+    while letters.len() < 3 {
+        letters.extend(wait(door, "dead", 10).await);
+    }
+    assert_eq!(bodies(&letters), ["same", "same", "small"]);
+    assert!(take(door, "dead", 10).await.is_empty(), "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_goes_by_what_the_queue_is_by_then() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[]).await;
+    make(door, "dead", &[]).await;
+    send_bodies(door, "q", &["bad"]).await;
+    let bad = take(door, "q", 1).await.remove(0);
+    let waiting = {
+        let door = door.clone();
+        tokio::spawn(async move { wait(&door, "q", 1).await })
+    };
+    tokio::time::sleep(SOON).await;
+    let change = ("ottla.queue.dead.letter.queue".to_owned(), Some("dead".to_owned()));
+    door.configure("q", vec![change]).await.unwrap();
+    assert_eq!(settle(door, "q", bad.receipt, Settlement::Return { after_ms: Some(0) }).await, Ok(()));
+    let bad = waiting.await.unwrap().remove(0);
+    let deleted = {
+        let door = door.clone();
+        let wanted = Wanted { max: 1, visibility_ms: None, wait: Some(LONG) };
+        tokio::spawn(async move { door.receive("q", wanted).await })
+    };
+    assert_eq!(settle(door, "q", bad.receipt, Settlement::Reject).await, Ok(()));
+    assert_eq!(bodies(&wait(door, "dead", 1).await), ["bad"]);
+    door.delete("q").await.unwrap();
+    assert!(matches!(deleted.await.unwrap(), Err(QueueRefusal::Unknown(name)) if name == "q"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repetitions_are_found_in_all_partitions_and_no_delay_outlasts_the_messages() {
+    let broker = broker().await;
+    let door = broker.queues();
+    let partitioned = [("ottla.queue.retention.ms".to_owned(), "60000".to_owned())];
+    door.create("q", Some(5), partitioned.into()).await.unwrap();
+    let named = |id: &str| Outgoing { dedup_id: Some(id.to_owned()), ..message(id) };
+    for _ in 0..3 {
+        send(door, "q", ["a", "b", "c", "d"].map(named).into()).await;
+    }
+    assert_eq!(depth(door, "q").await, (4, 0, 0));
+    let at = (door.now_ms() + 120_000).to_string();
+    let late =
+        Outgoing { headers: vec![("ottla.deliver-at".to_owned(), Bytes::from(at))], ..message("late") };
+    let sent = door.send("q", vec![late]).await.unwrap().remove(0);
+    assert!(matches!(sent, Err(SendRefusal::Invalid(_))), "{sent:?}");
+}
