@@ -420,3 +420,70 @@ async fn operators_see_what_a_queue_holds_and_what_has_become_of_its_messages() 
     }
     assert!(text.contains(r#"ottla_queue_oldest_age_seconds{queue="q"}"#));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_and_need_not_be_kept_leaves_the_disk() {
+    let broker = broker().await;
+    let door = broker.queues();
+    let body = "x".repeat(400_000);
+    let segments = |queue: &str| {
+        let files = std::fs::read_dir(broker.data().join(format!("{queue}-0"))).unwrap();
+        files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|end| end == "log")).count()
+    };
+    for (queue, keep, window) in [("kept", "true", "0"), ("gone", "false", "0"), ("recent", "false", "60000")]
+    {
+        let settings = [("enable", "true"), ("keep.acknowledged", keep), ("dedup.window.ms", window)];
+        let mut configs: std::collections::BTreeMap<_, _> =
+            settings.map(|(key, value)| (format!("ottla.queue.{key}"), value.to_owned())).into();
+        configs.insert("segment.bytes".to_owned(), "1500000".to_owned());
+        door.create(queue, None, configs).await.unwrap();
+        for _ in 0..12 {
+            send(door, queue, vec![message(&body)]).await;
+        }
+        assert!(segments(queue) >= 4, "{}", segments(queue));
+        for delivery in take(door, queue, 12).await {
+            assert_eq!(settle(door, queue, delivery.receipt, Settlement::Done).await, Ok(()));
+        }
+    }
+    let deadline = Instant::now() + LONG;
+    while segments("gone") > 1 {
+        assert!(Instant::now() < deadline, "{} segments are left", segments("gone"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(segments("kept") >= 4 && segments("recent") >= 4);
+    send_bodies(door, "gone", &["next"]).await;
+    assert_eq!(bodies(&take(door, "gone", 10).await), ["next"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_higher_priority_comes_first_however_far_back_it_was_sent() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("priorities", "3")]).await;
+    let low = "x".repeat(100_000);
+    for _ in 0..10 {
+        send(door, "q", vec![message(&low)]).await;
+    }
+    send(door, "q", vec![Outgoing { priority: Some(1), ..message("middle") }]).await;
+    send(door, "q", vec![Outgoing { priority: Some(2), ..message("high") }]).await;
+    assert_eq!(bodies(&take(door, "q", 2).await), ["high", "middle"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_deliveries_fail_pauses_until_a_probe_succeeds() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("breaker.failure.ratio", "0.5"), ("breaker.window", "4")]).await;
+    send_bodies(door, "q", &["a", "b", "c", "d", "e", "f", "g"]).await;
+    let settlements = [Settlement::Done, Settlement::Done, Settlement::Reject, Settlement::Reject];
+    for (delivery, what) in take(door, "q", 4).await.into_iter().zip(settlements) {
+        assert_eq!(settle(door, "q", delivery.receipt, what).await, Ok(()));
+    }
+    assert!(take(door, "q", 10).await.is_empty(), "half of the last four have failed");
+    assert_eq!(depth(door, "q").await, (3, 0, 0));
+    let probe = wait(door, "q", 10).await;
+    assert_eq!(bodies(&probe), ["e"]);
+    assert!(take(door, "q", 10).await.is_empty());
+    assert_eq!(settle(door, "q", probe[0].receipt, Settlement::Done).await, Ok(()));
+    assert_eq!(bodies(&take(door, "q", 10).await), ["f", "g"]);
+}

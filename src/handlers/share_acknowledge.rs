@@ -232,11 +232,12 @@ async fn carry_out(
     topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let key = member.key(topic_id, partition);
     let queue = queue_of(&topic, member);
-    let refuses = acks.iter().any(|ack| ack.verdict == Verdict::Reject);
+    let says = |verdict| acks.iter().any(|ack| ack.verdict == verdict);
+    let (accepts, refuses) = (says(Verdict::Accept), says(Verdict::Reject));
     let terms = queue.map_or_else(|| terms(config), terms_of_queue);
     let done = cx.queues.acknowledge(&key, &member.member, acks, terms).await;
-    if queue.is_some() && refuses {
-        cx.door.bury(&topic.name, partition);
+    if queue.is_some() {
+        cx.door.settled(&topic.name, partition, accepts, refuses);
     }
     done.map_err(|failure| ErrorCode::from(&failure))
 }

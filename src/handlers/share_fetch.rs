@@ -379,9 +379,9 @@ impl Loan<'_> {
 
     /// As every door to the queue would: what is due, in the queue's order of preference, but told in the order of the log.
     async fn take_of_queue(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Lent, Refusal> {
-        let max_records = self.limits.max_records.min(records_of(partition, self.limits.max_bytes)?);
         let (member, index) = (&self.member.member, partition.index());
-        let lent = self.cx.door.lend(partition.topic(), index, member, max_records).await;
+        let Limits { max_records, max_bytes, .. } = self.limits;
+        let lent = self.cx.door.lend(partition.topic(), index, member, max_records, max_bytes).await;
         let received = match lent {
             Ok(received) => received,
             Err(QueueRefusal::Storage(error)) => return Err(error.into()),
@@ -515,14 +515,6 @@ impl Loan<'_> {
         };
         Ok(self.cx.queues.initialise(key, start, partition.leader_epoch()).await?)
     }
-}
-
-/// About how many records of the partition so many bytes are, at least one.
-fn records_of(partition: &Partition, bytes: usize) -> Result<i64, Refusal> {
-    let offsets = partition.offsets()?;
-    let records = offsets.high_watermark - offsets.log_start_offset;
-    let average = partition.size_bytes()? / u64::try_from(records).unwrap_or_default().max(1);
-    Ok(i64::try_from(bytes as u64 / average.max(1)).unwrap_or(i64::MAX).max(1))
 }
 
 /// Looks at what is not in memory in a thread that may wait for the disk.

@@ -90,6 +90,9 @@ impl QueueDoor {
     /// No such queue; what storing that gives.
     pub async fn delete(&self, name: &str) -> Result<(), QueueRefusal> {
         let (topic, _) = self.topic(name)?;
+        if !self.0.config.delete_topic_enable {
+            return Err(QueueRefusal::Catalog(CatalogError::DeletionDisabled));
+        }
         let id = topic.id;
         let deleted = self.0.catalog.change(move |batch| {
             let change = batch.state().delete_topic(id)?;

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tracing::error;
+use tracing::{debug, error, warn};
 
+use super::breaker::Breaker;
 use super::dedup::Dedup;
 use super::{Inner, QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
@@ -29,6 +30,9 @@ const READ_BYTES: usize = 256 << 10;
 /// Messages of a queue of which it is remembered when they were received first.
 const FIRST_RECEIVED_MAX: usize = 10_000;
 
+/// How long it takes until what is done and need not be kept is looked for.
+const LET_GO_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// How long a coordinator is left alone that could not answer.
 const COORDINATOR_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -45,6 +49,7 @@ pub(super) struct Desk {
     waiting: Mutex<Waiting>,
     first_received: Mutex<FirstReceived>,
     pub(super) counters: Arc<QueueCounters>,
+    pub(super) breaker: Mutex<Breaker>,
 }
 
 /// Receivers that wait.
@@ -68,6 +73,8 @@ pub(super) struct Station {
     recent: Mutex<Arc<Vec<Record>>>,
     /// Whether its dead letters are being moved.
     pub(super) is_moving: AtomicBool,
+    /// Whether it will soon be looked for what nobody needs any more.
+    is_letting_go: AtomicBool,
     /// Whether this process has moved any: what the one before was about to move has been seen to.
     pub(super) has_moved: AtomicBool,
 }
@@ -104,6 +111,7 @@ impl Desk {
             waiting: Mutex::default(),
             first_received: Mutex::default(),
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
+            breaker: Mutex::default(),
         }
     }
 
@@ -143,6 +151,13 @@ impl Desk {
     /// When the message was received first, if that is remembered, for the last time.
     pub(super) fn forget_first_received(&self, place: (i32, i64)) -> Option<TimestampMs> {
         self.first_received.lock().at.remove(&place)
+    }
+
+    /// A delivery has come to something or not; says so once when that pauses the queue.
+    pub(super) fn note(&self, config: &QueueConfig, is_done: bool, now: TimestampMs) {
+        if self.breaker.lock().note(config, is_done, now) {
+            warn!(queue = &*self.topic.name, "most deliveries fail: paused, but for a probe now and then");
+        }
     }
 
     /// How many receivers wait.
@@ -235,6 +250,7 @@ impl Station {
             dedup: tokio::sync::Mutex::default(),
             recent: Mutex::default(),
             is_moving: AtomicBool::new(false),
+            is_letting_go: AtomicBool::new(false),
             has_moved: AtomicBool::new(false),
         }
     }
@@ -268,6 +284,8 @@ impl Station {
             let so_far = taken.as_ref().map_or(0, count);
             let is_known = from != UNKNOWN;
             let read = if is_known { self.read_on(door, from).await? } else { None };
+            // What comes first among several levels is known when all has been seen.
+            let is_time = is_known && (config.priorities == 1 || read.is_none());
             let arrivals = match &read {
                 Some(read) => self.arrivals(door, config, from, read).await?,
                 None => Vec::new(),
@@ -278,7 +296,7 @@ impl Station {
                 leader_epoch: self.partition.leader_epoch(),
                 arrivals_from: from.max(0),
                 arrivals,
-                max_records: if is_known { max_records - so_far } else { 0 },
+                max_records: if is_time { max_records - so_far } else { 0 },
                 lease_ms,
                 terms,
             };
@@ -326,6 +344,51 @@ impl Station {
     fn remember(&self, received: &Received) {
         self.end.store(received.end, Ordering::Release);
         self.changes.store(received.changes, Ordering::Release);
+    }
+
+    /// Messages are done that need not be kept: soon the segments go in which nothing else is.
+    pub(super) fn let_go(self: &Arc<Self>, door: &QueueDoor, config: &Arc<QueueConfig>) {
+        if config.keep_acknowledged || self.is_letting_go.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (station, door, config) = (Arc::clone(self), door.clone(), Arc::clone(config));
+        tokio::spawn(async move {
+            tokio::time::sleep(LET_GO_AFTER).await;
+            // Whoever is done from here on makes it look once more.
+            station.is_letting_go.store(false, Ordering::Release);
+            if let Err(error) = station.delete_done(&door, &config).await {
+                let (queue, partition) = (station.partition.topic(), station.partition.index());
+                debug!(queue, partition, %error, "messages that are done are kept a little longer");
+            }
+        });
+    }
+
+    async fn delete_done(&self, door: &QueueDoor, config: &QueueConfig) -> Result<(), QueueRefusal> {
+        if self.partition.known().open.is_none_or(|open| open.segments < 2) {
+            return Ok(());
+        }
+        let Some(progress) = door.0.queues.describe(&self.key).await? else { return Ok(()) };
+        let (partition, now, window_ms) =
+            (Arc::clone(&self.partition), door.now_ms(), config.dedup_window_ms);
+        let deleting = tokio::task::spawn_blocking(move || {
+            // What came within the window is what a restart knows repetitions by.
+            let recent = match window_ms {
+                0 => None,
+                window_ms => partition.offset_for_timestamp(now.saturating_sub(window_ms))?,
+            };
+            let before = recent.map_or(progress.start, |recent| recent.offset.min(progress.start));
+            partition.delete_records(before.min(partition.offsets()?.high_watermark))
+        });
+        deleting.await.map_err(|_stopped| LogError::Shutdown)??;
+        Ok(())
+    }
+
+    /// About how many messages so many bytes are, at least one.
+    pub(super) fn messages_of(&self, bytes: usize) -> Result<i64, LogError> {
+        let offsets = self.partition.offsets()?;
+        let messages = offsets.high_watermark - offsets.log_start_offset;
+        let average = self.partition.size_bytes()? / u64::try_from(messages).unwrap_or_default().max(1);
+        Ok(i64::try_from(bytes as u64 / average.max(1)).unwrap_or(i64::MAX).max(1))
     }
 
     /// What the log has from `from` on; `None` if that is nothing.

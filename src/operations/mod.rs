@@ -4,6 +4,7 @@
 //! is appended; received, it is read where the lease engine ([`crate::queue`]) says. Which of the records that follow are to be
 //! delayed, ordered or passed over, the engine is told by [`intake`] when they are first looked at.
 
+mod breaker;
 mod change;
 mod dead_letters;
 mod dedup;
@@ -60,6 +61,8 @@ pub struct Queue {
     pub partitions: i32,
     /// Its settings.
     pub config: Arc<QueueConfig>,
+    /// How long its topic keeps records, ms; -1 for ever.
+    pub topic_retention_ms: i64,
 }
 
 /// A message to send.
@@ -337,5 +340,6 @@ fn queue_of(topic: &Topic) -> Option<Queue> {
         topic_id: topic.id,
         partitions: topic.partitions.len() as i32,
         config: topic.queue.clone()?,
+        topic_retention_ms: topic.partition(0)?.config().retention_ms,
     })
 }

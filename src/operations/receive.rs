@@ -20,6 +20,9 @@ use crate::uuid::Uuid;
 /// How long a queue is left alone that is full, or could not answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// About how many bytes of messages one receive takes from a partition: they are in memory at once.
+const RECEIVE_BYTES: usize = 16 << 20;
+
 /// What is looked for, and where.
 struct Look<'a> {
     desk: &'a Arc<Desk>,
@@ -64,7 +67,8 @@ impl QueueDoor {
                 told.as_mut().enable();
             }
             let is_hindered = match self.look(wanted).await {
-                Ok(found) if found.is_empty() => false,
+                // While it is paused, nobody tells of the next probe.
+                Ok(found) if found.is_empty() => wanted.desk.breaker.lock().probe_at().is_some(),
                 Err(QueueRefusal::NotNow(_) | QueueRefusal::Full) if Instant::now() < until => true,
                 done => {
                     // Where something was, more may be.
@@ -98,12 +102,15 @@ impl QueueDoor {
         let mut is_full = false;
         for station in desk.in_turn() {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
+            let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
+            let wanted = desk.breaker.lock().allows(config, wanted, self.now_ms());
             let received = station.take(self, config, wanted, lease_ms, None).await?;
             is_full |= received.is_full;
             if received.counts.dead > 0 {
                 self.move_dead_letters(desk, station, config);
             }
             if !received.ranges.is_empty() {
+                desk.breaker.lock().handed_out(self.now_ms());
                 found.extend(self.deliver(desk, config, station, &received.ranges).await?);
             }
             if found.len() >= max {
@@ -116,7 +123,7 @@ impl QueueDoor {
         }
     }
 
-    /// Lends records of a queue to a member of its share group, in the order of their offsets.
+    /// Lends records of a queue to a member of its share group, about so many bytes at most, in the order of their offsets.
     ///
     /// # Errors
     /// No such queue; one that cannot say now.
@@ -126,12 +133,22 @@ impl QueueDoor {
         partition: i32,
         member: &Arc<str>,
         max_records: i64,
+        max_bytes: usize,
     ) -> Result<Received, QueueRefusal> {
         let (topic, config) = self.topic(name)?;
         let desk = self.desk(&topic);
         let station = desk.station(partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
+        let max_records = max_records.min(station.messages_of(max_bytes)?);
         let lease_ms = config.visibility_timeout_ms;
+        let max_records = desk.breaker.lock().allows(&config, max_records, self.now_ms());
         let mut received = station.take(self, &config, max_records, lease_ms, Some(member)).await?;
+        for range in &received.ranges {
+            let now = self.now_ms();
+            desk.breaker.lock().handed_out(now);
+            (range.first..=range.last)
+                .filter(|_| range.deliveries > 1)
+                .for_each(|_| desk.note(&config, false, now));
+        }
         if received.counts.dead > 0 {
             self.move_dead_letters(&desk, station, &config);
         }
@@ -139,14 +156,20 @@ impl QueueDoor {
         Ok(received)
     }
 
-    /// A member of a queue's share group has refused records.
-    pub fn bury(&self, name: &str, partition: i32) {
-        if let Ok((topic, config)) = self.topic(name) {
-            let desk = self.desk(&topic);
-            if let Some(station) = desk.station(partition) {
-                self.move_dead_letters(&desk, station, &config);
-            }
+    /// A member of a queue's share group has spoken of what it was lent.
+    pub fn settled(&self, name: &str, partition: i32, accepts: bool, refuses: bool) {
+        let Ok((topic, config)) = self.topic(name) else { return };
+        let desk = self.desk(&topic);
+        let now = self.now_ms();
+        [(accepts, true), (refuses, false)]
+            .iter()
+            .filter(|(said, _)| *said)
+            .for_each(|(_, is_done)| desk.note(&config, *is_done, now));
+        let Some(station) = desk.station(partition) else { return };
+        if refuses {
+            self.move_dead_letters(&desk, station, &config);
         }
+        station.let_go(self, &config);
     }
 
     async fn deliver(
@@ -178,7 +201,11 @@ impl QueueDoor {
             desk.counters.received.increment();
             match is_first {
                 true => desk.counters.wait.observe(between(due(config, &record), now)),
-                false => desk.counters.redelivered.increment(),
+                false => {
+                    // Of a delivery that came to nothing this is the first that is heard.
+                    desk.note(config, false, now);
+                    desk.counters.redelivered.increment();
+                }
             }
             found.push(delivery(receipt, first_received_ms, record));
         }
@@ -189,11 +216,17 @@ impl QueueDoor {
         Ok(found)
     }
 
-    fn count(&self, desk: &Desk, place: (i32, i64), what: Settlement) {
+    fn count(&self, desk: &Desk, config: &QueueConfig, place: (i32, i64), what: Settlement) {
         let counters = &desk.counters;
         match what {
-            Settlement::Done => counters.acknowledged.increment(),
-            Settlement::Reject => counters.rejected.increment(),
+            Settlement::Done => {
+                desk.note(config, true, self.now_ms());
+                counters.acknowledged.increment();
+            }
+            Settlement::Reject => {
+                desk.note(config, false, self.now_ms());
+                counters.rejected.increment();
+            }
             Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => {
                 return counters.released.increment();
             }
@@ -227,7 +260,7 @@ impl QueueDoor {
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
                 if done.is_ok() {
-                    self.count(desk, (partition, settles[at].offset), settles[at].what);
+                    self.count(desk, config, (partition, settles[at].offset), settles[at].what);
                 }
                 settled[index] = done.map_err(|error| match error {
                     SettleError::Gone => SettleRefusal::Gone,
@@ -237,6 +270,7 @@ impl QueueDoor {
             if kills {
                 self.move_dead_letters(desk, station, config);
             }
+            station.let_go(self, config);
         }
         Ok(settled)
     }

@@ -25,8 +25,8 @@ const SOURCES_MAX: usize = 10;
 /// How long messages are kept when nobody has said, seconds: four days.
 const RETENTION_DEFAULT_SECONDS: i64 = 345_600;
 
-/// How long topics keep records when nobody has said, seconds: what a queue that was made as a topic has.
-const TOPIC_RETENTION_SECONDS: i64 = 604_800;
+/// Longest that SQS can say messages are kept, seconds: of a queue that keeps them longer it is told.
+const RETENTION_MAX_SECONDS: i64 = 1_209_600;
 
 /// What a record may have beyond the body and attributes of the largest message, bytes: names of types, the batch around it.
 const RECORD_OVERHEAD_BYTES: i64 = 16 << 10;
@@ -320,7 +320,10 @@ pub(super) fn value(
         "KmsMasterKeyId" => kept.kms_master_key_id.clone(),
         "LastModifiedTimestamp" => kept.modified.map(|seconds| seconds.to_string()),
         "MaximumMessageSize" => Some(config.max_message_bytes.to_string()),
-        "MessageRetentionPeriod" => seconds(config.retention_ms.unwrap_or(TOPIC_RETENTION_SECONDS * 1000)),
+        "MessageRetentionPeriod" => {
+            let kept = config.retention_ms.unwrap_or(queue.topic_retention_ms);
+            seconds(if kept < 0 { RETENTION_MAX_SECONDS * 1000 } else { kept })
+        }
         "Policy" => kept.policy.clone(),
         "QueueArn" => Some(place.arn(&queue.name)),
         "ReceiveMessageWaitTimeSeconds" => seconds(config.receive_wait_ms),
