@@ -3,9 +3,11 @@
 
 mod running;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ottla::{Broker, Config};
@@ -71,11 +73,13 @@ fn take(stream: &mut TcpStream) -> Answer {
     }
 }
 
+/// The head of a call in AWS JSON.
+fn head(action: &str) -> String {
+    format!("POST / HTTP/1.1\r\ncontent-type: application/x-amz-json-1.0\r\nx-amz-target: AmazonSQS.{action}")
+}
+
 fn json(address: SocketAddr, action: &str, body: &str) -> Answer {
-    let head = format!(
-        "POST / HTTP/1.1\r\ncontent-type: application/x-amz-json-1.0\r\nx-amz-target: AmazonSQS.{action}"
-    );
-    exchange(&mut connect(address), &head, body.as_bytes())
+    exchange(&mut connect(address), &head(action), body.as_bytes())
 }
 
 fn query(address: SocketAddr, path: &str, form: &str) -> Answer {
@@ -240,6 +244,41 @@ async fn a_connection_serves_one_call_after_the_other() {
     }
     let listed = json(address, "ListQueues", r#"{"QueueNamePrefix":"q"}"#);
     assert_eq!(listed.body.matches("/000000000000/q").count(), 3, "{}", listed.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_task_is_told_as_failed_at_no_moment_of_its_life() {
+    let (_broker, address) = start(config()).await;
+    json(address, "CreateQueue", r#"{"QueueName":"dead"}"#);
+    let arn = "arn:aws:sqs:us-east-1:000000000000:dead";
+    let redrive = format!(r#"{{\"deadLetterTargetArn\":\"{arn}\",\"maxReceiveCount\":1}}"#);
+    let source = format!(r#"{{"QueueName":"jobs","Attributes":{{"RedrivePolicy":"{redrive}"}}}}"#);
+    assert_eq!(json(address, "CreateQueue", &source).status(), 200);
+    let of_dead = format!(r#"{{"SourceArn":"{arn}"}}"#);
+    let is_done = AtomicBool::new(false);
+    let told = std::thread::scope(|scope| {
+        let watch = || {
+            let mut connection = connect(address);
+            let mut told = BTreeSet::new();
+            while !is_done.load(Ordering::Acquire) {
+                let answer = exchange(&mut connection, &head("ListMessageMoveTasks"), of_dead.as_bytes());
+                let status =
+                    answer.body.split(r#""Status":""#).nth(1).and_then(|rest| rest.split('"').next());
+                told.extend(status.map(str::to_owned));
+            }
+            told
+        };
+        let watchers: Vec<_> = (0..16).map(|_| scope.spawn(watch)).collect();
+        for _ in 0..1000 {
+            eventually("the task before is over", || {
+                (json(address, "StartMessageMoveTask", &of_dead).status() == 200).then_some(())
+            });
+        }
+        is_done.store(true, Ordering::Release);
+        watchers.into_iter().flat_map(|watcher| watcher.join().unwrap()).collect::<BTreeSet<_>>()
+    });
+    assert!(told.is_subset(&BTreeSet::from(["RUNNING".to_owned(), "COMPLETED".to_owned()])), "{told:?}");
+    assert!(told.contains("COMPLETED"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

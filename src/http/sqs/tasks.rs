@@ -106,8 +106,16 @@ impl From<QueueRefusal> for Failure {
 }
 
 impl Tasks {
-    /// The tasks of a source, the newest first, as they are now.
-    pub(super) fn of(&self, source: &str, kept: &Kept) -> Vec<KeptTask> {
+    /// The tasks of a source, the newest first, as they are now. Waits while one starts or ends: between what is kept and what
+    /// runs, such a one would seem to be cut short.
+    pub(super) async fn list(site: &Site, source: &str) -> Result<Vec<KeptTask>, SqsError> {
+        let _one_at_a_time = site.changes.lock().await;
+        let queue = site.door.queue(source).ok_or(SqsError::QueueDoesNotExist)?;
+        Ok(site.tasks.of(source, &Kept::of(&queue.config)))
+    }
+
+    /// The same, for who holds the changes.
+    fn of(&self, source: &str, kept: &Kept) -> Vec<KeptTask> {
         let running = self.0.lock().get(source).cloned();
         kept.move_tasks.iter().map(|task| now(task, running.as_deref())).collect()
     }

@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Context, SqsError, Text, Writer, bounded};
-use crate::http::sqs::attributes::Kept;
 use crate::http::sqs::names::{Place, name_of_arn};
 use crate::http::sqs::tasks::{KeptTask, Status, Tasks};
 use crate::operations::Queue;
@@ -153,7 +152,7 @@ pub(super) async fn list<'c>(
     let source = resource(cx, &request.source_arn, "SourceArn")?;
     let reason = "Must be between 1 and 10, if provided.";
     let max = bounded(request.max_results, "MaxResults", 1..=10, reason)?.unwrap_or(1);
-    let mut tasks = cx.site.tasks.of(&source.name, &Kept::of(&source.config));
+    let mut tasks = Tasks::list(cx.site, &source.name).await?;
     tasks.truncate(max as usize);
     Ok(TasksAnswer { place: &cx.site.place, source, tasks })
 }
