@@ -338,6 +338,7 @@ fn records_of_groups_and_what_consumers_tell_each_other_are_kafkas_at_every_vers
 fn records_of_share_groups_are_kafkas() {
     let all = golden("share_records");
     let mut seen = std::collections::BTreeSet::new();
+    let mut foreign = 0;
     for golden in &all {
         let cx = Encode { version: golden.version, flexible: golden.kind.ends_with("_value") };
         match golden.kind.as_str() {
@@ -347,10 +348,20 @@ fn records_of_share_groups_are_kafkas() {
             "assignment_value" => check::<ShareGroupAssignmentValue>("record", golden, cx),
             "snapshot_key" | "update_key" => check::<SharePartitionKey>("record", golden, cx),
             "snapshot_value" => check::<ShareSnapshot>("record", golden, cx),
-            "update_value" => check::<ShareUpdate>("record", golden, cx),
+            "update_value" => {
+                check::<ShareUpdate>("record", golden, cx);
+                if golden.shape == "foreign" {
+                    let value: ShareUpdate = decode(&golden.bytes, &golden.bytes, 0, true).unwrap();
+                    let times =
+                        value.state_batches.iter().map(|batch| (batch.leased_until, batch.waiting_until));
+                    let times: Vec<_> = times.collect();
+                    assert_eq!(times, [(1_700_000_000_000, -1), (-1, 1_700_000_000_001)]);
+                    foreign += 1;
+                }
+            }
             other => panic!("{other}"),
         }
         seen.insert(golden.kind.clone());
     }
-    assert_eq!(seen.len(), 8);
+    assert_eq!((seen.len(), foreign), (8, 1));
 }

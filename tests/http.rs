@@ -25,7 +25,7 @@ use ottla::{Broker, Config};
 use running::{Client, PATIENCE, Server, eventually, fetch_request, numbered};
 
 /// Connections that the door lets in at once.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 
 /// Longest that a scrape of ten thousand partitions may take, in a build without optimization on a busy machine.
 const SCRAPE: Duration = Duration::from_secs(10);
@@ -101,8 +101,8 @@ async fn pages_are_found_by_path_and_only_read() {
         ("HEAD", "/metrics", "200", ""),
         ("POST", "/metrics", "405", "only GET and HEAD\n"),
         ("DELETE", "/healthz", "405", "only GET and HEAD\n"),
-        ("GET", "/", "404", "not found; there are /metrics, /healthz and /readyz\n"),
-        ("GET", "/metrics/", "404", "not found; there are /metrics, /healthz and /readyz\n"),
+        ("GET", "/", "404", "not found; there are /metrics, /healthz, /readyz and /queues\n"),
+        ("GET", "/metrics/", "404", "not found; there are /metrics, /healthz, /readyz and /queues\n"),
     ] {
         let answer = ask(address, method, path);
         assert_eq!((answer.status(), &*answer.body), (status, body), "{method} {path}: {}", answer.head);

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -364,4 +366,57 @@ async fn a_kafka_producer_tries_again_until_a_full_queue_has_room() {
         assert_eq!(sent.await.unwrap(), Ok(()));
     }
     assert_eq!(depth(door, "q").await, (0, 0, 0));
+}
+
+/// What a scrape says.
+async fn scrape(broker: &Broker) -> String {
+    let address = broker.http()[0];
+    let answer = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    answer.await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_what_a_queue_holds_and_what_has_become_of_its_messages() {
+    let config = Config::ephemeral().with("ottla.http.listeners", "127.0.0.1:0").unwrap();
+    let broker = Broker::start(config).await.unwrap();
+    let door = broker.queues();
+    make(door, "dead", &[]).await;
+    make(door, "q", &[("dead.letter.queue", "dead")]).await;
+    let late = Outgoing { delay_ms: Some(60_000), ..message("late") };
+    send(door, "q", vec![message("a"), message("b"), message("c"), message("d"), late]).await;
+    assert!(take(door, "dead", 1).await.is_empty());
+    let received = take(door, "q", 3).await;
+    assert_eq!(settle(door, "q", received[0].receipt, Settlement::Done).await, Ok(()));
+    assert_eq!(settle(door, "q", received[1].receipt, Settlement::Reject).await, Ok(()));
+    let back = Settlement::Return { after_ms: Some(0) };
+    assert_eq!(settle(door, "q", received[2].receipt, back).await, Ok(()));
+    assert_eq!(wait(door, "dead", 1).await.len(), 1);
+    assert_eq!(take(door, "q", 1).await[0].deliveries, 2);
+    let text = scrape(&broker).await;
+    for line in [
+        r#"ottla_queue_messages{queue="q",state="ready"} 1"#,
+        r#"ottla_queue_messages{queue="q",state="in_flight"} 1"#,
+        r#"ottla_queue_messages{queue="q",state="delayed"} 1"#,
+        r#"ottla_queue_messages{queue="dead",state="in_flight"} 1"#,
+        r#"ottla_queue_sent_total{queue="q"} 5"#,
+        r#"ottla_queue_received_total{queue="q"} 4"#,
+        r#"ottla_queue_redeliveries_total{queue="q"} 1"#,
+        r#"ottla_queue_acknowledged_total{queue="q"} 1"#,
+        r#"ottla_queue_rejected_total{queue="q"} 1"#,
+        r#"ottla_queue_released_total{queue="q"} 1"#,
+        r#"ottla_queue_dead_lettered_total{queue="q"} 1"#,
+        r#"ottla_queue_empty_receives_total{queue="dead"} 1"#,
+        r#"ottla_queue_wait_seconds_count{queue="q"} 3"#,
+        r#"ottla_queue_processing_seconds_count{queue="q"} 2"#,
+        r#"ottla_queue_waiting_receivers{queue="q"} 0"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+    assert!(text.contains(r#"ottla_queue_oldest_age_seconds{queue="q"}"#));
 }

@@ -78,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "operations",
             "queue",
             "record",
+            "telemetry",
             "uuid",
         ],
     ),

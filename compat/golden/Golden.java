@@ -25,6 +25,7 @@ import org.apache.kafka.common.protocol.Message;
 import org.apache.kafka.common.protocol.MessageUtil;
 import org.apache.kafka.common.protocol.types.BoundField;
 import org.apache.kafka.common.protocol.types.Field;
+import org.apache.kafka.common.protocol.types.RawTaggedField;
 import org.apache.kafka.common.protocol.types.Schema;
 import org.apache.kafka.common.protocol.types.TaggedFields;
 import org.apache.kafka.common.record.internal.MemoryRecords;
@@ -94,6 +95,7 @@ public final class Golden {
         addLines(share, "snapshot_value", ShareSnapshotValue.class, ShareSnapshotValue.SCHEMAS, 0, 0);
         addLines(share, "update_key", ShareUpdateKey.class, ShareUpdateKey.SCHEMAS, 0, 0);
         addLines(share, "update_value", ShareUpdateValue.class, ShareUpdateValue.SCHEMAS, 0, 0);
+        addForeignTags(share);
         write(directory.resolve("share_records.txt"), share);
     }
 
@@ -112,6 +114,17 @@ public final class Golden {
                 }
             }
         }
+    }
+
+    /** An update with the tagged fields that are Ottla's own: Kafka's reader passes over them, and its writer keeps them. */
+    private static void addForeignTags(List<String> lines) throws ReflectiveOperationException {
+        ShareUpdateValue value = new Filler(Shape.FULL).message(ShareUpdateValue.class, ShareUpdateValue.SCHEMAS[0]);
+        for (int at = 0; at < 2; at++) {
+            byte[] time = ByteBuffer.allocate(Long.BYTES).putLong(1_700_000_000_000L + at).array();
+            value.stateBatches().get(at).unknownTaggedFields().add(new RawTaggedField(10_000 + at, time));
+        }
+        lines.add(String.join(" ", "update_value", "v0", "foreign",
+            HexFormat.of().formatHex(bytes(value, (short) 0)), json(value, (short) 0).toString()));
     }
 
     /** Encodes, and proves by decoding that the bytes say the same as the message. */

@@ -26,12 +26,14 @@ pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const REJECT: &str = "reject";
 const DROP_OLDEST: &str = "drop-oldest";
 const DEAD_LETTER_OLDEST: &str = "dead-letter-oldest";
+const QUEUE: &str = "queue";
+const KEY: &str = "key";
 
 /// Valid values of `overflow`.
 pub(super) const OVERFLOWS: Valid = OneOf(&[REJECT, DROP_OLDEST, DEAD_LETTER_OLDEST]);
 
 /// Valid values of `dedup.scope`.
-pub(super) const DEDUP_SCOPES: Valid = OneOf(&["queue", "key"]);
+pub(super) const DEDUP_SCOPES: Valid = OneOf(&[QUEUE, KEY]);
 
 /// What happens to a message for which a queue has no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +53,27 @@ pub enum DedupScope {
     Queue,
     /// Those of a key.
     Key,
+}
+
+impl Overflow {
+    /// As a config has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reject => REJECT,
+            Self::DropOldest => DROP_OLDEST,
+            Self::DeadLetterOldest => DEAD_LETTER_OLDEST,
+        }
+    }
+}
+
+impl DedupScope {
+    /// As a config has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queue => QUEUE,
+            Self::Key => KEY,
+        }
+    }
 }
 
 /// A queue's settings. Each field is the config of its name under `ottla.queue.`, with `.` for `_`; `None` stands for its
@@ -141,7 +164,7 @@ impl QueueConfig {
             fifo: is_true("ottla.queue.fifo"),
             dedup_window_ms: number("ottla.queue.dedup.window.ms"),
             dedup_content: is_true("ottla.queue.dedup.content"),
-            dedup_scope: match topic.is("ottla.queue.dedup.scope", "key") {
+            dedup_scope: match topic.is("ottla.queue.dedup.scope", KEY) {
                 true => DedupScope::Key,
                 false => DedupScope::Queue,
             },

@@ -12,8 +12,11 @@ use crate::handlers::Shared;
 use crate::log::partition::Known;
 use crate::log::{LogDirectory, Partition};
 use crate::net::budget::Budget;
+use crate::operations::QueueStats;
 use crate::protocol::ErrorCode;
-use crate::telemetry::{ApiCounters, ConnectionCounters, Counter, Metric, ProcessUsage, Text, names};
+use crate::telemetry::{
+    ApiCounters, ConnectionCounters, Counter, Histogram, Metric, ProcessUsage, QueueCounters, Text, names,
+};
 
 /// Bytes after which a piece is sent.
 const PIECE_BYTES: usize = 32 << 10;
@@ -63,6 +66,33 @@ const OFFSET_METRICS: [OffsetMetric; 2] = [
     }),
 ];
 
+/// One counter of every queue.
+type QueueCounter = (Metric, fn(&QueueCounters) -> &Counter);
+
+/// The counters of queues.
+const QUEUE_COUNTERS: [QueueCounter; 10] = [
+    (names::QUEUE_SENT, |queue| &queue.sent),
+    (names::QUEUE_DUPLICATES, |queue| &queue.duplicates),
+    (names::QUEUE_RECEIVED, |queue| &queue.received),
+    (names::QUEUE_REDELIVERED, |queue| &queue.redelivered),
+    (names::QUEUE_EMPTY_RECEIVES, |queue| &queue.empty_receives),
+    (names::QUEUE_ACKNOWLEDGED, |queue| &queue.acknowledged),
+    (names::QUEUE_RELEASED, |queue| &queue.released),
+    (names::QUEUE_REJECTED, |queue| &queue.rejected),
+    (names::QUEUE_DEAD_LETTERED, |queue| &queue.dead_lettered),
+    (names::QUEUE_DROPPED, |queue| &queue.dropped),
+];
+
+/// One histogram of every queue.
+type QueueHistogram = (Metric, fn(&QueueCounters) -> &Histogram);
+
+/// The histograms of queues.
+const QUEUE_HISTOGRAMS: [QueueHistogram; 2] =
+    [(names::QUEUE_WAIT, |queue| &queue.wait), (names::QUEUE_PROCESSING, |queue| &queue.processing)];
+
+/// Longest that a scrape waits for a queue.
+const QUEUE_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Longest that a scrape waits for the coordinator of the groups; a scrape without them tells more than none.
 const GROUP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -85,6 +115,9 @@ enum Next {
     Groups,
     /// This one of [`OFFSET_METRICS`], of this group.
     Offsets(usize, usize),
+    /// All of the queues: there are few, next to partitions.
+    Queues,
+    End,
 }
 
 impl Exposition {
@@ -273,6 +306,55 @@ impl Exposition {
         }
     }
 
+    /// Asks each queue what it holds, and writes that with what was counted of it.
+    async fn queues(&self, text: &mut Text) {
+        let Shared { door, .. } = &*self.observed.shared;
+        let (mut known, now_ms) = (Vec::new(), door.now_ms());
+        for queue in door.queues() {
+            let Ok(counters) = door.counters(&queue.name) else { continue };
+            let stats = timeout(QUEUE_PATIENCE, door.stats(&queue.name)).await;
+            known.push((queue.name, counters, stats.ok().and_then(Result::ok)));
+        }
+        text.describe(&names::QUEUE_MESSAGES);
+        for (queue, _, stats) in &known {
+            let Some(QueueStats { counts, dead, .. }) = stats else { continue };
+            let states = [
+                ("ready", counts.ready),
+                ("in_flight", counts.in_flight),
+                ("delayed", counts.delayed),
+                ("dead", *dead),
+            ];
+            for (state, count) in states {
+                text.sample(&names::QUEUE_MESSAGES, &[("queue", queue), ("state", &state)], count);
+            }
+        }
+        text.describe(&names::QUEUE_OLDEST_AGE);
+        for (queue, _, stats) in &known {
+            if let Some(oldest_ms) = stats.and_then(|stats| stats.oldest_ms) {
+                let age = now_ms.saturating_sub(oldest_ms).max(0) as f64 / 1e3;
+                text.sample(&names::QUEUE_OLDEST_AGE, &[("queue", queue)], age);
+            }
+        }
+        text.describe(&names::QUEUE_RECEIVERS);
+        for (queue, _, stats) in &known {
+            if let Some(stats) = stats {
+                text.sample(&names::QUEUE_RECEIVERS, &[("queue", queue)], stats.receivers);
+            }
+        }
+        for (metric, of) in QUEUE_COUNTERS {
+            text.describe(&metric);
+            for (queue, counters, _) in &known {
+                text.sample(&metric, &[("queue", queue)], of(counters).value());
+            }
+        }
+        for (metric, of) in QUEUE_HISTOGRAMS {
+            text.describe(&metric);
+            for (queue, counters, _) in &known {
+                text.histogram(&metric, &[("queue", queue)], of(counters));
+            }
+        }
+    }
+
     /// The next piece and what comes after it; `None` at the end.
     pub(super) async fn next(mut self: Box<Self>) -> Option<(Bytes, Box<Self>)> {
         let mut text = Text::default();
@@ -293,14 +375,21 @@ impl Exposition {
                     true => Next::Offsets(0, 0),
                     false => Next::Offsets(OFFSET_METRICS.len(), 0),
                 },
-                Next::Offsets(number, group) => {
-                    let Some(metric) = OFFSET_METRICS.get(number) else { break };
-                    self.offsets(&mut text, *metric, group).await;
-                    match group + 1 {
-                        next if next < self.groups.groups.len() => Next::Offsets(number, next),
-                        _ => Next::Offsets(number + 1, 0),
+                Next::Offsets(number, group) => match OFFSET_METRICS.get(number) {
+                    Some(metric) => {
+                        self.offsets(&mut text, *metric, group).await;
+                        match group + 1 {
+                            next if next < self.groups.groups.len() => Next::Offsets(number, next),
+                            _ => Next::Offsets(number + 1, 0),
+                        }
                     }
+                    None => Next::Queues,
+                },
+                Next::Queues => {
+                    self.queues(&mut text).await;
+                    Next::End
                 }
+                Next::End => break,
             };
         }
         (!text.is_empty()).then(|| (text.into_string().into(), self))

@@ -1,17 +1,16 @@
-//! HTTP for operators: `/metrics` for Prometheus, `/healthz` while the process lives, `/readyz` while it serves. A second
-//! door beside [`crate::net`], open from before the logs are until after they are closed, so that a long recovery or a stop
-//! can be told from a dead process.
+//! HTTP for operators: `/metrics` for Prometheus, `/healthz` while the process lives, `/readyz` while it serves; and [`queues`]
+//! for everybody. A second door beside [`crate::net`], open from before the logs are until after they are closed, so that a
+//! long recovery or a stop can be told from a dead process.
 //!
 //! Bounded: the number of connections, each with one request at a time, little memory, and an end of its patience and of its life.
 
-// The doors to queues, whose requests have bodies, come with the operations that they end at.
-#[cfg_attr(not(test), expect(dead_code))]
 mod body;
 mod metrics;
+mod queues;
+mod receipt;
 pub mod sqs;
 
 use std::convert::Infallible;
-use std::future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -37,7 +36,7 @@ use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::telemetry::{Closed, ConnectionCounters, Text};
 
 /// Connections that may be open; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 256;
 
 /// Headers of a request; more are answered with 431.
 const HEADERS_MAX: usize = 64;
@@ -51,7 +50,10 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Longest that a connection lives: then it ends after the request under way. Who reads slowly is bounded by it too.
 const LIFE_MAX: Duration = Duration::from_secs(300);
 
-/// Longest that the last answer of a connection may take.
+/// Longest that the request under way then may take: a long poll, and some more.
+const LAST_REQUEST_MAX: Duration = Duration::from_secs(30);
+
+/// Longest that the last answer of a connection may take when the broker stops.
 const DRAIN: Duration = Duration::from_millis(200);
 
 /// The HTTP listeners of a broker, serving. Dropped, they are closed at once, whatever their tasks do.
@@ -122,7 +124,7 @@ struct Site {
 
 /// Serves one connection until its peer, its limits or `stop` end it.
 async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
-    let service = service_fn(|request| future::ready(Ok::<_, Infallible>(site.answer(&request))));
+    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(site.idle)
@@ -138,14 +140,14 @@ async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
             Err(error) if error.is_parse() => Closed::Malformed,
             Err(_) => Closed::Lost,
         },
-        closed = async {
+        (closed, patience) = async {
             tokio::select! {
-                () = stop.cancelled() => Closed::Shutdown,
-                () = sleep(LIFE_MAX) => Closed::Idle,
+                () = stop.cancelled() => (Closed::Shutdown, DRAIN),
+                () = sleep(LIFE_MAX) => (Closed::Idle, LAST_REQUEST_MAX),
             }
         } => {
             connection.as_mut().graceful_shutdown();
-            let _: Result<_, _> = timeout(DRAIN, connection).await;
+            let _: Result<_, _> = timeout(patience, connection).await;
             closed
         }
     };
@@ -153,12 +155,20 @@ async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
 }
 
 impl Site {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         let page = match request.uri().path() {
+            path if queues::is_path(path) => {
+                return queues::answer(self.observed.get(), self.idle, request).await;
+            }
             "/metrics" => Self::metrics,
             "/healthz" => Self::health,
             "/readyz" => Self::readiness,
-            _ => return text(StatusCode::NOT_FOUND, "not found; there are /metrics, /healthz and /readyz\n"),
+            _ => {
+                return text(
+                    StatusCode::NOT_FOUND,
+                    "not found; there are /metrics, /healthz, /readyz and /queues\n",
+                );
+            }
         };
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -196,7 +206,7 @@ impl Site {
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Answer> {
-    respond(status, "text/plain; charset=utf-8", Answer::Text(text))
+    respond(status, "text/plain; charset=utf-8", Answer::whole(text))
 }
 
 fn respond(status: StatusCode, media_type: &'static str, body: Answer) -> Response<Answer> {
@@ -210,9 +220,16 @@ fn respond(status: StatusCode, media_type: &'static str, body: Answer) -> Respon
 
 /// The body of an answer: what is left of it.
 enum Answer {
-    Text(&'static str),
+    Whole(Bytes),
     /// The next piece on its way: made when the peer has taken the one before.
     Metrics(Later<Option<(Bytes, Box<Exposition>)>>),
+}
+
+impl Answer {
+    /// One that is there.
+    fn whole(body: impl Into<Bytes>) -> Self {
+        Self::Whole(body.into())
+    }
 }
 
 impl Body for Answer {
@@ -225,12 +242,12 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let answer = self.get_mut();
         let (piece, rest) = match answer {
-            Self::Text("") => return Poll::Ready(None),
-            Self::Text(text) => (Bytes::from_static(text.as_bytes()), Self::Text("")),
+            Self::Whole(rest) if rest.is_empty() => return Poll::Ready(None),
+            Self::Whole(rest) => (std::mem::take(rest), Self::whole("")),
             Self::Metrics(next) => match ready!(next.as_mut().poll(cx)) {
                 Some((piece, exposition)) => (piece, Self::Metrics(Box::pin(exposition.next()))),
                 None => {
-                    *answer = Self::Text("");
+                    *answer = Self::whole("");
                     return Poll::Ready(None);
                 }
             },
@@ -240,12 +257,12 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Text(""))
+        matches!(self, Self::Whole(rest) if rest.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Self::Whole(rest) => SizeHint::with_exact(rest.len() as u64),
             Self::Metrics(_) => SizeHint::default(),
         }
     }

@@ -5,9 +5,16 @@ use std::collections::BTreeMap;
 use tracing::warn;
 
 use super::{Queue, QueueDoor, QueueRefusal};
+use crate::catalog::CatalogError;
+use crate::catalog::queue_config::{self, QueueConfig};
 use crate::catalog::state::NewTopic;
 use crate::catalog::topic_config::{self, ConfigOp, Inherited, InvalidConfig, OpKind};
-use crate::catalog::{CatalogError, queue_config};
+
+/// The topic config that bounds a batch.
+const MAX_BATCH_BYTES: &str = "max.message.bytes";
+
+/// What a batch of one message has at most beside it: its own header, and headers that no limit of messages counts.
+const AROUND_A_MESSAGE_BYTES: i64 = 16 << 10;
 
 /// Partitions of a queue, unless told otherwise: order and depth are then those of one log.
 const PARTITIONS: i32 = 1;
@@ -26,6 +33,13 @@ impl QueueDoor {
         let mut configs = configs;
         configs.insert(queue_config::ENABLE.to_owned(), "true".to_owned());
         let view = self.0.catalog.view();
+        if !configs.contains_key(MAX_BATCH_BYTES)
+            && let Some(queue) = QueueConfig::of(&configs, &view.inherited(&self.0.config))
+        {
+            // The largest message goes into one batch, with its headers.
+            let bytes = queue.max_message_bytes + AROUND_A_MESSAGE_BYTES;
+            configs.insert(MAX_BATCH_BYTES.to_owned(), bytes.to_string());
+        }
         topic_config::validate(&configs, &view.inherited(&self.0.config)).map_err(invalid)?;
         let partitions = partitions.unwrap_or(PARTITIONS);
         let topic = NewTopic { name: name.to_owned(), partitions, configs };

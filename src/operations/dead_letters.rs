@@ -98,6 +98,7 @@ impl QueueDoor {
             let settle = |(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Done };
             let moved = dead.len();
             self.0.queues.settle(&station.key, dead.into_iter().map(settle).collect()).await?;
+            desk.counters.dead_lettered.add(moved as u64);
             target_desk.tell_one();
             debug!(queue = &*desk.topic.name, moved, target, "dead letters moved");
         }

@@ -21,6 +21,7 @@ use crate::queue::{
 };
 use crate::record::range::FileRange;
 use crate::record::records::{Record, records, split_batch};
+use crate::telemetry::QueueCounters;
 
 /// Bytes of the log that are looked at together.
 const READ_BYTES: usize = 256 << 10;
@@ -43,6 +44,7 @@ pub(super) struct Desk {
     looked: Notify,
     waiting: Mutex<Waiting>,
     first_received: Mutex<FirstReceived>,
+    pub(super) counters: Arc<QueueCounters>,
 }
 
 /// Receivers that wait.
@@ -101,6 +103,7 @@ impl Desk {
             looked: Notify::new(),
             waiting: Mutex::default(),
             first_received: Mutex::default(),
+            counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
         }
     }
 
@@ -135,6 +138,16 @@ impl Desk {
             }
         }
         now
+    }
+
+    /// When the message was received first, if that is remembered, for the last time.
+    pub(super) fn forget_first_received(&self, place: (i32, i64)) -> Option<TimestampMs> {
+        self.first_received.lock().at.remove(&place)
+    }
+
+    /// How many receivers wait.
+    pub(super) fn receivers(&self) -> usize {
+        self.waiting.lock().receivers
     }
 
     /// One receiver may look; there may be something for it.

@@ -7,6 +7,7 @@ use siphasher::sip::SipHasher13;
 
 use super::dedup::{Dedup, DedupId};
 use crate::catalog::queue_config::{DedupScope, QueueConfig};
+use crate::clock::TimestampMs;
 use crate::queue::{Arrival, Kind};
 use crate::record::records::Record;
 
@@ -115,4 +116,9 @@ pub(super) fn dedup_id(
 fn hex(bytes: &[u8]) -> Vec<u8> {
     let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// When the message could be received first.
+pub(super) fn due(config: &QueueConfig, record: &Record) -> TimestampMs {
+    kind(config, record).due.unwrap_or(record.timestamp)
 }

@@ -118,6 +118,7 @@ impl QueueDoor {
                 .map(|(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Reject })
                 .collect();
             left -= refused.len() as i64;
+            desk.counters.dropped.add(refused.len() as u64);
             if !refused.is_empty() {
                 self.0.queues.settle(&station.key, refused).await?;
                 if is_kept {

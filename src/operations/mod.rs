@@ -12,6 +12,7 @@ mod intake;
 mod limits;
 mod receive;
 mod send;
+mod stats;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
+pub use self::stats::QueueStats;
 use crate::catalog::queue_config::QueueConfig;
 use crate::catalog::{Catalog, CatalogError, Topic};
 use crate::clock::{Clock, TimestampMs};
@@ -183,14 +185,17 @@ pub enum QueueRefusal {
 /// Why a message is not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum SendRefusal {
-    /// More bytes than the topic takes.
-    #[error("the message has {bytes} bytes with its headers; the topic takes {max}")]
+    /// More bytes than the queue or its topic takes.
+    #[error("the message has {bytes} bytes with its headers; at most {max} are taken")]
     TooLarge {
-        /// Bytes of its batch.
+        /// Bytes of its body and headers, or of its batch.
         bytes: usize,
-        /// `max.message.bytes`.
+        /// `ottla.queue.max.message.bytes`, or the topic's `max.message.bytes`.
         max: usize,
     },
+    /// What it asks for cannot be done here.
+    #[error("{0}")]
+    Invalid(String),
     /// `max.messages` or `max.bytes`, under `overflow=reject`.
     #[error("the queue is full")]
     Overflow,
@@ -307,16 +312,7 @@ impl QueueDoor {
     /// # Errors
     /// No such queue, or one that cannot say now.
     pub async fn counts(&self, name: &str) -> Result<QueueCounts, QueueRefusal> {
-        let (topic, config) = self.topic(name)?;
-        let mut counts = QueueCounts::default();
-        for station in &self.desk(&topic).stations {
-            // Nothing is handed out, but all there is is shown to the engine.
-            let received = station.take(self, &config, 0, 0, None).await?;
-            counts.ready += received.counts.ready;
-            counts.in_flight += received.counts.leased;
-            counts.delayed += received.counts.waiting;
-        }
-        Ok(counts)
+        Ok(self.stats(name).await?.counts)
     }
 
     /// Drops all messages that have been sent, also those that are delayed or in flight, and forgets their deduplication ids.

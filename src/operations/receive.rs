@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::dead_letters::{DELIVERIES, MESSAGE_ID};
 use super::desk::{Desk, Station};
-use super::intake::{header, number};
+use super::intake::{due, header, number};
+use super::stats::between;
 use super::{Delivery, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
 use crate::catalog::queue_config::QueueConfig;
 use crate::queue::{Range, Received, Settle, SettleError, Settlement};
@@ -41,10 +42,14 @@ impl QueueDoor {
         });
         let lease_ms = wanted.visibility_ms.unwrap_or(config.visibility_timeout_ms);
         let wanted = Look { desk: &desk, config: &config, max: wanted.max, lease_ms };
-        match wait.is_zero() {
-            true => self.look(&wanted).await,
-            false => self.look_until(tokio::time::Instant::now() + wait, &wanted).await,
+        let found = match wait.is_zero() {
+            true => self.look(&wanted).await?,
+            false => self.look_until(Instant::now() + wait, &wanted).await?,
+        };
+        if found.is_empty() {
+            desk.counters.empty_receives.increment();
         }
+        Ok(found)
     }
 
     /// Looks until something is found, `until` is over, or the broker stops. Whoever is told that there may be something and is
@@ -99,7 +104,7 @@ impl QueueDoor {
                 self.move_dead_letters(desk, station, config);
             }
             if !received.ranges.is_empty() {
-                found.extend(self.deliver(desk, station, &received.ranges).await?);
+                found.extend(self.deliver(desk, config, station, &received.ranges).await?);
             }
             if found.len() >= max {
                 break;
@@ -147,6 +152,7 @@ impl QueueDoor {
     async fn deliver(
         &self,
         desk: &Desk,
+        config: &QueueConfig,
         station: &Station,
         ranges: &[Range],
     ) -> Result<Vec<Delivery>, QueueRefusal> {
@@ -167,7 +173,13 @@ impl QueueDoor {
                 continue;
             };
             let receipt = Receipt { topic_id: desk.topic.id, partition, offset, deliveries };
-            let first_received_ms = desk.first_received((partition, offset), now, deliveries == 1);
+            let is_first = deliveries == 1;
+            let first_received_ms = desk.first_received((partition, offset), now, is_first);
+            desk.counters.received.increment();
+            match is_first {
+                true => desk.counters.wait.observe(between(due(config, &record), now)),
+                false => desk.counters.redelivered.increment(),
+            }
             found.push(delivery(receipt, first_received_ms, record));
         }
         if !missing.is_empty() {
@@ -175,6 +187,21 @@ impl QueueDoor {
             self.0.queues.settle(&station.key, missing).await?;
         }
         Ok(found)
+    }
+
+    fn count(&self, desk: &Desk, place: (i32, i64), what: Settlement) {
+        let counters = &desk.counters;
+        match what {
+            Settlement::Done => counters.acknowledged.increment(),
+            Settlement::Reject => counters.rejected.increment(),
+            Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => {
+                return counters.released.increment();
+            }
+            Settlement::Extend { .. } => return,
+        }
+        if let Some(since) = desk.forget_first_received(place) {
+            counters.processing.observe(between(since, self.now_ms()));
+        }
     }
 
     pub(super) async fn settle_at(
@@ -197,8 +224,11 @@ impl QueueDoor {
             let Some(station) = desk.station(partition) else { continue };
             let (indexes, settles): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
             let kills = settles.iter().any(|settle| matches!(settle.what, Settlement::Reject));
-            let done = self.0.queues.settle(&station.key, settles).await?;
-            for (index, done) in indexes.into_iter().zip(done) {
+            let done = self.0.queues.settle(&station.key, settles.clone()).await?;
+            for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
+                if done.is_ok() {
+                    self.count(desk, (partition, settles[at].offset), settles[at].what);
+                }
                 settled[index] = done.map_err(|error| match error {
                     SettleError::Gone => SettleRefusal::Gone,
                     SettleError::TakenAgain => SettleRefusal::TakenAgain,

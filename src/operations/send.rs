@@ -49,6 +49,11 @@ impl QueueDoor {
                 continue;
             }
             let partition = partition_of(message.key.as_deref(), desk.stations.len());
+            let retention_ms = desk.stations[partition].partition.config().retention_ms;
+            if let Err(refusal) = check(&config, retention_ms, &message) {
+                answers[index] = Some(Err(refusal));
+                continue;
+            }
             let prepared = prepare(&config, message, now);
             by_partition.entry(partition).or_default().push((index, prepared));
         }
@@ -59,6 +64,10 @@ impl QueueDoor {
                 answers[index] = Some(sent);
             }
         }
+        let sent = || answers.iter().flatten().flatten();
+        let duplicates = sent().filter(|sent| sent.is_duplicate).count();
+        desk.counters.duplicates.add(duplicates as u64);
+        desk.counters.sent.add((sent().count() - duplicates) as u64);
         self.make_way(&topic).await;
         Ok(answers.into_iter().flatten().collect())
     }
@@ -242,6 +251,28 @@ fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch 
         batch.push(message.timestamp, message.key.as_deref(), message.body.as_deref(), &headers);
     }
     batch.build_valid()
+}
+
+/// Refuses what is larger than the queue's messages may be, and what would be gone before anybody could receive it.
+fn check(config: &QueueConfig, retention_ms: i64, message: &Outgoing) -> Result<(), SendRefusal> {
+    let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+    let bytes = message.body.len() + headers.sum::<usize>();
+    let max = usize::try_from(config.max_message_bytes).unwrap_or(usize::MAX);
+    if bytes > max {
+        return Err(SendRefusal::TooLarge { bytes, max });
+    }
+    let Some(delay_ms) = message.delay_ms else { return Ok(()) };
+    if config.fifo {
+        return Err(SendRefusal::Invalid("a FIFO queue has one delay for all its messages".to_owned()));
+    }
+    // -1 of a topic is for ever.
+    let kept_ms = config.retention_ms.into_iter().chain(Some(retention_ms).filter(|ms| *ms >= 0)).min();
+    match kept_ms.filter(|kept_ms| delay_ms > *kept_ms) {
+        Some(kept_ms) => Err(SendRefusal::Invalid(format!(
+            "a delay of {delay_ms} ms is longer than messages are kept: {kept_ms} ms"
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn prepare(config: &QueueConfig, message: Outgoing, now: TimestampMs) -> Prepared {

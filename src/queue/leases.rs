@@ -35,7 +35,10 @@ pub const RUNS_MAX: usize = 1 << 15;
 const ISOLATED_FROM_DELIVERIES: u16 = 2;
 
 /// What ends by itself at a time, at most: who asks for something waits no longer than that takes.
-const ENDS_A_STEP: usize = 4_096;
+const ENDS_A_STEP: usize = 1_024;
+
+/// Deliveries that are told apart: Kafka's format has no room for more.
+const DELIVERIES_MAX: u16 = i16::MAX as u16;
 
 /// Who holds a lease, by the caller's own numbering.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -318,6 +321,8 @@ pub struct Leases {
     /// First offsets of the dead runs that nobody moves.
     dead: Sorted<i64>,
     kinds: Kinds,
+    /// The kind of the last arrival: the next is like it, more often than not.
+    last_kind: Option<(Kind, KindId)>,
     /// What this window's queue goes by, if it has been received from.
     terms: Option<QueueTerms>,
     /// From there on it is not known what kinds of records there are; they are not handed out. All is known to share groups.
@@ -344,6 +349,7 @@ impl Leases {
             lines: Lines::new(KeyRule::default(), 1),
             dead: Sorted::default(),
             kinds: Kinds::default(),
+            last_kind: None,
             terms: None,
             seen: i64::MAX,
             held: HashMap::new(),
@@ -555,7 +561,7 @@ impl Leases {
         until: TimestampMs,
         marks: &mut Vec<Mark>,
     ) {
-        run.deliveries = run.deliveries.saturating_add(1);
+        run.deliveries = run.deliveries.saturating_add(1).min(DELIVERIES_MAX);
         run.state = State::Leased { holder, until: keepable(until) };
         self.set(first, *run);
         push_mark(marks, run.mark(first));

@@ -51,6 +51,8 @@ struct Queue {
     created_at: TimestampMs,
     /// As it stands in the shard's timers.
     timer: Option<TimestampMs>,
+    /// Records of a snapshot, as they stand in the shard's count.
+    records: usize,
 }
 
 impl Queue {
@@ -68,6 +70,7 @@ impl Queue {
             leader_epoch: snapshot.leader_epoch,
             created_at: snapshot.create_timestamp,
             timer: None,
+            records: 0,
         };
         queue.apply_batches(&snapshot.state_batches);
         queue
@@ -290,6 +293,8 @@ pub struct QueueShard {
     queues: BTreeMap<QueueKey, Queue>,
     /// When which window has leases that end.
     timers: BTreeSet<(TimestampMs, QueueKey)>,
+    /// About how many records a snapshot has.
+    records: usize,
 }
 
 impl QueueShard {
@@ -390,7 +395,7 @@ impl QueueShard {
             queue.told = queue.leases.changes();
             wake(queue, out);
         }
-        self.set_timer(key);
+        self.look_at(key);
         Ok(outcome)
     }
 
@@ -446,14 +451,18 @@ impl QueueShard {
             Some(queue) => self.queues.insert(key.clone(), queue),
             None => self.queues.remove(&key),
         };
+        self.records -= old.as_ref().map_or(0, |old| old.records);
         if let Some(due) = old.and_then(|old| old.timer) {
             self.timers.remove(&(due, key));
         }
     }
 
-    /// Leases that last end when they do, whoever reads of them.
-    fn set_timer(&mut self, key: &QueueKey) {
+    /// Keeps what the shard knows of a window right, after it has changed.
+    fn look_at(&mut self, key: &QueueKey) {
         let Some(queue) = self.queues.get_mut(key) else { return };
+        let records = 1 + queue.leases.runs() / BATCHES_A_RECORD;
+        self.records = self.records - queue.records + records;
+        queue.records = records;
         let due = queue.leases.deadline();
         if queue.timer != due {
             if let Some(before) = queue.timer.take() {
@@ -552,11 +561,11 @@ impl Machine for QueueShard {
                 None => {}
             },
         }
-        self.set_timer(&key);
+        self.look_at(&key);
     }
 
     fn live_records(&self) -> usize {
-        self.queues.values().map(|queue| 1 + queue.leases.runs() / BATCHES_A_RECORD).sum()
+        self.records
     }
 
     fn snapshot(&self) -> Vec<ShareRecord> {

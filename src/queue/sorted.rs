@@ -124,6 +124,10 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
 
     /// The page that begins at or below `key`, and the next above it.
     fn page_of(&self, key: K) -> Option<usize> {
+        if self.pages.back()?[0].0 <= key {
+            // Where what comes in order goes.
+            return Some(self.pages.len() - 1);
+        }
         self.pages.partition_point(|page| page[0].0 <= key).checked_sub(1)
     }
 }

@@ -8,6 +8,7 @@ mod counters;
 mod logs;
 pub mod names;
 mod process;
+mod queues;
 mod requests;
 mod text;
 
@@ -16,5 +17,6 @@ pub use counters::{Counter, Histogram};
 pub use logs::LogCounters;
 pub use names::Metric;
 pub use process::ProcessUsage;
+pub use queues::QueueCounters;
 pub use requests::{ApiCounters, RequestCounters};
 pub use text::Text;

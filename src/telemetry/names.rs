@@ -164,6 +164,37 @@ metrics! {
     /// The limit of that: ottla.group.coordinator.max.bytes.
     GROUP_BYTES_LIMIT: Gauge "ottla_group_coordinator_limit_bytes";
 
+    /// Messages of a queue, by queue and state: ready, in_flight, delayed, or dead, which are not moved yet.
+    QUEUE_MESSAGES: Gauge "ottla_queue_messages";
+    /// Age of the oldest message of a queue that is not done; none if all are.
+    QUEUE_OLDEST_AGE: Gauge "ottla_queue_oldest_age_seconds";
+    /// Receivers that wait for a message of a queue, over HTTP.
+    QUEUE_RECEIVERS: Gauge "ottla_queue_waiting_receivers";
+    /// Messages sent to a queue over HTTP; Kafka's producers append to its topic.
+    QUEUE_SENT: Counter "ottla_queue_sent_total";
+    /// Messages that were not stored since they repeat one of the deduplication window.
+    QUEUE_DUPLICATES: Counter "ottla_queue_duplicates_total";
+    /// Messages of a queue that were handed out over HTTP.
+    QUEUE_RECEIVED: Counter "ottla_queue_received_total";
+    /// Those of them that had been handed out before.
+    QUEUE_REDELIVERED: Counter "ottla_queue_redeliveries_total";
+    /// Receives over HTTP that came to nothing.
+    QUEUE_EMPTY_RECEIVES: Counter "ottla_queue_empty_receives_total";
+    /// Messages that their receivers were done with.
+    QUEUE_ACKNOWLEDGED: Counter "ottla_queue_acknowledged_total";
+    /// Messages that their receivers gave back.
+    QUEUE_RELEASED: Counter "ottla_queue_released_total";
+    /// Messages that their receivers refused.
+    QUEUE_REJECTED: Counter "ottla_queue_rejected_total";
+    /// Messages moved to the dead letter queue.
+    QUEUE_DEAD_LETTERED: Counter "ottla_queue_dead_lettered_total";
+    /// Messages that gave way to others in a full queue.
+    QUEUE_DROPPED: Counter "ottla_queue_dropped_total";
+    /// From when a message was sent, or due, to its first delivery over HTTP.
+    QUEUE_WAIT: Histogram "ottla_queue_wait_seconds";
+    /// From the first delivery of a message over HTTP to its end.
+    QUEUE_PROCESSING: Histogram "ottla_queue_processing_seconds";
+
     /// 1, with the version of the broker.
     BUILD_INFO: Gauge "ottla_build_info";
     /// CPU time that the process has used, user and system.

@@ -10,7 +10,6 @@ mod attempts;
 mod attributes;
 mod error;
 mod form;
-mod handle;
 mod message;
 mod names;
 mod request;

@@ -11,6 +11,9 @@ use crate::clock::TimestampMs;
 /// Runs that a queue's window may have: some 200 MiB. What comes then is not looked at before there are fewer.
 const RUNS_OF_A_QUEUE_MAX: usize = 1 << 22;
 
+/// What lives no longer expires to the millisecond.
+const EXPIRES_EXACTLY_MS: i64 = 60_000;
+
 /// Neighbouring records that are alike, as they enter a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arrival {
@@ -27,7 +30,8 @@ pub struct Arrival {
 pub struct Kind {
     /// Not handed out before.
     pub due: Option<TimestampMs>,
-    /// Archived from then on, unless it is with somebody; then when it comes back.
+    /// Archived from then on, unless it is with somebody; then when it comes back. More than a minute ahead, to within a thousandth
+    /// of the time that is left, later rather than earlier.
     pub expires: Option<TimestampMs>,
     /// Higher first.
     pub priority: u8,
@@ -249,7 +253,6 @@ impl Leases {
             return false;
         }
         let before = self.seen;
-        let mut alike: Option<(Kind, KindId)> = None;
         for arrival in &wanted.arrivals {
             let first = arrival.first.max(self.seen);
             if arrival.last < first {
@@ -266,31 +269,31 @@ impl Leases {
                 self.archive_idle(first, arrival.last, marks);
                 continue;
             }
-            let known = alike.filter(|(kind, _)| Kind { due: arrival.kind.due, ..*kind } == arrival.kind);
-            let id = match known {
-                Some((_, id)) => id,
-                None => {
-                    let id = self.kind_of(&arrival.kind, &wanted.terms);
-                    self.kinds.hold(id);
-                    if let Some((_, before)) = alike.replace((arrival.kind, id)) {
-                        self.drop_kind(before);
-                    }
-                    id
-                }
-            };
+            let id = self.kind_of(now, &arrival.kind, &wanted.terms);
             self.bring(now, first, arrival, id, marks);
-        }
-        if let Some((_, id)) = alike {
-            self.drop_kind(id);
         }
         self.seen > before
     }
 
-    fn kind_of(&mut self, kind: &Kind, terms: &QueueTerms) -> KindId {
-        let hash = kind.key.filter(|_| terms.key_rule().is_any());
-        let key = hash.map(|hash| self.lines.join(hash));
-        let expires = kind.expires.map_or(NEVER, keepable);
-        self.kinds.add(kind.priority.min(self.lines.top()), expires, key)
+    /// The kind of records like that, which is kept as that of the last arrival.
+    fn kind_of(&mut self, now: TimestampMs, kind: &Kind, terms: &QueueTerms) -> KindId {
+        let kind = Kind {
+            due: None,
+            expires: kind.expires.map(|at| shared_expiry(now, at)),
+            priority: kind.priority.min(self.lines.top()),
+            key: kind.key.filter(|_| terms.key_rule().is_any()),
+            skip: false,
+        };
+        if let Some((_, id)) = self.last_kind.filter(|(last, _)| *last == kind) {
+            return id;
+        }
+        let key = kind.key.map(|hash| self.lines.join(hash));
+        let id = self.kinds.add(kind.priority, kind.expires.unwrap_or(NEVER), key);
+        self.kinds.hold(id);
+        if let Some((_, before)) = self.last_kind.replace((kind, id)) {
+            self.drop_kind(before);
+        }
+        id
     }
 
     /// Says of the records of an arrival what kind they are; of those that nothing has happened to also when they are due.
@@ -544,6 +547,18 @@ impl Leases {
         self.finish(self.start, run, State::Archived, marks);
         self.advance();
     }
+}
+
+/// When records expire that live for long: up to a thousandth of that later, so that those of the same time are of one kind, which
+/// costs nothing for each.
+fn shared_expiry(now: TimestampMs, expires: TimestampMs) -> TimestampMs {
+    let left_ms = expires.saturating_sub(now);
+    if left_ms < EXPIRES_EXACTLY_MS {
+        return keepable(expires);
+    }
+    // A power of two, so that neighbours come to the same.
+    let step = 1 << (left_ms.ilog2() - 10);
+    keepable(expires.saturating_add(step - 1) & !(step - 1))
 }
 
 /// A receive under way.

@@ -131,6 +131,7 @@ impl From<SendRefusal> for SqsError {
     fn from(refusal: SendRefusal) -> Self {
         match refusal {
             SendRefusal::TooLarge { max, .. } => Self::too_large(max),
+            SendRefusal::Invalid(what) => Self::InvalidParameter(what.into()),
             SendRefusal::Overflow => Self::Throttled("The queue is full.".into()),
             SendRefusal::Storage(error) => Self::Internal(error.to_string()),
         }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::send::{check_id, sequence_number};
 use super::{Answer, Context, List, SqsError, Text, Writer, bounded};
 use crate::clock::TimestampMs;
-use crate::http::sqs::handle::Handle;
+use crate::http::receipt::Handle;
 use crate::http::sqs::message::{
     Attribute, DEDUP_HEADER, ENCODING_ATTRIBUTE, SOURCE_HEADER, TRACE_HEADER, Value, attributes_of, hex,
     is_legal_text, md5_of_attributes, md5_of_body, text_header, wants,

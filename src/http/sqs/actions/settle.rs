@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{BatchAnswer, Context, List, SqsError, Text, check_batch};
-use crate::http::sqs::handle::Handle;
+use crate::http::receipt::Handle;
 use crate::operations::{Queue, SettleRefusal};
 use crate::queue::Settlement;
 

@@ -243,6 +243,23 @@ fn what_expires_is_archived_unless_it_is_with_somebody() {
 }
 
 #[test]
+fn what_lives_long_shares_its_expiry_and_short_lives_are_exact() {
+    let mut window = Window::new(TERMS);
+    let days = 4 * 86_400_000;
+    window.bring((0..5_000).map(|at| Kind { expires: Some(1_000 + days + at), ..PLAIN }));
+    assert!(window.leases.runs() <= 2, "{}", window.leases.runs());
+    let ends = window.leases.deadline().unwrap();
+    assert!((1_000 + days..=1_000 + days + days / 1_000).contains(&ends), "{ends}");
+    for left in [1, 1_000, 59_999] {
+        assert_eq!(shared_expiry(500, 500 + left), 500 + left);
+    }
+    for left in [60_000, 60_001, 1 << 31, i64::MAX / 2] {
+        let late = shared_expiry(500, 500 + left) - (500 + left).min(super::super::TIME_MAX);
+        assert!((0..=left / 1_000).contains(&late), "{left}: {late}");
+    }
+}
+
+#[test]
 fn higher_priorities_come_first_and_each_tenth_record_is_of_the_lowest() {
     let mut window = Window::new(QueueTerms { priorities: 3, ..TERMS });
     let priority = |priority| Kind { priority, ..PLAIN };

@@ -1,4 +1,5 @@
-//! Receipt handles: the receipt of one delivery as text. Nothing is kept of them here; a checksum tells ours from made-up ones.
+//! Receipts as text, the same at every HTTP door: what a client settles a delivery by. Nothing is kept of them here; a checksum tells ours
+//! from made-up ones.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
