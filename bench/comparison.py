@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import random
+import re
 import resource
 import shutil
 import signal
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KAFKA = ROOT / "bench" / "kafka" / "run"
@@ -38,7 +40,8 @@ class Driver:
         self.prefix = [TASKSET, "-c", str(cpu), str(binary), "bench"]
 
     def command(self, what, server, *flags):
-        return [*self.prefix, what, "--bootstrap", server.address, "--json", *flags]
+        where = ["--url", f"http://{server.sqs}"] if what == "queue" else ["--bootstrap", server.address]
+        return [*self.prefix, what, *where, "--json", *flags]
 
     def measure(self, what, server, *flags):
         """Runs a measurement and gives its report."""
@@ -87,6 +90,58 @@ class Ottla:
 
     def said(self):
         """The end of its log."""
+        return (self.directory / "log").read_text(errors="replace")[-2000:]
+
+    def end(self, how=signal.SIGTERM):
+        if self.process:
+            self.process.send_signal(how)
+            self.process.wait(60)
+            self.process = None
+
+
+class Observed(Ottla):
+    """Ottla with its metrics."""
+
+    def __init__(self, directory, given):
+        super().__init__(directory, given)
+        self.http = f"127.0.0.1:{free_port()}"
+        self.command += ["--http-listen", self.http]
+
+    def counted(self, *series):
+        """What these series have counted since the start."""
+        with urllib.request.urlopen(f"http://{self.http}/metrics") as answer:
+            text = answer.read().decode()
+        found = [re.search(rf"^{re.escape(one)} (\S+)$", text, re.M) for one in series]
+        if None in found:
+            raise Failure(f"the metrics lack one of {series}")
+        return [float(one[1]) for one in found]
+
+
+class Other:
+    """A server that serves once it listens. `words` are its command."""
+
+    def __init__(self, directory, given, address, words):
+        self.directory = directory
+        self.address = address
+        self.process = None
+        self.command = [TASKSET, "-c", str(given.server_cpu), *words]
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def prepare(self):
+        """There is nothing to prepare."""
+
+    def start(self):
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        wait_for(f"{self.name} listens", lambda: is_listening(self.address) or self.process.poll() is not None)
+        if self.process.poll() is not None:
+            raise Failure(f"{self.name} does not start: {self.said().strip()}")
+
+    def said(self):
+        """The end of what it has said."""
         return (self.directory / "log").read_text(errors="replace")[-2000:]
 
     def end(self, how=signal.SIGTERM):
@@ -186,6 +241,15 @@ def free_port():
             return port
 
 
+def is_listening(address):
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+        return True
+    except OSError:
+        return False
+
+
 def machine():
     cpus = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in cpus if line.startswith("model name")), "unknown")
@@ -222,7 +286,7 @@ class Bar:
         if mine is None or not reference:
             return None
         ratio = mine / reference
-        return {"<=": ratio <= self.limit, "<": ratio < self.limit, ">=": ratio >= self.limit}[self.sign]
+        return {"<=": ratio <= self.limit, "<": ratio < self.limit, ">=": ratio >= self.limit, ">": ratio > self.limit}[self.sign]
 
 
 def judge(metrics, found):
@@ -259,7 +323,8 @@ def table(rows, systems):
     return "\n".join(lines)
 
 
-def arguments(description, systems):
+def arguments(description, systems, add=lambda parser: None):
+    """The flags of a script; `add` adds those that are its own."""
     parser = argparse.ArgumentParser(description=description, epilog="Writes bench/results/…TIME.json; exit 1 if a bar fails.")
     parser.add_argument("--runs", type=int, default=5, help="alternating runs, of which the median counts [%(default)s]")
     parser.add_argument("--only", choices=systems, help="run one of them; bars by comparison are left out")
@@ -267,6 +332,7 @@ def arguments(description, systems):
     parser.add_argument("--server-cpu", type=int, default=0, help="core of the server [%(default)s]")
     parser.add_argument("--driver-cpu", type=int, default=1, help="core of the driver [%(default)s]")
     parser.add_argument("--dir", help="where the servers keep their data: 20 GB of a real disk [the system's]")
+    add(parser)
     given = parser.parse_args()
     if given.runs < 1:
         parser.error("--runs: at least 1")

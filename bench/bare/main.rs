@@ -5,7 +5,10 @@
 //! bare serve HOST:PORT FILE          each produced frame is written to the file as it came; fetches are sendfile from it
 //! bare serve HOST:PORT FILE --sync   the same, but all frames that have come are synced together before they are answered
 //! bare sync FILE BYTES COUNT SECS    no server: COUNT appends of BYTES, then a sync, over and over; prints syncs a second
+//! bare http HOST:PORT                reads the body of an HTTP request, and gives every one the same answer, as an SQS would
 //! ```
+
+mod http;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -56,12 +59,14 @@ fn main() -> Result<(), Failure> {
     match words[..] {
         ["serve", address, path] => Server::open(address, path, false)?.run(),
         ["serve", address, path, "--sync"] => Server::open(address, path, true)?.run(),
+        ["http", address] => http::serve(address),
         ["sync", path, bytes, count, seconds] => {
             let rate = sync_over_and_over(path, bytes.parse()?, count.parse()?, seconds.parse()?)?;
             println!("{rate:.1}");
             Ok(())
         }
-        _ => Err("usage: bare serve HOST:PORT FILE [--sync] | bare sync FILE BYTES COUNT SECONDS".into()),
+        _ => Err("usage: bare serve HOST:PORT FILE [--sync] | bare http HOST:PORT | bare sync FILE BYTES COUNT SECONDS"
+            .into()),
     }
 }
 
