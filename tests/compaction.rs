@@ -262,7 +262,8 @@ fn a_damaged_log_is_named_left_alone_and_counted() {
     server.stop();
     let path = server.data().join("t-0/00000000000000000000.log");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[500] ^= 1;
+    // Within the first batch, however few records the producer has put into it.
+    bytes[100] ^= 1;
     fs::write(&path, &bytes).unwrap();
     server.restart_with(&EAGER);
     server.wait_for_log("cannot be compacted");
