@@ -5,6 +5,7 @@
 //! Bounded: the number of connections, each with one request at a time, little memory, and an end of its patience and of its life.
 
 mod body;
+mod conversation;
 mod metrics;
 mod queues;
 mod receipt;
@@ -13,27 +14,25 @@ pub mod sqs;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::conversation::Bounds;
 use self::metrics::Exposition;
 pub use self::metrics::Observed;
 use crate::handlers::Later;
 use crate::net::listener::{ConnectionLimits, Listener, accept};
-use crate::telemetry::{Closed, ConnectionCounters, Text};
+use crate::telemetry::{ConnectionCounters, Text};
 
 /// Connections that may be open; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
@@ -49,12 +48,6 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Longest that a connection lives: then it ends after the request under way. Who reads slowly is bounded by it too.
 const LIFE_MAX: Duration = Duration::from_secs(300);
-
-/// Longest that the request under way then may take: a long poll, and some more.
-const LAST_REQUEST_MAX: Duration = Duration::from_secs(30);
-
-/// Longest that the last answer of a connection may take when the broker stops.
-const DRAIN: Duration = Duration::from_millis(200);
 
 /// The HTTP listeners of a broker, serving. Dropped, they are closed at once, whatever their tasks do.
 pub struct Doors {
@@ -122,35 +115,11 @@ struct Site {
     idle: Duration,
 }
 
-/// Serves one connection until its peer, its limits or `stop` end it.
+/// Serves one connection, and counts its end.
 async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
     let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request).await) });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(site.idle)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let closed = tokio::select! {
-        biased;
-        ended = connection.as_mut() => match ended {
-            Ok(()) => Closed::Peer,
-            Err(error) if error.is_timeout() => Closed::Idle,
-            Err(error) if error.is_parse() => Closed::Malformed,
-            Err(_) => Closed::Lost,
-        },
-        (closed, patience) = async {
-            tokio::select! {
-                () = stop.cancelled() => (Closed::Shutdown, DRAIN),
-                () = sleep(LIFE_MAX) => (Closed::Idle, LAST_REQUEST_MAX),
-            }
-        } => {
-            connection.as_mut().graceful_shutdown();
-            let _: Result<_, _> = timeout(patience, connection).await;
-            closed
-        }
-    };
+    let bounds = Bounds { idle: site.idle, life: LIFE_MAX, headers: HEADERS_MAX, buffer_bytes: BUFFER_BYTES };
+    let closed = conversation::converse(stream, service, &bounds, &stop).await;
     site.connections.closed(closed);
 }
 

@@ -30,14 +30,12 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::actions::Context;
@@ -50,10 +48,11 @@ pub use self::signature::Credentials;
 use self::signature::Signed;
 use self::tasks::Tasks;
 use crate::clock::TimestampMs;
+use crate::http::conversation::{self, Bounds};
 use crate::net::budget::{Budget, FREE_BYTES};
 use crate::net::listener::{ConnectionLimits, Listener, accept};
 use crate::operations::QueueDoor;
-use crate::telemetry::{Closed, ConnectionCounters};
+use crate::telemetry::ConnectionCounters;
 use crate::uuid::Uuid;
 
 /// Largest request, bytes: a batch of a MiB, all of it escaped.
@@ -73,12 +72,6 @@ const BODY_MAX: Duration = Duration::from_secs(30);
 
 /// Longest that a connection lives: then it ends after the request under way. Who reads slowly is bounded by it too.
 const LIFE_MAX: Duration = Duration::from_secs(3600);
-
-/// Longest that the request under way then may take: a long poll, and some more.
-const LAST_REQUEST_MAX: Duration = Duration::from_secs(30);
-
-/// Longest that the last answer of a connection may take when the broker stops.
-const DRAIN: Duration = Duration::from_millis(200);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const QUERY_ERROR: HeaderName = HeaderName::from_static("x-amzn-query-error");
@@ -184,37 +177,12 @@ impl Drop for SqsDoors {
     }
 }
 
-/// Serves one connection until its peer, its limits or the broker's stop end it. While a call waits, hyper watches for the end
-/// of the connection, and drops the call with it.
+/// Serves one connection, and counts its end.
 async fn converse(stream: TcpStream, site: Arc<Site>) {
     let local = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
     let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request, &local).await) });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(site.idle)
-        .max_headers(HEADERS_MAX)
-        .max_buf_size(BUFFER_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let closed = tokio::select! {
-        biased;
-        ended = connection.as_mut() => match ended {
-            Ok(()) => Closed::Peer,
-            Err(error) if error.is_timeout() => Closed::Idle,
-            Err(error) if error.is_parse() => Closed::Malformed,
-            Err(_) => Closed::Lost,
-        },
-        (closed, patience) = async {
-            tokio::select! {
-                () = site.stop.cancelled() => (Closed::Shutdown, DRAIN),
-                () = sleep(LIFE_MAX) => (Closed::Idle, LAST_REQUEST_MAX),
-            }
-        } => {
-            connection.as_mut().graceful_shutdown();
-            let _: Result<_, _> = timeout(patience, connection).await;
-            closed
-        }
-    };
+    let bounds = Bounds { idle: site.idle, life: LIFE_MAX, headers: HEADERS_MAX, buffer_bytes: BUFFER_BYTES };
+    let closed = conversation::converse(stream, service, &bounds, &site.stop).await;
     site.connections.closed(closed);
 }
 
