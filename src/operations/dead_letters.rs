@@ -86,10 +86,7 @@ impl QueueDoor {
             if dead.is_empty() {
                 return Ok(());
             }
-            let dead: Vec<(i64, u16)> = dead
-                .iter()
-                .flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
-                .collect();
+            let dead: Vec<(i64, u16)> = dead.iter().flat_map(|range| range.records()).collect();
             let offsets: Vec<i64> = dead.iter().map(|(offset, _)| *offset).collect();
             let records = station.records_at(self, &offsets).await?;
             // What a process before this one was about to move, it may have moved.

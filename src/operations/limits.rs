@@ -123,7 +123,7 @@ impl QueueDoor {
             let refused: Vec<_> = dropped
                 .ranges
                 .iter()
-                .flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
+                .flat_map(|range| range.records())
                 .map(|(offset, deliveries)| Settle { offset, deliveries, what })
                 .collect();
             left -= refused.len() as i64;

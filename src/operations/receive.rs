@@ -146,7 +146,8 @@ impl QueueDoor {
                             deliveries,
                             what: Settlement::Return { after_ms: Some(0) },
                         };
-                        let back = places(&received.ranges).map(back).collect();
+                        let back =
+                            received.ranges.iter().flat_map(|range| range.records()).map(back).collect();
                         self.0.queues.settle(&station.key, back).await?;
                         return if found.is_empty() { Err(error) } else { Ok(found) };
                     }
@@ -217,7 +218,7 @@ impl QueueDoor {
         station: &Station,
         ranges: &[Range],
     ) -> Result<Vec<Delivery>, QueueRefusal> {
-        let places: Vec<(i64, u16)> = places(ranges).collect();
+        let places: Vec<(i64, u16)> = ranges.iter().flat_map(|range| range.records()).collect();
         let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset).collect();
         let records = station.records_at(self, &offsets).await?;
         let now = self.now_ms();
@@ -321,11 +322,6 @@ impl Station {
         self.forget_end();
         Ok(())
     }
-}
-
-/// The offset and delivery count of each record.
-fn places(ranges: &[Range]) -> impl Iterator<Item = (i64, u16)> {
-    ranges.iter().flat_map(|range| (range.first..=range.last).map(|offset| (offset, range.deliveries)))
 }
 
 fn delivery(receipt: Receipt, first_received_ms: i64, record: Record) -> Delivery {

@@ -274,6 +274,13 @@ pub struct Range {
     pub deliveries: u16,
 }
 
+impl Range {
+    /// The offset and delivery count of each of its records.
+    pub fn records(self) -> impl Iterator<Item = (i64, u16)> {
+        (self.first..=self.last).map(move |offset| (offset, self.deliveries))
+    }
+}
+
 /// What a holder says of records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
