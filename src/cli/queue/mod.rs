@@ -11,6 +11,7 @@ use clap::{Args, Subcommand};
 use super::client::{ClientError, Cluster, ClusterFlags};
 use super::topic::describe::configs;
 use super::{CommandError, EXIT_CODES};
+use crate::catalog::queue_config::{ENABLE, PREFIX};
 use crate::protocol::messages::describe_configs::DescribedConfig;
 use crate::protocol::wire::Str;
 
@@ -23,11 +24,6 @@ Examples:
   ottla queue describe jobs
   ottla queue alter jobs --config delay.ms=5000 --delete-config visibility.timeout.ms
   ottla queue delete jobs";
-
-/// What the topic configs of queues begin with; settings may be written without it.
-const PREFIX: &str = "ottla.queue.";
-/// The topic config that makes a topic a queue.
-const ENABLE: &str = "ottla.queue.enable";
 
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = false)]
