@@ -3,8 +3,6 @@
 
 mod running;
 
-use std::net::TcpListener;
-
 use ottla::handlers::TABLE;
 use ottla::protocol::api::{Api, decode};
 use ottla::protocol::messages::api_versions::{ApiVersionsRequest, ApiVersionsResponse};
@@ -13,7 +11,7 @@ use ottla::protocol::messages::metadata::{MetadataRequest, MetadataTopic};
 use ottla::protocol::messages::{ApiVersions, DescribeCluster, Fetch, Metadata, Produce};
 use ottla::uuid::Uuid;
 
-use running::{Client, Server, named};
+use running::{Client, Server, free_port, named};
 
 fn named_client(name: &str) -> ApiVersionsRequest {
     ApiVersionsRequest {
@@ -154,10 +152,6 @@ fn the_cluster_is_described_to_who_asks_for_brokers() {
     server.kill();
     server.restart();
     assert_eq!(describe(&mut server.client(), 1).cluster_id, answer.cluster_id);
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

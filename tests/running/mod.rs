@@ -7,8 +7,12 @@ mod client;
 pub mod stock;
 
 use std::fs::{self, File};
+use std::iter;
+use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{self, Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +25,9 @@ pub use client::{
 
 /// Longest that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Where the ports of servers are looked for.
+const PORTS: Range<u16> = 10_000..32_768;
 
 /// How long a condition rests between two looks at it.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
@@ -35,6 +42,16 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
         thread::sleep(LOOK_EVERY);
     }
+}
+
+/// A port that a server can come back to: given once by this process, and below those (32,768 and up) that connections
+/// get for their own ends, so that none sits on it while the server is away.
+pub fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at once begin at different places.
+    let from = (process::id() as u16).wrapping_mul(97);
+    let next = || PORTS.start + from.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u16;
+    iter::repeat_with(next).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// `ottla` with these arguments, its temporary directories under `home`.
@@ -91,8 +108,8 @@ impl Server {
     fn launch(&mut self) {
         let given = |flag: &str| self.arguments.iter().any(|argument| argument == flag);
         // A server that comes back is where its clients look for it.
-        let listen = self.addresses.first().map_or("127.0.0.1:0", String::as_str);
-        let listen = if given("--listen") { vec![] } else { vec!["--listen", listen] };
+        let listen = self.addresses.first().cloned().unwrap_or_else(|| format!("127.0.0.1:{}", free_port()));
+        let listen = if given("--listen") { vec![] } else { vec!["--listen", &listen] };
         let data = if given("--ephemeral") || given("--data") { vec![] } else { vec!["--data", "data"] };
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let _ = fs::remove_file(self.ready_path());
