@@ -209,11 +209,11 @@ fn share_groups_are_a_finalized_feature() {
     };
     let answer = server.client().call::<ApiVersions>(4, &request);
     let feature = &answer.finalized_features[0];
-    assert_eq!((&*feature.name, feature.max_version_level), ("share.version", 1));
+    assert_eq!((&*feature.name, feature.max_version_level), ("share.version", 2));
     assert!(answer.finalized_features_epoch >= 0);
     assert_eq!(
         (&*answer.supported_features[0].name, answer.supported_features[0].max_version),
-        ("share.version", 1)
+        ("share.version", 2)
     );
 }
 
