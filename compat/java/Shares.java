@@ -242,8 +242,10 @@ final class Shares {
                     "__dlq.errors.delivery.count=" + (rejected ? 1 : 2),
                     "__dlq.errors.message=" + (rejected ? "Offset rejected by client." : "Offset delivery count exceeded the threshold.")));
                 var all = texts(letter.headers());
-                System.out.println(all);
                 Compat.equal(expected, all.subList(0, expected.size()), "headers of the letter");
+                // Kafka 4.4.0 leaves out the record's own, also where it copies the record.
+                List<String> own = copies && Compat.isOurs() ? List.of("trace=7", "nothing=null") : List.of();
+                Compat.equal(own, all.subList(expected.size(), all.size()), "headers of the record");
                 Compat.equal(copies ? "key " + (rejected ? 1 : 2) : null, text(letter.key()), "key");
                 Compat.equal(copies ? rejected ? "1" : "2" : null, text(letter.value()), "value");
                 Compat.check(letter.timestamp() > System.currentTimeMillis() - Compat.DEADLINE.toMillis(), "time " + letter.timestamp());
