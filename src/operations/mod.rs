@@ -13,6 +13,7 @@ mod intake;
 mod limits;
 mod receive;
 mod send;
+mod share_dead_letters;
 mod stats;
 
 use std::collections::HashMap;
