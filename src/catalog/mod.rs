@@ -170,6 +170,11 @@ impl Catalog {
         self.view.load().readers(topic_id).cloned().collect()
     }
 
+    /// Whether any queue reads a topic that is not its own.
+    pub fn is_read(&self, topic_id: Uuid) -> bool {
+        self.view.load().readers(topic_id).next().is_some()
+    }
+
     /// Whether a topic of an id exists at the moment of the question.
     pub fn topic_id_exists(&self) -> Arc<TopicIdExists> {
         let view = Arc::clone(&self.view);

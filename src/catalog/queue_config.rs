@@ -279,7 +279,9 @@ fn check_binding(topic: &Effective<'_>) -> Result<(), InvalidConfig> {
             let expected = "names of topics, or patterns of words between dots: * for one, # for any number";
             return wrong(SOURCE, &item, expected);
         }
-        Err(SourceFault::TooMany) => return wrong(SOURCE, &source.to_string(), "at most 100 topics and patterns"),
+        Err(SourceFault::TooMany) => {
+            return wrong(SOURCE, &source.to_string(), "at most 100 topics and patterns");
+        }
     }
     match Filter::of(items(&filter)) {
         Ok(_) => {}
@@ -289,7 +291,8 @@ fn check_binding(topic: &Effective<'_>) -> Result<(), InvalidConfig> {
         Err(FilterFault::TooMany) => return wrong(FILTER, &filter.to_string(), "at most 32 terms"),
     }
     // Who produces to another topic does not ask whether this queue is full.
-    let is_limited = ["ottla.queue.max.messages", "ottla.queue.max.bytes"].iter().any(|name| topic.number(name) >= 0);
+    let is_limited =
+        ["ottla.queue.max.messages", "ottla.queue.max.bytes"].iter().any(|name| topic.number(name) >= 0);
     if !items(&source).is_empty() && is_limited && topic.is("ottla.queue.overflow", REJECT) {
         let other = "ottla.queue.overflow=reject with max.messages or max.bytes";
         return Err(InvalidConfig::Excluded { one: SOURCE, other });

@@ -818,7 +818,10 @@ mod tests {
             state.apply(&created);
         }
         let around = state.create_topic(&queue("b", reads("y,dead-a", "dead-b")));
-        assert_eq!(around.unwrap_err().to_string(), "Dead letters would go round: b -> dead-b -> dead-a -> b");
+        assert_eq!(
+            around.unwrap_err().to_string(),
+            "Dead letters would go round: b -> dead-b -> dead-a -> b"
+        );
         let created = state.create_topic(&queue("b", reads("y", "dead-b"))).unwrap();
         state.apply(&created);
         let internal = state.configure_topic("b", reads(CONSUMER_OFFSETS, "dead-b")).unwrap_err();

@@ -50,7 +50,8 @@ impl Topic {
 
     /// Whether it is a queue that has that topic's records: it is its own, or another that it reads.
     pub fn reads(&self, topic_id: Uuid) -> bool {
-        self.queue.is_some() && (self.id == topic_id || self.sources.iter().any(|source| source.id == topic_id))
+        self.queue.is_some()
+            && (self.id == topic_id || self.sources.iter().any(|source| source.id == topic_id))
     }
 
     /// The partition of that index.
@@ -155,13 +156,16 @@ impl View {
             return;
         }
         let queues = || self.topics.values().filter_map(|topic| topic.queue.as_deref());
-        let dead_letters: BTreeSet<_> = queues().filter_map(|queue| queue.dead_letter_queue.clone()).collect();
+        let dead_letters: BTreeSet<_> =
+            queues().filter_map(|queue| queue.dead_letter_queue.clone()).collect();
         for queue in bound {
             let is_read = |topic: &&Arc<Topic>| {
                 let Some(config) = &queue.queue else { return false };
-                let is_own = topic.name == queue.name || config.dead_letter_queue.as_deref() == Some(&*topic.name);
+                let is_own =
+                    topic.name == queue.name || config.dead_letter_queue.as_deref() == Some(&*topic.name);
                 let is_named = || config.source.names().any(|name| *name == *topic.name);
-                let is_matched = || !dead_letters.contains(&*topic.name) && config.source.matches(&topic.name);
+                let is_matched =
+                    || !dead_letters.contains(&*topic.name) && config.source.matches(&topic.name);
                 !is_own && !topic.is_internal() && (is_named() || is_matched())
             };
             let sources: Vec<_> = self.topics.values().filter(is_read).cloned().collect();

@@ -124,6 +124,8 @@ impl Queue {
             terms,
         } = wish;
         self.delivery_limit = terms.delivery_limit;
+        // Perhaps it was a queue's until now.
+        self.leases.go_plain(marks);
         self.leases.archive_below(log_start, marks);
         let take = Take {
             from,

@@ -116,10 +116,18 @@ mod tests {
     #[test]
     fn stars_are_words_and_hashes_any_number_of_them() {
         for (pattern, matching, others) in [
-            ("orders.*.created", &["orders.eu.created", "orders..created"][..], &["orders.created", "orders.eu.de.created", "orders.eu.createdx"][..]),
+            (
+                "orders.*.created",
+                &["orders.eu.created", "orders..created"][..],
+                &["orders.created", "orders.eu.de.created", "orders.eu.createdx"][..],
+            ),
             ("orders.#", &["orders", "orders.eu", "orders.eu.created"], &["ordersx", "my.orders", "order"]),
             ("#", &["a", "a.b", "a-b_c"], &[]),
-            ("#.created", &["created", "orders.created", "orders.eu.created"], &["orders.created.eu", "xcreated"]),
+            (
+                "#.created",
+                &["created", "orders.created", "orders.eu.created"],
+                &["orders.created.eu", "xcreated"],
+            ),
             ("*", &["orders"], &["orders.eu"]),
             ("#.eu.#", &["eu", "orders.eu", "eu.created", "a.eu.eu.b"], &["orders", "neu"]),
             ("*.#.x", &["a.x", "a.b.x"], &["x", "a.x.b"]),
@@ -136,7 +144,17 @@ mod tests {
 
     #[test]
     fn what_is_neither_a_name_nor_a_pattern_is_refused() {
-        for item in ["a b", "or*", "a.#b", "a/*", "a,b", "", "..", &"x".repeat(250), &format!("{}.*", "x".repeat(250))] {
+        for item in [
+            "a b",
+            "or*",
+            "a.#b",
+            "a/*",
+            "a,b",
+            "",
+            "..",
+            &"x".repeat(250),
+            &format!("{}.*", "x".repeat(250)),
+        ] {
             assert_eq!(Sources::of([item]), Err(SourceFault::Neither(item.to_owned())));
         }
         assert_eq!(Sources::of(vec!["*"; 101]), Err(SourceFault::TooMany));
@@ -148,7 +166,9 @@ mod tests {
         match (pattern, words) {
             ([], []) => true,
             (["#", rest @ ..], _) => naive(rest, words) || (!words.is_empty() && naive(pattern, &words[1..])),
-            ([first, rest @ ..], [word, words @ ..]) => (*first == "*" || first == word) && naive(rest, words),
+            ([first, rest @ ..], [word, words @ ..]) => {
+                (*first == "*" || first == word) && naive(rest, words)
+            }
             _ => false,
         }
     }
