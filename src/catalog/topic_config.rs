@@ -460,7 +460,8 @@ topic_configs! {
     "ottla.queue.enable" Boolean "false", Any, [];
     /// Whether messages of a key are received in order, and not before those ahead of them are done.
     "ottla.queue.fifo" Boolean "false", Any, [];
-    /// Headers that make a record a message: terms name, !name, name=a|b or name!=a|b, all of which hold; empty for every record.
+    /// Terms over the headers of a record that must all hold for it to be a message, such as region=eu or !debug; empty for
+    /// none.
     "ottla.queue.filter" List "", Any, [];
     /// Whether acknowledged messages stay for the topic's retention, to be replayed.
     "ottla.queue.keep.acknowledged" Boolean "true", Any, [];
@@ -486,7 +487,8 @@ topic_configs! {
     "ottla.queue.receive.wait.ms" Long "0", Between(0, 20_000), [];
     /// Time that messages can be received for, milliseconds; -1 for retention.ms.
     "ottla.queue.retention.ms" Long "-1", BetweenOrMinusOne(1, i64::MAX), [];
-    /// Topics that are read beside the queue's own: names, or patterns of words between dots, * for one and # for any number.
+    /// Topics that are read beside the queue's own, by name or by pattern: * for one word between dots, # for any number; empty
+    /// for none.
     "ottla.queue.source" List "", Any, [];
     /// JSON of what only SQS clients set and read back.
     "ottla.queue.sqs.attributes" String "", Any, [];

@@ -364,7 +364,8 @@ impl Station {
                 received.ranges.splice(0..0, before.ranges);
             }
             let is_enough = count(&received) >= max_records && max_records > 0;
-            let is_all = is_known && read.is_none();
+            // A window that goes by other terms now begins to see its records anew, from its start.
+            let is_all = is_known && read.is_none() && !has_grown;
             let is_over = received.is_full || (is_known && !has_grown);
             if is_enough || is_all || (is_over && (is_time || max_records == 0)) {
                 return Ok(received);

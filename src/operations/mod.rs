@@ -133,6 +133,8 @@ pub struct Delivery {
 /// Names one delivery of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Receipt {
+    /// The queue, by its own topic: others may have the same record.
+    pub queue_id: Uuid,
     /// The topic of its record: the queue's own, or another that it reads.
     pub topic_id: Uuid,
     /// Partition.

@@ -244,7 +244,7 @@ impl QueueDoor {
                 missing.push(Settle { offset, deliveries, what: Settlement::Done });
                 continue;
             };
-            let receipt = Receipt { topic_id, partition, offset, deliveries };
+            let receipt = Receipt { queue_id: desk.topic.id, topic_id, partition, offset, deliveries };
             let is_first = deliveries == 1;
             let first_received_ms = desk.first_received((topic_id, partition, offset), now, is_first);
             desk.counters.received.increment();
@@ -297,8 +297,8 @@ impl QueueDoor {
         let mut settled = vec![Err(SettleRefusal::OtherQueue); what.len()];
         let mut by_partition: BTreeMap<(Uuid, i32), Vec<(usize, Settle)>> = BTreeMap::new();
         for (index, (receipt, what)) in what.into_iter().enumerate() {
-            let Receipt { topic_id, partition, offset, deliveries } = receipt;
-            if desk.station(topic_id, partition).is_some() {
+            let Receipt { queue_id, topic_id, partition, offset, deliveries } = receipt;
+            if queue_id == desk.topic.id && desk.station(topic_id, partition).is_some() {
                 let settle = Settle { offset, deliveries, what };
                 by_partition.entry((topic_id, partition)).or_default().push((index, settle));
             }

@@ -6,6 +6,8 @@
 //! Of several headers of a name the first counts, as everywhere in queues. Values are compared byte by byte; a null one is empty.
 //! Spaces around a term are none of it. What has a comma or a bar in it cannot be said.
 
+use std::fmt;
+
 /// Terms that a filter may have: each is looked for in each record.
 const TERMS_MAX: usize = 32;
 
@@ -66,6 +68,19 @@ impl Filter {
                 Test::NoneOf(values) => !is_among(values),
             }
         })
+    }
+}
+
+/// As the config has them.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let item = |Term { header, test }: &Term| match test {
+            Test::Present => header.clone(),
+            Test::Absent => format!("!{header}"),
+            Test::OneOf(values) => format!("{header}={}", values.join("|")),
+            Test::NoneOf(values) => format!("{header}!={}", values.join("|")),
+        };
+        f.write_str(&self.0.iter().map(item).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -154,7 +169,9 @@ mod tests {
 
         #[test]
         fn no_text_is_too_much(item in ".{0,80}") {
-            let _read = Filter::of([&*item]);
+            if let Ok(filter) = Filter::of([&*item]) {
+                prop_assert_eq!(filter.to_string(), item.trim());
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Which topics a queue reads beside its own: `ottla.queue.source`, names of topics and patterns over the words that dots make of
 //! them. In a pattern, `*` is exactly one word and `#` any number of words, also none: `orders.*.created`, `orders.#`, `#`.
 
+use std::fmt;
+
 use super::super::state::validate_name;
 
 /// Names and patterns that a queue may have. Each is looked at for each topic whenever topics change.
@@ -62,6 +64,17 @@ impl Sources {
             Source::Topic(_) => false,
             Source::Pattern(pattern) => matches(pattern, &words),
         })
+    }
+}
+
+/// As the config has them.
+impl fmt::Display for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let item = |source: &Source| match source {
+            Source::Topic(name) => name.clone(),
+            Source::Pattern(words) => words.join("."),
+        };
+        f.write_str(&self.0.iter().map(item).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -187,6 +200,7 @@ mod tests {
         fn no_text_is_too_much(item in "[a#*.x]{0,300}", topic in "[a.x]{1,249}") {
             if let Ok(sources) = Sources::of([&*item]) {
                 sources.matches(&topic);
+                prop_assert_eq!(sources.to_string(), item);
             }
         }
     }
