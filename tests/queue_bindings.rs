@@ -346,10 +346,33 @@ async fn dead_letters_of_all_who_read_a_record_are_kept_and_do_not_come_round() 
     // A pattern reads no topic of dead letters, whoever's they are.
     assert_eq!(depth(door, "one").await, (0, 0, 0));
     assert_eq!(depth(door, "two").await, (0, 0, 0));
+    // By its name, who is sure of what it does can.
+    make(door, "undertaker", &[("source", "dead")]).await;
+    assert_eq!(bodies(&take(door, "undertaker").await), ["bad", "bad"]);
     let round =
         door.configure("one", vec![("ottla.queue.source".to_owned(), Some("orders,dead".to_owned()))]);
     let round = round.await.unwrap_err();
     assert_eq!(round.to_string(), "Dead letters would go round: one -> dead -> one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dead_in_another_topic_waits_for_its_queue() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "orders", &[]).await;
+    make(door, "q", &[("source", "orders"), ("dead.letter.queue", "dead")]).await;
+    send_bodies(door, "orders", &["bad"]).await;
+    settle_all(door, "q", &take(door, "q").await, Settlement::Reject).await;
+    // Who buries the dead of share groups leaves it alone.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(door.stats("q").await.unwrap().dead, 1);
+    make(door, "dead", &[]).await;
+    until("the dead letter is there", || async {
+        take(door, "q").await;
+        depth(door, "dead").await == (1, 0, 0)
+    })
+    .await;
+    assert_eq!(door.stats("q").await.unwrap().dead, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

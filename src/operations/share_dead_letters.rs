@@ -119,7 +119,7 @@ impl QueueDoor {
     async fn bury(&self, key: &QueueKey) -> Result<(), QueueRefusal> {
         // A window goes with its topic, and a queue has its own mover.
         let Some(topic) = self.0.catalog.topic_by_id(key.topic_id) else { return Ok(()) };
-        let Some(source) = topic.partition(key.partition).filter(|_| !self.is_queues(key, &topic)) else {
+        let Some(source) = topic.partition(key.partition).filter(|_| !self.is_queues(key)) else {
             return Ok(());
         };
         loop {
@@ -143,8 +143,9 @@ impl QueueDoor {
         }
     }
 
-    fn is_queues(&self, key: &QueueKey, topic: &Topic) -> bool {
-        topic.queue.is_some() && topic.name == key.group
+    /// Whether the window is of a queue: in its own topic, or in another that it reads.
+    fn is_queues(&self, key: &QueueKey) -> bool {
+        self.0.catalog.topic(&key.group).is_some_and(|queue| queue.reads(key.topic_id))
     }
 
     fn share_config(&self, group: &str) -> ShareConfig {

@@ -153,7 +153,7 @@ mod tests {
         ) {
             let written = terms.iter().map(|(kind, name, values)| {
                 let values = values.join("|");
-                [format!("{name}"), format!("!{name}"), format!("{name}={values}"), format!("{name}!={values}")][*kind].clone()
+                [name.clone(), format!("!{name}"), format!("{name}={values}"), format!("{name}!={values}")][*kind].clone()
             });
             let written: Vec<String> = written.collect();
             let first = |name: &str| headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone());
