@@ -1,4 +1,4 @@
-"""Request and reply over two queues, matched by correlation id; both outlive the broker's crash, and a late reply is dropped.
+"""Request and reply over two queues, matched by correlation id; both outlive the crash of the broker.
 
 A request says where its reply goes, and which request that answers. The requester waits for a limited time.
 """
