@@ -3,7 +3,6 @@
 RequestThrottled is one of the errors that AWS's SDKs try again, later and later, as often as they are told.
 """
 
-import json
 import os
 import threading
 import time

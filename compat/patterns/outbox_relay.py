@@ -32,7 +32,7 @@ def place_order(database, total):
 
 
 def relay(url, killed_after=None):
-    """Sends what is in the outbox, in order, and marks it. With a number it is killed when so many are sent, the last unmarked."""
+    """Sends what is in the outbox, in order, and marks it; with a number, is killed before it marks that one."""
     database = open_database()
     rows = database.execute("SELECT id, event FROM outbox WHERE NOT sent ORDER BY rowid").fetchall()
     for count, (event_id, event) in enumerate(rows, start=1):

@@ -47,7 +47,7 @@ class Requester:
 
 
 def serve(requests, count):
-    """Adds numbers. The reply is sent before the request is deleted: a crash in between makes a second reply, not none."""
+    """Adds numbers. First the reply, then the delete: a crash in between makes a second reply, not none."""
     sqs = boto3.client("sqs")
     while count:
         answer = sqs.receive_message(QueueUrl=requests, WaitTimeSeconds=10, MessageAttributeNames=["All"])

@@ -53,13 +53,14 @@ assert [json.loads(message["Body"])["action"] for message in response["Messages"
 dlq_response = sqs.create_queue(
     QueueName="my-queue-dlq", Attributes={"MessageRetentionPeriod": str(14 * 24 * 60 * 60)}
 )
-dlq_arn = sqs.get_queue_attributes(QueueUrl=dlq_response["QueueUrl"], AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+dlq_url = dlq_response["QueueUrl"]
+dlq_arn = sqs.get_queue_attributes(QueueUrl=dlq_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 policy = {"deadLetterTargetArn": dlq_arn, "maxReceiveCount": 5}
 sqs.set_queue_attributes(QueueUrl=QUEUE, Attributes={"RedrivePolicy": json.dumps(policy)})
 attributes = sqs.get_queue_attributes(QueueUrl=QUEUE, AttributeNames=["All"])["Attributes"]
 assert json.loads(attributes["RedrivePolicy"]) == policy
 
-# Long polling, until all has come, the delayed one with its attribute and not before its time. The first try of one order fails.
+# Long polling until all has come; the delayed one with its attribute, and not before its time. One order fails at first.
 done, failures = [], 0
 while len(done) < 11:
     assert time.monotonic() - sent_at < 40, f"only {done} came"
