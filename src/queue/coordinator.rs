@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Ack, Event, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Range, Receive, Received, Reply,
-    Settle, SettleError, Taken, Terms, TopicIdExists, Wish,
+    Settle, SettleError, Standing, Taken, Terms, TopicIdExists, Wish,
 };
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorError, expect_reply};
@@ -172,6 +172,19 @@ impl Queues {
             return Ok(None);
         }
         Ok(expect_reply!(self.ask(key, QueueEvent::Describe).await?, Described))
+    }
+
+    /// What is not done from `from` on, in the order of offsets: at most `max` records. Nothing is handed out.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator.
+    pub async fn inspect(
+        &self,
+        key: &QueueKey,
+        from: i64,
+        max: usize,
+    ) -> Result<Vec<Standing>, QueueFailure> {
+        Ok(expect_reply!(self.ask(key, QueueEvent::Inspect { from, max }).await?, Inspected)?)
     }
 
     /// Begins anew at `start`.

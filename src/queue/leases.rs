@@ -10,12 +10,14 @@
 //! record by record ([`Leases::receive`]), which know of each record when it is due, its key and its priority. That is read from
 //! the log and lives in memory alone: `seen` is how far it was read.
 
+mod inspect;
 mod kinds;
 mod lines;
 mod receive;
 
 use std::collections::HashMap;
 
+pub use inspect::{Condition, Standing};
 use kinds::{KindId, Kinds, NEVER};
 use lines::{KeyRule, Lines};
 pub use receive::{

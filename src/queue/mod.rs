@@ -15,8 +15,8 @@ use crate::uuid::Uuid;
 
 pub use coordinator::{QueueFailure, Queues};
 pub use leases::{
-    Ack, Arrival, Backoff, Counts, Dead, Kind, NotHeld, Portion, QueueTerms, Range, Receive, Received,
-    Settle, SettleError, Settlement, Verdict,
+    Ack, Arrival, Backoff, Condition, Counts, Dead, Kind, NotHeld, Portion, QueueTerms, Range, Receive,
+    Received, Settle, SettleError, Settlement, Standing, Verdict,
 };
 pub use shard::QueueShard;
 
@@ -180,6 +180,14 @@ pub enum QueueEvent {
     },
     /// Answered by [`Reply::Described`].
     Describe,
+    /// What is not done, in the order of offsets; as it is once all that is due has been done. Answered by
+    /// [`Reply::Inspected`].
+    Inspect {
+        /// First record.
+        from: i64,
+        /// Records at most.
+        max: usize,
+    },
 }
 
 /// Whether a topic of that id exists.
@@ -227,6 +235,8 @@ pub enum Reply {
     Dead(Result<Vec<Range>, QueueError>),
     /// To [`QueueEvent::Describe`].
     Described(Option<Progress>),
+    /// To [`QueueEvent::Inspect`].
+    Inspected(Result<Vec<Standing>, QueueError>),
     /// To [`Event::List`].
     Listed(Vec<(QueueKey, Progress)>),
     /// To [`Event::AwaitDead`]: the windows in which something has died; none if another asks instead.

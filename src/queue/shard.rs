@@ -383,6 +383,10 @@ impl QueueShard {
                 let progress = self.queues.get(&key).map(Queue::progress);
                 out.reply(from, Reply::Described(progress));
             }
+            QueueEvent::Inspect { from: first, max } => {
+                let found = self.with(now, &key, out, |queue, _| queue.leases.inspect(first, max));
+                out.reply(from, Reply::Inspected(found));
+            }
         }
     }
 

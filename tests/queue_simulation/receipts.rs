@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ottla::coordinator::share_records::{ACKNOWLEDGED, ARCHIVED, ARCHIVING, ShareRecord, StateBatch};
 use ottla::coordinator::{Effects, Machine, Stored, Ticket};
 use ottla::queue::{
-    Ack, Arrival, Backoff, Counts, Dead, Event, Kind, QueueEvent, QueueShard, QueueTerms, Range, Receive,
-    Received, Reply, Settle, SettleError, Settlement, Terms, Verdict,
+    Ack, Arrival, Backoff, Condition, Counts, Dead, Event, Kind, QueueEvent, QueueShard, QueueTerms, Range,
+    Receive, Received, Reply, Settle, SettleError, Settlement, Standing, Terms, Verdict,
 };
 
 use super::{key, name};
@@ -246,6 +246,44 @@ impl World {
         if leases.seen() == leases.end() {
             assert_eq!(leases.counts(), counts, "seed {}", self.seed);
         }
+    }
+
+    /// A look at some of it shows each record as it must be, and changes nothing.
+    fn inspect(&mut self) {
+        let before = self.machine.snapshot();
+        let (from, max) = (self.random.i64(-5..=self.known.len() as i64), self.random.usize(0..50));
+        let reply = self.one(QueueEvent::Inspect { from, max });
+        let Reply::Inspected(Ok(found)) = reply else { panic!("seed {}: {reply:?}", self.seed) };
+        assert_eq!(self.machine.snapshot(), before, "seed {}", self.seed);
+        let leases = self.machine.leases(&key()).unwrap();
+        // What has not been seen since a restart is not known to be delayed.
+        let (now, seen, window) = (self.now, leases.seen(), leases.start()..leases.end());
+        let condition = |(at, known): (i64, &Known)| match known {
+            Known { dead: Some(_), .. } => Condition::Dead,
+            Known { lease: Some((_, until)), .. } => Condition::Leased { until: *until },
+            known if known.is_waiting(now) && (at < seen || known.deliveries > 0) => {
+                let is_new = known.deliveries == 0;
+                let due = known.kind.due.filter(|_| is_new);
+                Condition::Waiting { until: due.unwrap_or(known.wait_until) }
+            }
+            _ => Condition::Ready,
+        };
+        let expected = (0i64..)
+            .zip(&self.known)
+            .filter(|(at, known)| *at >= from && window.contains(at) && known.fate.is_none());
+        let expected: Vec<_> =
+            expected.map(|(at, known)| (at, known.deliveries, condition((at, known)))).take(max).collect();
+        let records = |found: &Standing| {
+            let Standing { first, last, deliveries, condition } = *found;
+            (first..=last).map(move |at| (at, deliveries, condition))
+        };
+        let shown: Vec<_> = found.iter().flat_map(records).collect();
+        assert_eq!(shown, expected, "seed {}: from {from}, {max} at {now}", self.seed);
+        let is_one = |pair: &[Standing]| {
+            pair[0].last + 1 == pair[1].first
+                && (pair[0].deliveries, pair[0].condition) == (pair[1].deliveries, pair[1].condition)
+        };
+        assert!(!found.windows(2).any(is_one), "seed {}: {found:?}", self.seed);
     }
 
     fn sync_disk(&mut self) {
@@ -660,9 +698,11 @@ impl World {
                     self.terms = random_terms(&mut self.random);
                 }
                 95..97 => self.crash(),
+                97..98 => self.inspect(),
                 _ => self.check_replay(),
             }
         }
+        self.inspect();
         self.check_replay();
         self.settle_down();
         self.tally
