@@ -816,7 +816,10 @@ fn what_dies_in_a_group_is_told_of_where_its_config_says_also_without_members() 
     };
     let own = [("own", "1"), ("none", "null")];
     assert_eq!(headers_of(&letters[0]), told("0", "1", "Offset rejected by client.", &own));
-    assert_eq!((letters[0].key.as_deref(), letters[0].value.as_deref()), (Some(&b"key"[..]), Some(&b"0"[..])));
+    assert_eq!(
+        (letters[0].key.as_deref(), letters[0].value.as_deref()),
+        (Some(&b"key"[..]), Some(&b"0"[..]))
+    );
     let worn_out = "Offset delivery count exceeded the threshold.";
     assert_eq!(headers_of(&letters[1]), told("1", "2", worn_out, &[]));
     assert_eq!((&letters[1].key, &letters[1].value), (&None, &None));

@@ -306,7 +306,12 @@ impl QueueDoor {
         for ((topic_id, partition), wanted) in by_partition {
             let Some(station) = desk.station(topic_id, partition) else { continue };
             let (indexes, settles): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-            let kills = settles.iter().any(|settle| matches!(settle.what, Settlement::Reject));
+            let is_last = |deliveries| config.max_receive_count.is_some_and(|max| deliveries >= max);
+            let kills = settles.iter().any(|settle| match settle.what {
+                Settlement::Reject => true,
+                Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => is_last(settle.deliveries),
+                Settlement::Done | Settlement::Drop | Settlement::Extend { .. } => false,
+            });
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
                 if done.is_ok() {
