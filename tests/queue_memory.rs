@@ -58,6 +58,7 @@ fn receive(shard: &mut QueueShard, group: &str, now: i64, arrivals: Vec<Arrival>
         arrivals,
         max_records: max,
         lease_ms: 3_600_000,
+        is_lowest_first: false,
         terms: TERMS,
     };
     match step(shard, group, now, QueueEvent::Receive(wanted)).0 {
