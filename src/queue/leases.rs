@@ -918,7 +918,7 @@ impl Leases {
     fn rank(&self, run: &Run) -> Option<u8> {
         match (self.lines.rule().fifo, run.state) {
             (true, State::Available | State::Leased { .. } | State::Waiting { .. }) => Some(0),
-            (false, State::Available) => Some(u8::MAX - self.kinds.priority(run.kind)),
+            (false, State::Available) => Some(kinds::LEVELS_MAX - self.kinds.priority(run.kind)),
             _ => None,
         }
     }
@@ -968,7 +968,7 @@ impl Leases {
 
     fn drop_kind(&mut self, kind: KindId) {
         if let Some(key) = self.kinds.drop(kind) {
-            self.lines.leave(key);
+            self.lines.leave(key, kind);
         }
     }
 }

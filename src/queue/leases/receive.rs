@@ -307,8 +307,16 @@ impl Leases {
         if let Some((_, id)) = self.last_kind.filter(|(last, _)| *last == kind) {
             return id;
         }
-        let key = kind.key.map(|hash| self.lines.join(hash));
-        let id = self.kinds.add(kind.priority, kind.expires.unwrap_or(NEVER), key);
+        let expires = kind.expires.unwrap_or(NEVER);
+        // That of the last one with its key, more often than not.
+        let known = kind.key.and_then(|hash| self.lines.last_kind(hash));
+        let known = known.filter(|id| self.kinds.is(*id, kind.priority, expires));
+        let id = known.unwrap_or_else(|| {
+            let key = kind.key.map(|hash| self.lines.join(hash));
+            let id = self.kinds.add(kind.priority, expires, key);
+            key.into_iter().for_each(|key| self.lines.name(key, id));
+            id
+        });
         self.kinds.hold(id);
         if let Some((_, before)) = self.last_kind.replace((kind, id)) {
             self.drop_kind(before);
