@@ -245,6 +245,7 @@ impl Broker {
                 {}
             });
         }
+        broker.shared.door.move_dead_of_share_groups();
         if let Some(topic) = broker.shared.catalog.topic(SHARE_GROUP_STATE) {
             broker.shared.queues.start(&topic.partitions);
             let (shared, exists) = (Arc::clone(&broker.shared), broker.shared.catalog.topic_id_exists());
@@ -314,7 +315,7 @@ impl Broker {
         let counters = Arc::default();
         let door = self.shared.door.clone();
         let tended = door.clone();
-        tokio::spawn(async move { tended.tend().await });
+        tokio::spawn(async move { tended.tend_queues().await });
         self.sqs =
             Some(SqsDoors::open(sqs, door, settings, Arc::clone(&counters)).map_err(StartError::Http)?);
         self.http.observe(Observed {

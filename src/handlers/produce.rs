@@ -175,7 +175,7 @@ async fn append(
     partition.room().await;
     let appended = partition.append(batch)?;
     drop(admission);
-    if is_queue {
+    if is_queue || cx.catalog.is_read(topic.id) {
         cx.door.make_way(topic).await;
     }
     let answer = ProducePartitionResponse {

@@ -23,7 +23,7 @@ use crate::protocol::messages::share_fetch::{
     ShareFetchTopicResponse,
 };
 use crate::protocol::wire::Records;
-use crate::queue::{Portion, QueueError, QueueFailure, QueueKey, Range, Taken, Terms, Wish};
+use crate::queue::{Dead, Portion, QueueError, QueueFailure, QueueKey, Range, Taken, Terms, Wish};
 use crate::record::outline::{Outlined, outline, outline_cached};
 use crate::record::range::FileRange;
 use crate::uuid::Uuid;
@@ -105,7 +105,7 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
         match find(&view, place) {
             Ok((topic, partition)) => {
                 let key = member.key(place.0, place.1);
-                let queue = queue_of(&topic, &member);
+                let queue = queue_of(&view, topic.id, &member);
                 if let Some(queue) = queue {
                     lock_ms = i32::try_from(queue.visibility_timeout_ms).unwrap_or(i32::MAX);
                 }
@@ -167,6 +167,7 @@ pub(super) fn terms(config: &ShareConfig) -> Terms {
         lock_duration_ms: i64::from(config.record_lock_duration_ms),
         delivery_limit: u16::try_from(config.delivery_count_limit).unwrap_or(u16::MAX),
         max_in_flight: i64::from(config.partition_max_record_locks),
+        dead: if config.dead_letter_topic.is_some() { Dead::Keep } else { Dead::Archive },
     }
 }
 
@@ -185,7 +186,7 @@ struct Target {
     place: Place,
     key: QueueKey,
     partition: Arc<Partition>,
-    /// Whether the group is the queue that the topic is.
+    /// Whether the group is a queue's that reads the topic.
     is_queue: bool,
     /// Where there may be something, and what to watch from if there is not.
     seen: Option<(i64, u64)>,
@@ -379,9 +380,9 @@ impl Loan<'_> {
 
     /// As every door to the queue would: what is due, in the queue's order of preference, but told in the order of the log.
     async fn take_of_queue(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Lent, Refusal> {
-        let (member, index) = (&self.member.member, partition.index());
+        let (place, ShareMember { group, member }) = (self.targets[at].place, &self.member);
         let Limits { max_records, max_bytes, .. } = self.limits;
-        let lent = self.cx.door.lend(partition.topic(), index, member, max_records, max_bytes).await;
+        let lent = self.cx.door.lend(group, place, member, max_records, max_bytes).await;
         let received = match lent {
             Ok(received) => received,
             Err(QueueRefusal::Storage(error)) => return Err(error.into()),

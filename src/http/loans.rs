@@ -72,7 +72,8 @@ mod tests {
     #[test]
     fn a_connection_remembers_what_is_lent_and_no_more() {
         let (loans, queue) = (Loans::default(), Arc::from("q"));
-        let receipt = |offset| Receipt { topic_id: Uuid([1; 16]), partition: 0, offset, deliveries: 1 };
+        let id = Uuid([1; 16]);
+        let receipt = |offset| Receipt { queue_id: id, topic_id: id, partition: 0, offset, deliveries: 1 };
         let known = |loans: &Loans| loans.0.lock().loans.len();
         (0..2_000).for_each(|at| loans.lent(&queue, receipt(at), 10 + at, 0));
         assert_eq!(known(&loans), 2_000, "all are lent");

@@ -42,7 +42,7 @@ const MOVE_MS: i64 = 60_000;
 
 impl QueueDoor {
     /// Has the dead letters of all queues moved that there are, and that come: after a restart, nobody need ask for a message.
-    pub async fn tend(&self) {
+    pub async fn tend_queues(&self) {
         for topic in self.0.catalog.view().topics() {
             let Some(config) = topic.queue.as_ref().filter(|config| config.dead_letter_queue.is_some())
             else {
@@ -78,14 +78,16 @@ impl QueueDoor {
     }
 
     /// Moves what is dead as it dies, until the queue sends it nowhere any more.
-    async fn keep_moving(&self, name: &str, station: &Station) {
+    async fn keep_moving(&self, name: &str, station: &Arc<Station>) {
         let [mut pause, longest] = PAUSES;
         loop {
             let Ok((topic, config)) = self.topic(name) else { return };
-            if topic.id != station.key.topic_id || config.dead_letter_queue.is_none() {
+            let desk = self.desk(&topic);
+            let is_its = desk.stations.iter().any(|its| Arc::ptr_eq(its, station));
+            if !is_its || config.dead_letter_queue.is_none() {
                 return;
             }
-            match self.move_when_there_are(&self.desk(&topic), station, &config).await {
+            match self.move_when_there_are(&desk, station, &config).await {
                 Ok(()) => [pause, _] = PAUSES,
                 // Its first receiver makes the window, and comes here once more.
                 Err(QueueRefusal::NotNow(CoordinatorError::Loading)) if !self.is_known(station).await => {
@@ -116,7 +118,7 @@ impl QueueDoor {
     ) -> Result<(), QueueRefusal> {
         // How often is too often, the engine is told by who receives: after a restart, that may be nobody.
         station.show_terms(self, config).await?;
-        self.0.queues.await_dead(&station.key).await?;
+        self.0.queues.await_dead_in(&station.key).await?;
         self.move_all(desk, station, config).await
     }
 
@@ -140,7 +142,7 @@ impl QueueDoor {
             // What a process before this one was about to move, it may have moved.
             let copied = match station.has_moved.load(Ordering::Acquire) {
                 true => HashSet::new(),
-                false => self.sources_in(&target_desk).await?,
+                false => self.copied_to(&target_desk, &desk.topic.name).await?,
             };
             station.has_moved.store(true, Ordering::Release);
             let mut letters = Vec::with_capacity(records.len());
@@ -171,10 +173,11 @@ impl QueueDoor {
         }
     }
 
-    /// Where the dead letters of a queue come from.
-    async fn sources_in(&self, desk: &Desk) -> Result<HashSet<Bytes>, QueueRefusal> {
+    /// Where the dead letters lay that have come to a queue from another. Of a record that several read there is one from each.
+    async fn copied_to(&self, desk: &Desk, from_queue: &str) -> Result<HashSet<Bytes>, QueueRefusal> {
+        let is_from = |record: &&Record| header(record, QUEUE) == Some(from_queue.as_bytes());
         let mut sources = HashSet::new();
-        for station in &desk.stations {
+        for station in desk.own() {
             let offsets = station.partition.offsets()?;
             let mut from = offsets.log_start_offset;
             while from < offsets.high_watermark {
@@ -182,6 +185,7 @@ impl QueueDoor {
                 sources.extend(
                     read.records
                         .iter()
+                        .filter(is_from)
                         .filter_map(|record| header(record, SOURCE))
                         .map(Bytes::copy_from_slice),
                 );

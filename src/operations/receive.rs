@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::dead_letters::{DELIVERIES, MESSAGE_ID};
-use super::desk::{Desk, Station};
+use super::desk::{Desk, Place, Station};
 use super::intake::{due, header, number};
 use super::stats::between;
 use super::{Delivery, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
@@ -164,13 +164,13 @@ impl QueueDoor {
 
     /// Gives back what nobody has seen.
     async fn give_back(&self, desk: &Desk, receipts: impl Iterator<Item = Receipt>) {
-        let mut by_partition: BTreeMap<i32, Vec<Settle>> = BTreeMap::new();
-        for Receipt { partition, offset, deliveries, .. } in receipts {
+        let mut by_partition: BTreeMap<(Uuid, i32), Vec<Settle>> = BTreeMap::new();
+        for Receipt { topic_id, partition, offset, deliveries, .. } in receipts {
             let settle = Settle { offset, deliveries, what: Settlement::Unseen };
-            by_partition.entry(partition).or_default().push(settle);
+            by_partition.entry((topic_id, partition)).or_default().push(settle);
         }
-        for (partition, settles) in by_partition {
-            let Some(station) = desk.station(partition) else { continue };
+        for ((topic_id, partition), settles) in by_partition {
+            let Some(station) = desk.station(topic_id, partition) else { continue };
             if let Err(error) = self.0.queues.settle(&station.key, settles).await {
                 debug!(queue = &*desk.topic.name, partition, %error, "given back when their leases end");
             }
@@ -184,13 +184,8 @@ impl QueueDoor {
         let mut is_full = false;
         for station in desk.in_turn() {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
-            let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
-            let allowance = desk.breaker.lock().allows(config, self.now_ms());
-            let received = station.take(self, config, allowance.of(wanted), lease_ms, None).await;
-            if received.as_ref().map_or(true, |received| received.ranges.is_empty()) {
-                desk.breaker.lock().not_needed(allowance, self.now_ms());
-            }
-            let received = match received {
+            let received = match self.take_of(desk, station, config, wanted, lease_ms).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
                 // What another partition has given is delivered; who comes next hears of it.
                 Err(_) if !found.is_empty() => break,
                 received => received?,
@@ -201,10 +196,16 @@ impl QueueDoor {
                 match self.deliver(desk, config, station, &received.ranges).await {
                     Ok(delivered) => found.extend(delivered),
                     Err(error) => {
-                        let (topic_id, partition) = (desk.topic.id, station.partition.index());
+                        let (topic_id, partition) = (station.key.topic_id, station.key.partition);
                         let records = received.ranges.iter().flat_map(|range| range.records());
-                        let receipt =
-                            |(offset, deliveries)| Receipt { topic_id, partition, offset, deliveries };
+                        let queue_id = desk.topic.id;
+                        let receipt = |(offset, deliveries)| Receipt {
+                            queue_id,
+                            topic_id,
+                            partition,
+                            offset,
+                            deliveries,
+                        };
                         self.give_back(desk, records.map(receipt)).await;
                         return if found.is_empty() { Err(error) } else { Ok(found) };
                     }
@@ -220,29 +221,56 @@ impl QueueDoor {
         }
     }
 
-    /// Lends records of a queue to a member of its share group, about so many bytes at most, in the order of their offsets.
+    async fn take_of(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        config: &QueueConfig,
+        wanted: i64,
+        lease_ms: i64,
+    ) -> Result<Received, QueueRefusal> {
+        let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
+        self.take_as_allowed(desk, station, config, wanted, lease_ms, None).await
+    }
+
+    /// As much of `wanted` as the queue's breaker allows.
+    async fn take_as_allowed(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        config: &QueueConfig,
+        wanted: i64,
+        lease_ms: i64,
+        member: Option<&Arc<str>>,
+    ) -> Result<Received, QueueRefusal> {
+        let allowance = desk.breaker.lock().allows(config, self.now_ms());
+        let received = station.take(self, config, allowance.of(wanted), lease_ms, member).await;
+        if received.as_ref().map_or(true, |received| received.ranges.is_empty()) {
+            desk.breaker.lock().not_needed(allowance, self.now_ms());
+        }
+        received
+    }
+
+    /// Lends records of a queue, of its own topic or another that it reads, to a member of its share group, about so many bytes at most, in the order of their offsets.
     ///
     /// # Errors
     /// No such queue; one that cannot say now.
     pub async fn lend(
         &self,
         name: &str,
-        partition: i32,
+        (topic_id, partition): (Uuid, i32),
         member: &Arc<str>,
         max_records: i64,
         max_bytes: usize,
     ) -> Result<Received, QueueRefusal> {
         let (topic, config) = self.topic(name)?;
         let desk = self.desk(&topic);
-        let station = desk.station(partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
+        let station =
+            desk.station(topic_id, partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
         let max_records = max_records.min(station.messages_of(max_bytes)?);
         let lease_ms = config.visibility_timeout_ms;
-        let allowance = desk.breaker.lock().allows(&config, self.now_ms());
-        let received = station.take(self, &config, allowance.of(max_records), lease_ms, Some(member)).await;
-        if received.as_ref().map_or(true, |received| received.ranges.is_empty()) {
-            desk.breaker.lock().not_needed(allowance, self.now_ms());
-        }
-        let mut received = received?;
+        let mut received =
+            self.take_as_allowed(&desk, station, &config, max_records, lease_ms, Some(member)).await?;
         self.move_dead_letters(&desk, station, &config);
         for range in &received.ranges {
             let now = self.now_ms();
@@ -255,18 +283,18 @@ impl QueueDoor {
     }
 
     /// A member of a queue's share group has spoken of what it was lent.
-    pub fn settled(&self, name: &str, partition: i32, accepted: i64, refused: i64) {
+    pub fn settled(&self, name: &str, (topic_id, partition): (Uuid, i32), accepted: i64, refused: i64) {
         let Ok((topic, config)) = self.topic(name) else { return };
         let (desk, now, refuses) = (self.desk(&topic), self.now_ms(), refused > 0);
         // More than the breaker looks at need not be told to it.
         let told = |records: i64| records.min(i64::from(config.breaker_window));
         (0..told(accepted)).for_each(|_| desk.note(&config, true, now));
         (0..told(refused)).for_each(|_| desk.note(&config, false, now));
-        let Some(station) = desk.station(partition) else { return };
+        let Some(station) = desk.station(topic_id, partition) else { return };
         if refuses {
             self.move_dead_letters(&desk, station, &config);
         }
-        station.let_go(self, &config);
+        station.let_go(self, &desk, &config);
     }
 
     async fn deliver(
@@ -280,7 +308,7 @@ impl QueueDoor {
         let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset).collect();
         let records = station.records_at(self, &offsets).await?;
         let now = self.now_ms();
-        let partition = station.partition.index();
+        let (topic_id, partition) = (station.key.topic_id, station.key.partition);
         let mut found = Vec::with_capacity(places.len());
         let mut records = records.into_iter().peekable();
         let mut missing = Vec::new();
@@ -289,9 +317,9 @@ impl QueueDoor {
                 missing.push(Settle { offset, deliveries, what: Settlement::Done });
                 continue;
             };
-            let receipt = Receipt { topic_id: desk.topic.id, partition, offset, deliveries };
+            let receipt = Receipt { queue_id: desk.topic.id, topic_id, partition, offset, deliveries };
             let is_first = deliveries == 1;
-            let first_received_ms = desk.first_received((partition, offset), now, is_first);
+            let first_received_ms = desk.first_received((topic_id, partition, offset), now, is_first);
             desk.counters.received.increment();
             match is_first {
                 true => desk.counters.wait.observe(between(due(config, &record), now)),
@@ -310,7 +338,7 @@ impl QueueDoor {
         Ok(found)
     }
 
-    fn count(&self, desk: &Desk, config: &QueueConfig, place: (i32, i64), what: Settlement) {
+    fn count(&self, desk: &Desk, config: &QueueConfig, place: Place, what: Settlement) {
         let counters = &desk.counters;
         match what {
             Settlement::Done => {
@@ -340,22 +368,28 @@ impl QueueDoor {
     ) -> Result<Vec<Result<(), SettleRefusal>>, QueueRefusal> {
         self.start().await?;
         let mut settled = vec![Err(SettleRefusal::OtherQueue); what.len()];
-        let mut by_partition: BTreeMap<i32, Vec<(usize, Settle)>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<(Uuid, i32), Vec<(usize, Settle)>> = BTreeMap::new();
         for (index, (receipt, what)) in what.into_iter().enumerate() {
-            if receipt.topic_id == desk.topic.id && desk.station(receipt.partition).is_some() {
-                let Receipt { partition, offset, deliveries, .. } = receipt;
+            let Receipt { queue_id, topic_id, partition, offset, deliveries } = receipt;
+            if queue_id == desk.topic.id && desk.station(topic_id, partition).is_some() {
                 let settle = Settle { offset, deliveries, what };
-                by_partition.entry(partition).or_default().push((index, settle));
+                by_partition.entry((topic_id, partition)).or_default().push((index, settle));
             }
         }
-        for (partition, wanted) in by_partition {
-            let Some(station) = desk.station(partition) else { continue };
+        for ((topic_id, partition), wanted) in by_partition {
+            let Some(station) = desk.station(topic_id, partition) else { continue };
             let (indexes, settles): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-            let kills = settles.iter().any(|settle| matches!(settle.what, Settlement::Reject));
+            let is_last = |deliveries| config.max_receive_count.is_some_and(|max| deliveries >= max);
+            let kills = settles.iter().any(|settle| match settle.what {
+                Settlement::Reject => true,
+                Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => is_last(settle.deliveries),
+                Settlement::Done | Settlement::Drop | Settlement::Unseen | Settlement::Extend { .. } => false,
+            });
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
                 if done.is_ok() {
-                    self.count(desk, config, (partition, settles[at].offset), settles[at].what);
+                    let place = (topic_id, partition, settles[at].offset);
+                    self.count(desk, config, place, settles[at].what);
                 }
                 settled[index] = done.map_err(|error| match error {
                     SettleError::Gone => SettleRefusal::Gone,
@@ -365,15 +399,16 @@ impl QueueDoor {
             if kills {
                 self.move_dead_letters(desk, station, config);
             }
-            station.let_go(self, config);
+            station.let_go(self, desk, config);
         }
         Ok(settled)
     }
 }
 
 impl Station {
-    /// Drops all that lies below `end`.
-    pub(super) async fn purge(&self, door: &QueueDoor, end: i64) -> Result<(), QueueRefusal> {
+    /// Drops all that consumers can read now.
+    pub(super) async fn purge(&self, door: &QueueDoor) -> Result<(), QueueRefusal> {
+        let end = self.partition.offsets()?.high_watermark;
         let epoch = self.partition.leader_epoch();
         door.0.queues.initialise(&self.key, self.partition.offsets()?.log_start_offset, epoch).await?;
         door.0.queues.purge(&self.key, end, epoch).await?;

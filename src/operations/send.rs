@@ -36,6 +36,13 @@ impl Prepared {
         source.map(|(_, source)| String::from_utf8_lossy(source).into_owned()).unwrap_or_default()
     }
 
+    /// Whether it will be a message of the queue: one that is not would be lost without a word.
+    fn passes(&self, config: &QueueConfig) -> bool {
+        config
+            .filter
+            .passes(|name| self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &value[..]))
+    }
+
     /// Which partition it goes to: that of its key, or of the id that repetitions of it have too.
     fn place(&self) -> Option<&[u8]> {
         let id = self.headers.iter().find(|(name, _)| name == DEDUP_ID).map(|(_, id)| &id[..]);
@@ -66,7 +73,12 @@ impl QueueDoor {
                 continue;
             }
             let prepared = prepare(&config, message, now);
-            let partition = partition_of(prepared.place(), desk.stations.len());
+            if !prepared.passes(&config) {
+                let refusal = "the queue's filter takes no message with these headers".to_owned();
+                answers[index] = Some(Err(SendRefusal::Invalid(refusal)));
+                continue;
+            }
+            let partition = partition_of(prepared.place(), desk.own().len());
             by_partition.entry(partition).or_default().push((index, prepared));
         }
         let admission = self.admit(&topic).await?;
@@ -74,7 +86,7 @@ impl QueueDoor {
         let mut placed = Vec::with_capacity(by_partition.len());
         for (partition, prepared) in by_partition {
             let (indexes, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
-            let station = &desk.stations[partition];
+            let station = &desk.own()[partition];
             placed.push((station, indexes, self.append(station, &config, prepared, &mut room).await?));
         }
         // Who comes next finds them in the log, though they are not on the disk yet.
@@ -101,13 +113,13 @@ impl QueueDoor {
     ) -> Result<BTreeMap<String, String>, QueueRefusal> {
         let mut by_partition: BTreeMap<usize, Vec<Prepared>> = BTreeMap::new();
         for letter in letters {
-            let partition = partition_of(letter.key.as_deref(), desk.stations.len());
+            let partition = partition_of(letter.key.as_deref(), desk.own().len());
             by_partition.entry(partition).or_default().push(letter);
         }
         let mut failed = BTreeMap::new();
         for (partition, letters) in by_partition {
             let sources: Vec<_> = letters.iter().map(Prepared::source).collect();
-            let station = &desk.stations[partition];
+            let station = &desk.own()[partition];
             let stored = self.append(station, config, letters, &mut None).await?;
             let stored = confirm(station, stored).await;
             for (source, stored) in sources.into_iter().zip(stored) {
@@ -276,12 +288,17 @@ fn bytes_at_most(message: &Prepared) -> usize {
     HEADER_BYTES + 1 + 2 * VARINT_MAX + 10 + fields.iter().sum::<usize>() + headers
 }
 
-fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch {
-    let mut batch = match compression {
+/// An empty batch as a topic wants it compressed.
+pub(super) fn new_batch(compression: Option<Compression>) -> BatchBuilder {
+    match compression {
         None => BatchBuilder::new(),
         Some(Compression { codec, level: None }) => BatchBuilder::new().codec(codec),
         Some(Compression { codec, level: Some(level) }) => BatchBuilder::new().codec_at_level(codec, level),
-    };
+    }
+}
+
+fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch {
+    let mut batch = new_batch(compression);
     for message in messages {
         let headers: Vec<_> =
             message.headers.iter().map(|(name, value)| (name.as_str(), Some(&value[..]))).collect();

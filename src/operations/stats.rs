@@ -31,7 +31,10 @@ impl QueueDoor {
         let mut stats = QueueStats { receivers: desk.receivers(), ..QueueStats::default() };
         for station in &desk.stations {
             // Nothing is handed out, but all there is is shown to the engine.
-            let counts = station.take(self, &config, 0, 0, None).await?.counts;
+            let counts = match station.take(self, &config, 0, 0, None).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                taken => taken?.counts,
+            };
             stats.counts.ready += counts.ready;
             stats.counts.in_flight += counts.leased;
             stats.counts.delayed += counts.waiting;

@@ -6,8 +6,8 @@
 //! turn, has only to stay out of it. Whatever ends by itself is in one index by time. Times come in as arguments; nothing here
 //! waits, and nothing is written: what must last comes out as [`Mark`]s, and [`Leases::apply`] makes the same window of them.
 //!
-//! A window is taken from in one of two ways, or in both: by share groups in whole batches ([`Leases::take`]), and by queues
-//! record by record ([`Leases::receive`]), which know of each record when it is due, its key and its priority. That is read from
+//! A window is taken from in one of two ways: by share groups in whole batches ([`Leases::take`]), and by queues record by record
+//! ([`Leases::receive`]; [`Leases::go_plain`] is the way back), which know of each record when it is due, its key and its priority. That is read from
 //! the log and lives in memory alone: `seen` is how far it was read.
 
 mod inspect;
@@ -339,6 +339,8 @@ pub struct Leases {
     last_kind: Option<(Kind, KindId)>,
     /// What this window's queue goes by, if it has been received from.
     terms: Option<QueueTerms>,
+    /// What becomes of the dead of a share group that is no queue's.
+    dead_of_group: Dead,
     /// From there on it is not known what kinds of records there are; they are not handed out. All is known to share groups.
     seen: i64,
     /// Records that each member has.
@@ -365,6 +367,7 @@ impl Leases {
             kinds: Kinds::default(),
             last_kind: None,
             terms: None,
+            dead_of_group: Dead::Archive,
             seen: i64::MAX,
             held: HashMap::new(),
             counts: Counts::default(),
@@ -407,6 +410,16 @@ impl Leases {
     /// Runs that the window is made of.
     pub fn runs(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Whether there is something dead that nobody moves.
+    pub fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
+    }
+
+    /// What becomes of what dies from now on, where no queue says it.
+    pub fn go_by_group(&mut self, dead: Dead) {
+        self.dead_of_group = dead;
     }
 
     /// Whether `holder` has any record.
@@ -752,7 +765,7 @@ impl Leases {
 
     /// Nobody shall have it again.
     fn die(&mut self, first: i64, run: Run, marks: &mut Vec<Mark>) {
-        self.die_as(self.terms.map_or(Dead::Archive, |terms| terms.dead), first, run, marks);
+        self.die_as(self.terms.map_or(self.dead_of_group, |terms| terms.dead), first, run, marks);
     }
 
     fn die_as(&mut self, dead: Dead, first: i64, run: Run, marks: &mut Vec<Mark>) {

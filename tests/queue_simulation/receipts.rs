@@ -257,6 +257,8 @@ impl World {
 
     /// A look at some of it shows each record as it must be, and changes nothing.
     fn inspect(&mut self) {
+        // What is due is done first.
+        self.pass(0);
         let before = self.machine.snapshot();
         let (from, max) = (self.random.i64(-5..=self.known.len() as i64), self.random.usize(0..50));
         let reply = self.one(QueueEvent::Inspect { from, max });
@@ -612,6 +614,7 @@ impl World {
             lock_duration_ms: 300,
             delivery_limit: self.ruling.map_or(u16::MAX, |terms| terms.delivery_limit),
             max_in_flight: self.terms.max_in_flight,
+            dead: Dead::Archive,
         };
         for at in mine {
             let verdict = [Verdict::Accept, Verdict::Release, Verdict::Renew][self.random.usize(0..3)];
