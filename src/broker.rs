@@ -314,6 +314,8 @@ impl Broker {
         };
         let counters = Arc::default();
         let door = self.shared.door.clone();
+        let tended = door.clone();
+        tokio::spawn(async move { tended.tend_queues().await });
         self.sqs =
             Some(SqsDoors::open(sqs, door, settings, Arc::clone(&counters)).map_err(StartError::Http)?);
         self.http.observe(Observed {

@@ -454,3 +454,83 @@ fn what_is_too_large_too_slow_or_from_elsewhere_is_refused() {
     while chunked.write_all(chunk.as_bytes()).is_ok() {}
     assert_eq!(counts(&server, "q"), (0, 0, 0));
 }
+
+/// One answer of a connection that stays.
+fn converse(stream: &mut TcpStream, path: &str, body: &str) -> Value {
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+    let mut read = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&read).to_lowercase();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+            let length: usize = length.parse().unwrap();
+            if body.len() == length {
+                return serde_json::from_slice(&read[read.len() - length..]).unwrap();
+            }
+        }
+        let mut piece = [0; 4096];
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "{text}");
+        read.extend_from_slice(&piece[..count]);
+    }
+}
+
+fn bodies_of(answer: &Value) -> Vec<&str> {
+    answer["messages"].as_array().unwrap().iter().map(|one| one["body"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn what_a_client_had_comes_back_when_it_is_gone_if_the_queue_says_so() {
+    let ends = "q:visibility.timeout.ms=600000:lease.ends.with.connection=true";
+    let server = start(&["--queue", ends, "--queue", "kept:visibility.timeout.ms=600000"]);
+    let mut client = connect(&server);
+    for queue in ["q", "kept"] {
+        let messages = json!({"messages": [{"body": "a"}, {"body": "b"}, {"body": "c"}]}).to_string();
+        converse(&mut client, &format!("/queues/{queue}/messages"), &messages);
+    }
+    let first = converse(&mut client, "/queues/q/receive", r#"{"max": 2}"#);
+    assert_eq!(bodies_of(&first), ["a", "b"]);
+    let receipt = first["messages"][0]["receipt"].as_str().unwrap();
+    let verdicts = json!({"receipts": [{"receipt": receipt, "action": "acknowledge"}]}).to_string();
+    converse(&mut client, "/queues/q/settle", &verdicts);
+    assert_eq!(bodies_of(&converse(&mut client, "/queues/kept/receive", r#"{"max": 2}"#)), ["a", "b"]);
+    // Who says that it closes the connection has not vanished by that.
+    let closing = end(begin(&server, &request("POST", "/queues/q/receive", "")));
+    assert_eq!(bodies_of(&closing.body), ["c"]);
+
+    let mut other = connect(&server);
+    drop(client);
+    let back = converse(&mut other, "/queues/q/receive", r#"{"max": 10, "wait_ms": 20000}"#);
+    assert_eq!(bodies_of(&back), ["b"]);
+    assert_eq!(back["messages"][0]["deliveries"], json!(2));
+    assert_eq!(
+        bodies_of(&converse(&mut other, "/queues/q/receive", r#"{"max": 10, "wait_ms": 300}"#)),
+        [""; 0]
+    );
+    assert_eq!(bodies_of(&converse(&mut other, "/queues/kept/receive", r#"{"max": 10}"#)), ["c"]);
+}
+
+#[test]
+fn receives_that_wait_leave_connections_to_who_asks_how_the_broker_is() {
+    let server = start(&["--queue", "q"]);
+    let wait = request("POST", "/queues/q/receive", r#"{"wait_ms": 20000}"#);
+    let mut waiting: Vec<_> = (0..230).map(|_| begin(&server, &wait)).collect();
+    // So many wait; what is beyond is answered at once.
+    let mut answered = 0;
+    eventually("those beyond are answered", || {
+        waiting.retain(|stream| {
+            stream.set_nonblocking(true).unwrap();
+            let is_waiting = stream.peek(&mut [0]).is_err();
+            answered += usize::from(!is_waiting);
+            is_waiting
+        });
+        (answered == 230 - 192).then_some(())
+    });
+    let asked = Instant::now();
+    let mut health = begin(&server, b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let mut answer = String::new();
+    health.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("alive\n") && asked.elapsed() < Duration::from_secs(5), "{answer}");
+    assert_eq!(waiting.len(), 192);
+}

@@ -19,6 +19,9 @@ const RECORDS: i64 = 1_000_000;
 /// Of memory, for each record.
 const BYTES_MAX: u64 = 64;
 
+/// Of memory, for each record that is the only one of its key: what is known of the key counts, too.
+const BYTES_WITH_KEY_MAX: u64 = 128;
+
 const NOW: i64 = 1_753_000_000_000;
 
 const TERMS: QueueTerms = QueueTerms {
@@ -50,6 +53,17 @@ fn step(shard: &mut QueueShard, group: &str, now: i64, event: QueueEvent) -> (Re
 }
 
 fn receive(shard: &mut QueueShard, group: &str, now: i64, arrivals: Vec<Arrival>, max: i64) -> Received {
+    receive_by(TERMS, shard, group, now, arrivals, max)
+}
+
+fn receive_by(
+    terms: QueueTerms,
+    shard: &mut QueueShard,
+    group: &str,
+    now: i64,
+    arrivals: Vec<Arrival>,
+    max: i64,
+) -> Received {
     let wanted = Receive {
         member: None,
         log_start: 0,
@@ -58,7 +72,8 @@ fn receive(shard: &mut QueueShard, group: &str, now: i64, arrivals: Vec<Arrival>
         arrivals,
         max_records: max,
         lease_ms: 3_600_000,
-        terms: TERMS,
+        is_lowest_first: false,
+        terms,
     };
     match step(shard, group, now, QueueEvent::Receive(wanted)).0 {
         Reply::Received(Ok(received)) => received,
@@ -73,6 +88,42 @@ fn fill(shard: &mut QueueShard, group: &str, at_a_time: i64, max: i64, mut kind:
         let arrival = |at| Arrival { first: at, last: at, kind: kind(at) };
         receive(shard, group, NOW + first, (first..first + at_a_time).map(arrival).collect(), max);
     }
+}
+
+/// A million records of a FIFO queue that keeps them for four days, each of one of `keys` keys: bytes for each while all are delayed,
+/// and while all are with somebody.
+fn keyed(keys: i64) -> [u64; 2] {
+    let terms = QueueTerms { fifo: true, ..TERMS };
+    let mut shards = [QueueShard::new(), QueueShard::new()];
+    let mut bytes = [0; 2];
+    for (at, shard) in shards.iter_mut().enumerate() {
+        let is_delayed = at == 0;
+        let before = resident_bytes();
+        step(shard, "fifo", NOW, QueueEvent::Initialise { start: 0, leader_epoch: 0 });
+        for first in (0..RECORDS).step_by(100) {
+            let arrival = |at: i64| {
+                let due = is_delayed.then_some(NOW + 2 * RECORDS + at);
+                // Multiplied, so that the hashes of neighbours are far from each other.
+                let key = Some((at % keys + 1).cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let kind = Kind { due, expires: Some(NOW + at + 345_600_000), key, ..Kind::default() };
+                Arrival { first: at, last: at, kind }
+            };
+            let arrivals = (first..first + 100).map(arrival).collect();
+            // Of few keys, all is handed out when all is there: then nothing waits for its turn.
+            let max = if !is_delayed && keys == RECORDS { 100 } else { 0 };
+            receive_by(terms, shard, "fifo", NOW + first, arrivals, max);
+        }
+        let mut taken = 0;
+        while !is_delayed && keys < RECORDS && taken < RECORDS {
+            let received =
+                receive_by(terms, shard, "fifo", NOW + RECORDS + taken, Vec::new(), RECORDS / keys);
+            taken += received.ranges.iter().map(|range| range.last - range.first + 1).sum::<i64>();
+        }
+        bytes[at] = (resident_bytes() - before) / RECORDS as u64;
+        let counts = shard.leases(&key("fifo")).unwrap().counts();
+        assert_eq!(if is_delayed { counts.waiting } else { counts.leased }, RECORDS);
+    }
+    bytes
 }
 
 #[test]
@@ -128,4 +179,11 @@ fn a_million_records_cost_little_memory_and_hold_nobody_up() {
     println!("read again: {:?}, {} records of {bytes} bytes", began.elapsed(), encoded.len());
     assert_eq!(again.leases(&key("out")).unwrap().counts().leased, RECORDS);
     assert_eq!(again.leases(&key("out")).unwrap().deadline(), Some(NOW + 3_600_000));
+
+    let (few, many) = (keyed(100), keyed(RECORDS));
+    println!(
+        "bytes each in a FIFO queue, delayed and in flight: {few:?} of 100 keys, {many:?} each of its own"
+    );
+    assert!(few.iter().all(|bytes| *bytes <= BYTES_MAX), "{few:?} bytes for those of few keys");
+    assert!(many.iter().all(|bytes| *bytes <= BYTES_WITH_KEY_MAX), "{many:?} bytes for those of many keys");
 }

@@ -591,3 +591,135 @@ async fn repetitions_are_found_in_all_partitions_and_no_delay_outlasts_the_messa
     let sent = door.send("q", vec![late]).await.unwrap().remove(0);
     assert!(matches!(sent, Err(SendRefusal::Invalid(_))), "{sent:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_at_the_same_moment_fill_a_queue_and_no_more() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("max.messages", "10")]).await;
+    let known = || Outgoing { dedup_id: Some("known".to_owned()), ..message("first") };
+    send(door, "q", vec![known()]).await;
+    let sending: Vec<_> = (0..40)
+        .map(|_| {
+            let door = door.clone();
+            tokio::spawn(async move { door.send("q", vec![message("m")]).await.unwrap().remove(0) })
+        })
+        .collect();
+    let mut taken = 0;
+    for sent in sending {
+        match sent.await.unwrap() {
+            Ok(_) => taken += 1,
+            Err(refusal) => assert!(matches!(refusal, SendRefusal::Overflow), "{refusal}"),
+        }
+    }
+    assert_eq!((taken, depth(door, "q").await), (9, (10, 0, 0)));
+    // What the queue has already needs no room.
+    let sent = door.send("q", vec![message("more"), known(), message("more")]).await.unwrap();
+    assert!(matches!(sent[..], [Err(SendRefusal::Overflow), Ok(_), Err(SendRefusal::Overflow)]));
+    assert!(sent[1].as_ref().unwrap().is_duplicate);
+    // A batch is taken as far as it goes.
+    let one = take(door, "q", 1).await.remove(0);
+    settle(door, "q", one.receipt, Settlement::Done).await.unwrap();
+    let sent = door.send("q", vec![message("a"), message("b")]).await.unwrap();
+    assert!(matches!(sent[..], [Ok(_), Err(SendRefusal::Overflow)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hangs_up_in_the_middle_of_a_look_hides_nothing() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("max.receive.count", "1")]).await;
+    send_bodies(door, "q", &["x"]).await;
+    depth(door, "q").await;
+    let mut hung_up = 0;
+    for _ in 0..50 {
+        // Polled once: it has asked for the message, and not heard yet.
+        let receive = take(door, "q", 1);
+        match tokio::time::timeout(Duration::ZERO, receive).await {
+            Ok(received) => drop(settle(door, "q", received[0].receipt, Settlement::Unseen).await),
+            Err(_) => hung_up += 1,
+        }
+        let deadline = Instant::now() + LONG;
+        while depth(door, "q").await != (1, 0, 0) {
+            assert!(Instant::now() < deadline, "it is hidden: {:?}", depth(door, "q").await);
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(hung_up > 0);
+    assert_eq!(wait(door, "q", 1).await[0].deliveries, 1, "what nobody has seen is no delivery");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dies_as_its_lease_ends_is_moved_with_nobody_around_and_after_a_restart() {
+    let data = tempfile::tempdir().unwrap();
+    let config = || {
+        let path = data.path().to_str().unwrap();
+        Config::ephemeral().with("ottla.ephemeral", "false").unwrap().with("log.dirs", path).unwrap()
+    };
+    let broker = Broker::start(config()).await.unwrap();
+    let door = broker.queues();
+    make(door, "dead", &[]).await;
+    let settings =
+        [("visibility.timeout.ms", "300"), ("max.receive.count", "1"), ("dead.letter.queue", "dead")];
+    make(door, "q", &settings).await;
+    send_bodies(door, "q", &["a", "b"]).await;
+    assert_eq!(bodies(&take(door, "q", 1).await), ["a"]);
+    // Nobody asks for anything of the queue from here on.
+    let dead = wait(door, "dead", 1).await;
+    assert_eq!(bodies(&dead), ["a"]);
+    settle(door, "dead", dead[0].receipt, Settlement::Done).await.unwrap();
+    let later = Wanted { max: 1, visibility_ms: Some(1_500), wait: None };
+    assert_eq!(bodies(&door.receive("q", later).await.unwrap()), ["b"]);
+    // As if killed.
+    drop(broker);
+
+    let broker = Broker::start(config()).await.unwrap();
+    let door = broker.queues();
+    assert_eq!(bodies(&wait(door, "dead", 1).await), ["b"]);
+    assert_eq!(depth(door, "q").await, (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lowest_priority_makes_way_first() {
+    let broker = broker().await;
+    let door = broker.queues();
+    let settings = [("max.messages", "3"), ("overflow", "drop-oldest"), ("priorities", "3")];
+    make(door, "q", &settings).await;
+    let of = |priority, body| Outgoing { priority: Some(priority), ..message(body) };
+    for message in [of(2, "high"), of(0, "low 1"), of(0, "low 2"), of(2, "higher"), of(1, "middle")] {
+        send(door, "q", vec![message]).await;
+    }
+    assert_eq!(bodies(&take(door, "q", 10).await), ["high", "higher", "middle"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_comes_to_nothing_backs_off_however_that_is() {
+    let broker = broker().await;
+    let door = broker.queues();
+    let settings = [("backoff.ms", "3000"), ("visibility.timeout.ms", "300")];
+    make(door, "q", &settings).await;
+    send_bodies(door, "q", &["left", "returned", "given back", "hidden no longer"]).await;
+    let taken = take(door, "q", 4).await;
+    let receipt = |at: usize| taken[at].receipt;
+    settle(door, "q", receipt(1), Settlement::Return { after_ms: None }).await.unwrap();
+    // Who names a time gets that.
+    settle(door, "q", receipt(2), Settlement::Return { after_ms: Some(0) }).await.unwrap();
+    settle(door, "q", receipt(3), Settlement::Extend { for_ms: 0 }).await.unwrap();
+    let again = take(door, "q", 4).await;
+    assert_eq!(bodies(&again), ["given back", "hidden no longer"]);
+    for delivery in again {
+        settle(door, "q", delivery.receipt, Settlement::Done).await.unwrap();
+    }
+    let deadline = Instant::now() + LONG;
+    while depth(door, "q").await != (0, 0, 2) {
+        assert!(Instant::now() < deadline, "{:?}", depth(door, "q").await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let began = Instant::now();
+    let mut late = wait(door, "q", 2).await;
+    if late.len() < 2 {
+        late.extend(wait(door, "q", 1).await);
+    }
+    assert_eq!(late.iter().map(|delivery| delivery.deliveries).collect::<Vec<_>>(), [2, 2]);
+    assert!(began.elapsed() > Duration::from_millis(200), "{:?}", began.elapsed());
+}

@@ -130,6 +130,8 @@ pub struct QueueConfig {
     pub key_concurrency: u32,
     /// Messages of a key that may be received a second; 0: any number.
     pub key_rate: u32,
+    /// Whether what was received over a connection is given back when its client has gone. Of share consumers it always is.
+    pub lease_ends_with_connection: bool,
     /// Messages that may be in flight, in each partition.
     pub max_in_flight: i64,
     /// Whether acknowledged messages stay for the topic's retention.
@@ -191,6 +193,7 @@ impl QueueConfig {
             ttl_ms: unless_minus_one("ottla.queue.ttl.ms"),
             key_concurrency: count("ottla.queue.key.concurrency"),
             key_rate: count("ottla.queue.key.rate"),
+            lease_ends_with_connection: is_true("ottla.queue.lease.ends.with.connection"),
             max_in_flight: number("ottla.queue.max.in.flight"),
             keep_acknowledged: is_true("ottla.queue.keep.acknowledged"),
             breaker_failure_ratio: topic.value("ottla.queue.breaker.failure.ratio").as_f64(),
@@ -378,6 +381,7 @@ mod tests {
             ttl_ms: None,
             key_concurrency: 0,
             key_rate: 0,
+            lease_ends_with_connection: false,
             max_in_flight: 120_000,
             keep_acknowledged: true,
             breaker_failure_ratio: 0.0,
@@ -413,6 +417,7 @@ mod tests {
             ("ttl.ms", "10"),
             ("key.concurrency", "11"),
             ("key.rate", "12"),
+            ("lease.ends.with.connection", "true"),
             ("max.in.flight", "13"),
             ("keep.acknowledged", "false"),
             ("breaker.failure.ratio", "0.5"),
@@ -443,6 +448,7 @@ mod tests {
             ttl_ms: Some(10),
             key_concurrency: 11,
             key_rate: 12,
+            lease_ends_with_connection: true,
             max_in_flight: 13,
             keep_acknowledged: false,
             breaker_failure_ratio: 0.5,
@@ -571,7 +577,7 @@ mod tests {
         };
         assert_eq!(named(&ConfigMap::new()), [ENABLE]);
         let all = named(&queue(&[]));
-        assert_eq!(all.len(), 29);
+        assert_eq!(all.len(), 30);
         assert!(all.iter().any(|name| name == "ottla.queue.visibility.timeout.ms"));
     }
 }

@@ -326,6 +326,7 @@ pub const ACTED_ON: &[&str] = &[
     "ottla.queue.keep.acknowledged",
     "ottla.queue.key.concurrency",
     "ottla.queue.key.rate",
+    "ottla.queue.lease.ends.with.connection",
     "ottla.queue.max.bytes",
     "ottla.queue.max.in.flight",
     "ottla.queue.max.message.bytes",
@@ -441,7 +442,7 @@ topic_configs! {
     "ottla.flush" String "commit", FLUSH_MODES, ["ottla.flush"];
     /// Longest that backoff.ms grows to, milliseconds.
     "ottla.queue.backoff.max.ms" Long "3600000", AtLeast(0), [];
-    /// Time before a message that came back is received again, milliseconds.
+    /// Time before a message whose delivery came to nothing is received again, milliseconds.
     "ottla.queue.backoff.ms" Long "0", AtLeast(0), [];
     /// What backoff.ms is multiplied by at each further delivery.
     "ottla.queue.backoff.multiplier" Double "2.0", Between(1, 100), [];
@@ -472,6 +473,8 @@ topic_configs! {
     "ottla.queue.key.concurrency" Int "0", AtLeast(0), [];
     /// Messages of a key that may be received a second; 0 for any number.
     "ottla.queue.key.rate" Int "0", AtLeast(0), [];
+    /// Whether messages come back when the client has gone whose HTTP connection received them; those of share consumers always do.
+    "ottla.queue.lease.ends.with.connection" Boolean "false", Any, [];
     /// Bytes of messages that the queue holds; -1 for any number.
     "ottla.queue.max.bytes" Long "-1", BetweenOrMinusOne(1, i64::MAX), [];
     /// Messages that may be in flight, in each partition.

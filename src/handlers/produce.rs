@@ -165,7 +165,8 @@ async fn append(
     }
     // A limited queue is asked; of others, nothing is known here. As long as it is not full, it takes a whole batch.
     let is_queue = topic.queue.is_some();
-    if is_queue && cx.door.room(topic).await?.is_some_and(|room| room == 0) {
+    let admission = if is_queue { cx.door.admit(topic).await? } else { None };
+    if admission.as_ref().is_some_and(|admission| admission.room == 0) {
         return Err(Refused {
             message: Some(QUEUE_FULL.to_owned()),
             ..Refused::code(ErrorCode::NotEnoughReplicas)
@@ -173,6 +174,7 @@ async fn append(
     }
     partition.room().await;
     let appended = partition.append(batch)?;
+    drop(admission);
     if is_queue || cx.catalog.is_read(topic.id) {
         cx.door.make_way(topic).await;
     }

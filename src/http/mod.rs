@@ -6,6 +6,7 @@
 
 mod body;
 mod conversation;
+mod loans;
 mod metrics;
 mod queues;
 mod receipt;
@@ -24,18 +25,23 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::conversation::Bounds;
+use self::loans::Loans;
 use self::metrics::Exposition;
 pub use self::metrics::Observed;
 use crate::handlers::Later;
 use crate::net::listener::{ConnectionLimits, Listener, accept};
-use crate::telemetry::{ConnectionCounters, Text};
+use crate::telemetry::{Closed, ConnectionCounters, Text};
 
 /// Connections that may be open; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
+
+/// Receives that may wait at a time; others answer at once. Connections are left for who asks how the broker is.
+const WAITING_MAX: usize = CONNECTIONS_MAX / 4 * 3;
 
 /// Headers of a request; more are answered with 431.
 const HEADERS_MAX: usize = 64;
@@ -68,6 +74,7 @@ impl Doors {
         let site = Arc::new(Site {
             observed: OnceLock::new(),
             connections: Arc::default(),
+            waiting: Semaphore::new(WAITING_MAX),
             idle: connections_max_idle.min(IDLE_MAX),
         });
         let limits = ConnectionLimits::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
@@ -112,22 +119,30 @@ struct Site {
     /// Empty until the broker is ready.
     observed: OnceLock<Observed>,
     connections: Arc<ConnectionCounters>,
+    /// Places for receives that wait.
+    waiting: Semaphore,
     idle: Duration,
 }
 
 /// Serves one connection, and counts its end.
 async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request).await) });
+    let loans = Loans::default();
+    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request, &loans).await) });
     let bounds = Bounds { idle: site.idle, life: LIFE_MAX, headers: HEADERS_MAX, buffer_bytes: BUFFER_BYTES };
     let closed = conversation::converse(stream, service, &bounds, &stop).await;
     site.connections.closed(closed);
+    // What the broker has closed says nothing about who works at the other end.
+    let is_gone = matches!(closed, Closed::Peer | Closed::Lost | Closed::Malformed);
+    if let Some(observed) = site.observed.get().filter(|_| is_gone) {
+        loans.give_back(&observed.shared.door).await;
+    }
 }
 
 impl Site {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>, loans: &Loans) -> Response<Answer> {
         let page = match request.uri().path() {
             path if queues::is_path(path) => {
-                return queues::answer(self.observed.get(), self.idle, request).await;
+                return queues::answer(self, loans, request).await;
             }
             "/metrics" => Self::metrics,
             "/healthz" => Self::health,

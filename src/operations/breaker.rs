@@ -8,6 +8,28 @@ use crate::clock::TimestampMs;
 /// How often a paused queue hands out one message to see whether it can be dealt with now, ms.
 const PROBE_EVERY_MS: i64 = 5_000;
 
+/// What a receiver may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Allowance {
+    /// As much as it wants.
+    All,
+    /// One message, to see what becomes of it.
+    Probe,
+    /// Nothing: the queue is paused.
+    Nothing,
+}
+
+impl Allowance {
+    /// How many of `wanted` messages that are.
+    pub(super) fn of(self, wanted: i64) -> i64 {
+        match self {
+            Self::All => wanted,
+            Self::Probe => wanted.min(1),
+            Self::Nothing => 0,
+        }
+    }
+}
+
 /// The last deliveries of a queue, and whether it is paused for them.
 #[derive(Default, Debug)]
 pub(super) struct Breaker {
@@ -19,16 +41,20 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
-    /// How many of `wanted` messages may be handed out: all of them, none, or one as a probe.
-    pub(super) fn allows(&mut self, config: &QueueConfig, wanted: i64, now: TimestampMs) -> i64 {
+    /// What may be handed out to who wants something now. A probe is nobody else's until its time is over, or it is
+    /// [given back](Breaker::not_needed).
+    pub(super) fn allows(&mut self, config: &QueueConfig, now: TimestampMs) -> Allowance {
         if config.breaker_failure_ratio <= 0.0 {
             *self = Self::default();
-            return wanted;
+            return Allowance::All;
         }
         match self.probe_at {
-            None => wanted,
-            Some(at) if at <= now => wanted.min(1),
-            Some(_) => 0,
+            None => Allowance::All,
+            Some(at) if at <= now => {
+                self.probe_at = Some(now.saturating_add(PROBE_EVERY_MS));
+                Allowance::Probe
+            }
+            Some(_) => Allowance::Nothing,
         }
     }
 
@@ -37,10 +63,10 @@ impl Breaker {
         self.probe_at
     }
 
-    /// Messages were handed out: the next probe comes later.
-    pub(super) fn handed_out(&mut self, now: TimestampMs) {
-        if self.probe_at.is_some() {
-            self.probe_at = Some(now.saturating_add(PROBE_EVERY_MS));
+    /// There was nothing to be handed out: who comes next may have the probe.
+    pub(super) fn not_needed(&mut self, allowance: Allowance, now: TimestampMs) {
+        if allowance == Allowance::Probe && self.probe_at.is_some() {
+            self.probe_at = Some(now);
         }
     }
 
@@ -91,14 +117,25 @@ mod tests {
             assert!(!breaker.note(&config, is_done, 0), "too few to judge");
         }
         assert!(breaker.note(&config, true, 0), "three of four");
-        assert_eq!(breaker.allows(&config, 10, 1), 0);
-        assert_eq!(breaker.allows(&config, 10, PROBE_EVERY_MS), 1);
-        breaker.handed_out(PROBE_EVERY_MS);
-        assert_eq!(breaker.allows(&config, 10, PROBE_EVERY_MS + 1), 0, "one probe at a time");
+        assert_eq!(breaker.allows(&config, 1), Allowance::Nothing);
+        assert_eq!(breaker.allows(&config, PROBE_EVERY_MS), Allowance::Probe);
+        assert_eq!(breaker.allows(&config, PROBE_EVERY_MS), Allowance::Nothing, "one probe at a time");
+        breaker.not_needed(Allowance::Nothing, PROBE_EVERY_MS);
+        assert_eq!(
+            breaker.allows(&config, PROBE_EVERY_MS),
+            Allowance::Nothing,
+            "who had none gives none back"
+        );
+        breaker.not_needed(Allowance::Probe, PROBE_EVERY_MS);
+        assert_eq!(breaker.allows(&config, PROBE_EVERY_MS), Allowance::Probe, "there was nothing to have");
         assert!(!breaker.note(&config, false, PROBE_EVERY_MS + 1));
-        assert_eq!(breaker.allows(&config, 10, 2 * PROBE_EVERY_MS), 1);
+        assert_eq!(breaker.allows(&config, 2 * PROBE_EVERY_MS), Allowance::Probe);
         breaker.note(&config, true, 2 * PROBE_EVERY_MS);
-        assert_eq!(breaker.allows(&config, 10, 2 * PROBE_EVERY_MS), 10);
+        assert_eq!(breaker.allows(&config, 2 * PROBE_EVERY_MS), Allowance::All);
+        assert_eq!(
+            [Allowance::All, Allowance::Probe, Allowance::Nothing].map(|some| some.of(10)),
+            [10, 1, 0]
+        );
     }
 
     #[test]
@@ -109,6 +146,6 @@ mod tests {
         }
         let off = config("0");
         (0..100).for_each(|_| assert!(!breaker.note(&off, false, 0)));
-        assert_eq!(breaker.allows(&off, 10, 0), 10);
+        assert_eq!(breaker.allows(&off, 0), Allowance::All);
     }
 }

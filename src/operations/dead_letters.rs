@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tracing::{debug, warn};
@@ -13,6 +14,7 @@ use super::receive::message_id;
 use super::{QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
+use crate::coordinator::CoordinatorError;
 use crate::queue::{Settle, Settlement};
 use crate::record::records::Record;
 
@@ -32,14 +34,30 @@ const MOVED_AT: &str = "ottla.dead-letter.moved-at";
 /// Messages that are moved at a time.
 const MOVED_TOGETHER: i64 = 100;
 
-/// Before it is looked again for what has died meanwhile.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+/// How long a mover waits that could not move what is dead: from the first time on, and at most.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
 
 /// How long a mover has for them, ms.
 const MOVE_MS: i64 = 60_000;
 
 impl QueueDoor {
-    /// Begins to move the dead letters of a partition, unless that is under way.
+    /// Has the dead letters of all queues moved that there are, and that come: after a restart, nobody need ask for a message.
+    pub async fn tend_queues(&self) {
+        for topic in self.0.catalog.view().topics() {
+            let Some(config) = topic.queue.as_ref().filter(|config| config.dead_letter_queue.is_some())
+            else {
+                continue;
+            };
+            if let Err(error) = self.start().await {
+                warn!(%error, "dead letters are moved once their queues are used");
+                return;
+            }
+            let desk = self.desk(topic);
+            desk.stations.iter().for_each(|station| self.move_dead_letters(&desk, station, config));
+        }
+    }
+
+    /// Has the dead letters of a partition moved from now on, whenever there are any.
     pub(super) fn move_dead_letters(
         &self,
         desk: &Arc<Desk>,
@@ -49,27 +67,59 @@ impl QueueDoor {
         if config.dead_letter_queue.is_none() || station.is_moving.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (door, desk, station) = (self.clone(), Arc::clone(desk), Arc::clone(station));
-        let config = Arc::clone(config);
+        let (door, name, station) = (self.clone(), Arc::clone(&desk.topic.name), Arc::clone(station));
         tokio::spawn(async move {
-            loop {
-                let moved = door.move_all(&desk, &station, &config).await;
-                if let Err(error) = &moved {
-                    let (queue, partition) = (&*desk.topic.name, station.partition.index());
+            tokio::select! {
+                () = door.keep_moving(&name, &station) => {}
+                () = door.0.stopping.cancelled() => {}
+            }
+            station.is_moving.store(false, Ordering::Release);
+        });
+    }
+
+    /// Moves what is dead as it dies, until the queue sends it nowhere any more.
+    async fn keep_moving(&self, name: &str, station: &Arc<Station>) {
+        let [mut pause, longest] = PAUSES;
+        loop {
+            let Ok((topic, config)) = self.topic(name) else { return };
+            let desk = self.desk(&topic);
+            let is_its = desk.stations.iter().any(|its| Arc::ptr_eq(its, station));
+            if !is_its || config.dead_letter_queue.is_none() {
+                return;
+            }
+            match self.move_when_there_are(&desk, station, &config).await {
+                Ok(()) => [pause, _] = PAUSES,
+                // Its first receiver makes the window, and comes here once more.
+                Err(QueueRefusal::NotNow(CoordinatorError::Loading)) if !self.is_known(station).await => {
+                    return;
+                }
+                Err(error) => {
+                    let (queue, partition) = (name, station.partition.index());
                     warn!(queue, partition, %error, "dead letters are kept until they can be moved");
                     // What of them is there already is looked for the next time.
                     station.has_moved.store(false, Ordering::Release);
+                    tokio::time::sleep(pause).await;
+                    pause = longest.min(pause * 2);
                 }
-                station.is_moving.store(false, Ordering::Release);
-                // Another may have died just before that, and not have started anybody.
-                let progress = door.0.queues.describe(&station.key).await;
-                let is_more = progress.ok().flatten().is_some_and(|progress| progress.counts.dead > 0);
-                if moved.is_err() || !is_more || station.is_moving.swap(true, Ordering::AcqRel) {
-                    return;
-                }
-                tokio::time::sleep(PAUSE).await;
             }
-        });
+        }
+    }
+
+    /// Whether the station has a window; if that cannot be told, it may.
+    async fn is_known(&self, station: &Station) -> bool {
+        !matches!(self.0.queues.describe(&station.key).await, Ok(None))
+    }
+
+    async fn move_when_there_are(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        config: &QueueConfig,
+    ) -> Result<(), QueueRefusal> {
+        // How often is too often, the engine is told by who receives: after a restart, that may be nobody.
+        station.show_terms(self, config).await?;
+        self.0.queues.await_dead_in(&station.key).await?;
+        self.move_all(desk, station, config).await
     }
 
     async fn move_all(

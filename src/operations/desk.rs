@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -20,8 +21,10 @@ use crate::log::{LogError, Partition, Waiter};
 use crate::queue::{
     Arrival, Backoff, Dead, Kind, QueueError, QueueFailure, QueueKey, QueueTerms, Receive, Received,
 };
+use crate::record::Codec;
 use crate::record::range::FileRange;
 use crate::record::records::{Record, records, split_batch};
+use crate::record::validate::{COSTLY_DENSE_CODEC_BYTES, COSTLY_QUICK_CODEC_BYTES};
 use crate::telemetry::QueueCounters;
 use crate::uuid::Uuid;
 
@@ -30,6 +33,9 @@ pub(super) const READ_BYTES: usize = 256 << 10;
 
 /// Messages of a queue of which it is remembered when they were received first.
 const FIRST_RECEIVED_MAX: usize = 10_000;
+
+/// Compressed bytes that are decompressed together where sockets are served; more go elsewhere, as each batch does that is costly.
+const COSTLY_READ_BYTES: usize = 64 << 10;
 
 /// How long it takes until what is done and need not be kept is looked for.
 const LET_GO_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -56,6 +62,8 @@ pub(super) struct Desk {
     pub(super) breaker: Arc<Mutex<Breaker>>,
     /// Kept while the oldest messages give way: what one has taken for that, another must not count again.
     pub(super) giving_way: Arc<tokio::sync::Mutex<()>>,
+    /// Kept from when it is known how many messages there are until others have been appended, under `overflow=reject`.
+    pub(super) admission: Arc<tokio::sync::Mutex<()>>,
     /// Its name among those that watch windows, which no other desk has.
     watcher: Arc<str>,
 }
@@ -79,7 +87,7 @@ pub(super) struct Station {
     pub(super) dedup: tokio::sync::Mutex<Dedup>,
     /// The records of the last read.
     recent: Mutex<Arc<Vec<Record>>>,
-    /// Whether its dead letters are being moved.
+    /// Whether somebody moves its dead letters, or waits for some.
     pub(super) is_moving: AtomicBool,
     /// Whether it will soon be looked for what nobody needs any more.
     is_letting_go: AtomicBool,
@@ -103,6 +111,15 @@ pub(super) type Place = (Uuid, i32, i64);
 struct FirstReceived {
     at: HashMap<Place, TimestampMs>,
     order: VecDeque<Place>,
+}
+
+/// What somebody is to have of a station.
+struct Share<'a> {
+    max_records: i64,
+    lease_ms: i64,
+    /// Of a share group; without one they go against receipts.
+    member: Option<&'a Arc<str>>,
+    is_lowest_first: bool,
 }
 
 /// What one read of a log has found.
@@ -140,6 +157,7 @@ impl Desk {
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
             breaker: before.map(|before| Arc::clone(&before.breaker)).unwrap_or_default(),
             giving_way: before.map(|before| Arc::clone(&before.giving_way)).unwrap_or_default(),
+            admission: before.map(|before| Arc::clone(&before.admission)).unwrap_or_default(),
             watcher: NEXT_DESK.fetch_add(1, Ordering::Relaxed).to_string().into(),
         }
     }
@@ -315,6 +333,51 @@ impl Station {
         lease_ms: i64,
         member: Option<&Arc<str>>,
     ) -> Result<Received, QueueRefusal> {
+        self.take_as(door, config, Share { max_records, lease_ms, member, is_lowest_first: false }).await
+    }
+
+    /// As [`Station::take`] against receipts, but of the lowest priority first.
+    pub(super) async fn take_lowest(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+        max_records: i64,
+        lease_ms: i64,
+    ) -> Result<Received, QueueRefusal> {
+        self.take_as(door, config, Share { max_records, lease_ms, member: None, is_lowest_first: true }).await
+    }
+
+    /// Tells the engine what the queue goes by, and nothing else.
+    ///
+    /// # Errors
+    /// A window that there is not; a coordinator that cannot say now.
+    pub(super) async fn show_terms(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+    ) -> Result<(), QueueRefusal> {
+        let receive = Receive {
+            member: None,
+            log_start: self.partition.offsets()?.log_start_offset,
+            leader_epoch: self.partition.leader_epoch(),
+            arrivals_from: 0,
+            arrivals: Vec::new(),
+            max_records: 0,
+            lease_ms: 0,
+            is_lowest_first: false,
+            terms: terms(config),
+        };
+        door.0.queues.receive(&self.key, receive).await?;
+        Ok(())
+    }
+
+    async fn take_as(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+        share: Share<'_>,
+    ) -> Result<Received, QueueRefusal> {
+        let Share { max_records, lease_ms, member, is_lowest_first } = share;
         let mut from = self.end.load(Ordering::Acquire);
         let mut taken: Option<Received> = None;
         let mut reads = 0;
@@ -349,6 +412,7 @@ impl Station {
                 arrivals,
                 max_records: if is_time { max_records - so_far } else { 0 },
                 lease_ms,
+                is_lowest_first,
                 terms: terms(config),
             };
             let mut received = self.ask(door, receive).await?;
@@ -596,27 +660,45 @@ fn find(records: &[Record], offset: i64) -> Option<Record> {
     Some(records[at].clone())
 }
 
+/// What can be had at once: in memory, and not much work.
 fn decode_cached(ranges: &[FileRange], from: i64, max_decompressed_bytes: usize) -> Option<io::Result<Read>> {
-    let mut is_cached = true;
-    let read = decode(ranges, from, max_decompressed_bytes, |range| {
-        let bytes = range.read_cached();
-        is_cached &= bytes.is_some();
-        bytes.ok_or_else(|| io::ErrorKind::WouldBlock.into())
-    });
-    is_cached.then_some(read)
+    let bytes: Vec<_> = ranges.iter().map(FileRange::read_cached).collect::<Option<_>>()?;
+    if bytes.iter().any(is_laborious) {
+        return None;
+    }
+    Some(decode(&bytes, from, max_decompressed_bytes, |bytes| Ok(bytes.clone())))
+}
+
+/// Whether to decompress these batches would keep a thread from its sockets.
+fn is_laborious(batches: &Bytes) -> bool {
+    let mut rest = batches.clone();
+    let mut compressed_bytes = 0;
+    while let Some((header, payload)) = split_batch(&mut rest) {
+        match header.attributes.codec() {
+            Ok(Codec::None) => {}
+            Ok(Codec::Snappy | Codec::Lz4) if payload.len() <= COSTLY_QUICK_CODEC_BYTES => {
+                compressed_bytes += payload.len();
+            }
+            Ok(Codec::Gzip | Codec::Zstd) if payload.len() <= COSTLY_DENSE_CODEC_BYTES => {
+                compressed_bytes += payload.len();
+            }
+            _ => return true,
+        }
+    }
+    compressed_bytes > COSTLY_READ_BYTES
 }
 
 /// The records of whole batches; what is cut at the end is left to the next read.
-fn decode(
-    ranges: &[FileRange],
+fn decode<P>(
+    places: &[P],
     from: i64,
     max_decompressed_bytes: usize,
-    mut read: impl FnMut(&FileRange) -> io::Result<bytes::Bytes>,
+    read: impl Fn(&P) -> io::Result<Bytes>,
 ) -> io::Result<Read> {
     let wrong = |error: crate::record::InvalidBatch| io::Error::new(io::ErrorKind::InvalidData, error);
     let mut found = Read { records: Vec::new(), end: from };
-    for range in ranges {
-        let mut batches = read(range)?;
+    for place in places {
+        let mut batches = read(place)?;
         while let Some((header, payload)) = split_batch(&mut batches) {
             if header.checksum(&payload) != header.crc {
                 let what = format!("the checksum of the batch at offset {} is wrong", header.base_offset);
@@ -652,5 +734,32 @@ pub(super) fn terms(config: &QueueConfig) -> QueueTerms {
             max_ms: config.backoff_max_ms,
         },
         dead: if config.dead_letter_queue.is_some() { Dead::Keep } else { Dead::Archive },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::BatchBuilder;
+
+    fn batch(codec: Codec, bytes: usize) -> Bytes {
+        let mut random = fastrand::Rng::with_seed(1);
+        let body: Vec<u8> = (0..bytes).map(|_| random.u8(..)).collect();
+        let mut batch = BatchBuilder::new().codec(codec);
+        batch.push(0, None, Some(&body), &[]);
+        batch.build()
+    }
+
+    #[test]
+    fn what_is_much_to_decompress_goes_where_it_keeps_no_socket() {
+        for codec in [Codec::Snappy, Codec::Lz4, Codec::Gzip, Codec::Zstd] {
+            assert!(!is_laborious(&batch(codec, 500)), "{codec:?}");
+            assert!(is_laborious(&batch(codec, 100_000)), "{codec:?}");
+        }
+        assert!(!is_laborious(&batch(Codec::None, 100_000)));
+        // Many small ones are as much work as a large one.
+        let ten_kib = batch(Codec::Lz4, 10 << 10);
+        assert!(!is_laborious(&ten_kib.repeat(6).into()));
+        assert!(is_laborious(&ten_kib.repeat(7).into()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedMutexGuard;
 use tracing::debug;
 
 use super::desk::Desk;
@@ -15,6 +16,13 @@ const DROPPED_TOGETHER: i64 = 1_000;
 
 /// How long who drops messages has for it, ms.
 const DROP_MS: i64 = 60_000;
+
+/// Leave to append to a queue that refuses what is too much.
+pub struct Admission {
+    /// How many messages more there may be.
+    pub room: i64,
+    _alone: OwnedMutexGuard<()>,
+}
 
 /// What a queue holds.
 #[derive(Clone, Copy, Default)]
@@ -45,17 +53,20 @@ fn is_limited(config: &QueueConfig) -> bool {
 }
 
 impl QueueDoor {
-    /// How many messages the queue of a topic takes before it refuses more; `None` if it never does.
+    /// How many messages the queue of a topic takes before it refuses more; `None` if it never does. Others that ask wait until what
+    /// comes of it is dropped: by then, what was admitted is to be in the log.
     ///
     /// # Errors
     /// A queue that cannot say now.
-    pub async fn room(&self, topic: &Arc<Topic>) -> Result<Option<i64>, QueueRefusal> {
+    pub async fn admit(&self, topic: &Arc<Topic>) -> Result<Option<Admission>, QueueRefusal> {
         let limited = topic.queue.as_ref().filter(|config| is_limited(config));
         let Some(config) = limited.filter(|config| config.overflow == Overflow::Reject) else {
             return Ok(None);
         };
-        let load = self.load(&self.desk(topic), config).await?;
-        Ok(Some(load.room(config)))
+        let desk = self.desk(topic);
+        let alone = Arc::clone(&desk.admission).lock_owned().await;
+        let load = self.load(&desk, config).await?;
+        Ok(Some(Admission { room: load.room(config), _alone: alone }))
     }
 
     /// Something was sent to a topic: the oldest messages of the queues that read it give way, where that is how they keep their
@@ -94,14 +105,15 @@ impl QueueDoor {
     async fn load(&self, desk: &Desk, config: &QueueConfig) -> Result<Load, QueueRefusal> {
         let mut load = Load::default();
         for station in &desk.stations {
-            let counts = match station.take(self, config, 0, 0, None).await {
+            let seen = match station.take(self, config, 0, 0, None).await {
                 Err(error) if desk.is_gone(station, &error) => continue,
-                taken => taken?.counts,
+                taken => taken?,
             };
+            let counts = seen.counts;
             let offsets = station.partition.offsets()?;
-            // What is on its way to the disk counts already.
+            // What came since, or is on its way to the disk, counts already.
             load.messages += counts.ready + counts.leased + counts.waiting;
-            load.messages += offsets.log_end_offset - offsets.high_watermark;
+            load.messages += (offsets.log_end_offset - seen.end.max(seen.window_end)).max(0);
             if config.max_bytes.is_some() {
                 let progress = self.0.queues.describe(&station.key).await?;
                 let from = progress.map_or(offsets.log_start_offset, |progress| progress.start);
@@ -118,7 +130,7 @@ impl QueueDoor {
         Ok(load)
     }
 
-    /// Drops about so many of those that would be received next. Whether there were any: what is in flight or delayed stays.
+    /// Drops about so many of those that could be received, the oldest of the lowest priority first. Whether there were any: what is in flight or delayed stays.
     async fn drop_oldest(
         &self,
         desk: &Arc<Desk>,
@@ -129,7 +141,7 @@ impl QueueDoor {
         let what = if is_kept { Settlement::Reject } else { Settlement::Drop };
         let mut left = excess.min(DROPPED_TOGETHER);
         for station in desk.in_turn() {
-            let dropped = match station.take(self, config, left, DROP_MS, None).await {
+            let dropped = match station.take_lowest(self, config, left, DROP_MS).await {
                 Err(error) if desk.is_gone(station, &error) => continue,
                 taken => taken?,
             };

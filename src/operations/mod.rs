@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
+pub use self::limits::Admission;
 pub use self::stats::QueueStats;
 use crate::catalog::queue_config::QueueConfig;
 use crate::catalog::{Catalog, CatalogError, Topic};

@@ -1,11 +1,15 @@
 //! Messages on loan, and what becomes of them.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
+use tracing::debug;
 
 use super::dead_letters::{DELIVERIES, MESSAGE_ID};
 use super::desk::{Desk, Place, Station};
@@ -26,12 +30,49 @@ const PAUSE: Duration = Duration::from_millis(100);
 const RECEIVE_BYTES: usize = 16 << 20;
 
 /// What is looked for, and where.
-struct Look<'a> {
-    desk: &'a Arc<Desk>,
-    topic: &'a Arc<Topic>,
-    config: &'a Arc<QueueConfig>,
+#[derive(Clone)]
+struct Look {
+    desk: Arc<Desk>,
+    topic: Arc<Topic>,
+    config: Arc<QueueConfig>,
     max: usize,
     lease_ms: i64,
+}
+
+type Found = Result<Vec<Delivery>, QueueRefusal>;
+
+/// A look that goes on when nobody waits for it any more, and then gives back what it has found: who hangs up in the middle hides
+/// nothing from the others.
+struct Looking {
+    door: QueueDoor,
+    desk: Arc<Desk>,
+    look: Option<Pin<Box<dyn Future<Output = Found> + Send>>>,
+}
+
+impl Future for Looking {
+    type Output = Found;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Found> {
+        // It is not polled once it has ended.
+        let Some(look) = &mut self.look else { return Poll::Pending };
+        let found = ready!(look.as_mut().poll(cx));
+        self.look = None;
+        Poll::Ready(found)
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        let Some(look) = self.look.take() else { return };
+        let (door, desk) = (self.door.clone(), Arc::clone(&self.desk));
+        // Without a runtime the broker is gone, too.
+        let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(async move {
+            if let Ok(found) = look.await {
+                door.give_back(&desk, found.into_iter().map(|delivery| delivery.receipt)).await;
+            }
+        });
+    }
 }
 
 impl QueueDoor {
@@ -51,9 +92,9 @@ impl QueueDoor {
             let (topic, config) = self.topic(name)?;
             let lease_ms = wanted.visibility_ms.unwrap_or(config.visibility_timeout_ms);
             let desk = self.desk(&topic);
-            let look = Look { desk: &desk, topic: &topic, config: &config, max: wanted.max, lease_ms };
+            let look = Look { desk: Arc::clone(&desk), topic, config, max: wanted.max, lease_ms };
             let found = match until {
-                None => self.look(&look).await.map(Some),
+                None => self.looking(&look).await.map(Some),
                 Some(until) => self.look_until(until, &look).await,
             };
             let found = match found {
@@ -71,11 +112,7 @@ impl QueueDoor {
 
     /// Looks until something is found, `until` is over, or the broker stops; `None` when the topic is not what it was. Whoever is
     /// told that there may be something and is gone by then, or has found it, passes that on.
-    async fn look_until(
-        &self,
-        until: Instant,
-        wanted: &Look<'_>,
-    ) -> Result<Option<Vec<Delivery>>, QueueRefusal> {
+    async fn look_until(&self, until: Instant, wanted: &Look) -> Result<Option<Vec<Delivery>>, QueueRefusal> {
         let mut deadline = pin!(sleep_until(until));
         let mut waits = None;
         loop {
@@ -85,10 +122,10 @@ impl QueueDoor {
                 told.as_mut().enable();
             }
             let now = self.0.catalog.topic_by_id(wanted.topic.id);
-            if now.is_none_or(|now| !Arc::ptr_eq(&now, wanted.topic)) {
+            if now.is_none_or(|now| !Arc::ptr_eq(&now, &wanted.topic)) {
                 return Ok(None);
             }
-            let is_hindered = match self.look(wanted).await {
+            let is_hindered = match self.looking(wanted).await {
                 // While it is paused, nobody tells of the next probe.
                 Ok(found) if found.is_empty() => wanted.desk.breaker.lock().probe_at().is_some(),
                 Err(QueueRefusal::NotNow(_) | QueueRefusal::Full) if Instant::now() < until => true,
@@ -112,14 +149,37 @@ impl QueueDoor {
             tokio::select! {
                 () = told => {}
                 () = tokio::time::sleep(PAUSE), if is_hindered => {}
-                () = &mut deadline => return self.look(wanted).await.map(Some),
+                () = &mut deadline => return self.looking(wanted).await.map(Some),
                 () = self.0.stopping.cancelled() => {}
             }
         }
     }
 
-    async fn look(&self, wanted: &Look<'_>) -> Result<Vec<Delivery>, QueueRefusal> {
-        let Look { desk, config, max, lease_ms, .. } = *wanted;
+    fn looking(&self, wanted: &Look) -> Looking {
+        let (door, wanted) = (self.clone(), wanted.clone());
+        let desk = Arc::clone(&wanted.desk);
+        let look = Box::pin(async move { door.look(&wanted).await });
+        Looking { door: self.clone(), desk, look: Some(look) }
+    }
+
+    /// Gives back what nobody has seen.
+    async fn give_back(&self, desk: &Desk, receipts: impl Iterator<Item = Receipt>) {
+        let mut by_partition: BTreeMap<(Uuid, i32), Vec<Settle>> = BTreeMap::new();
+        for Receipt { topic_id, partition, offset, deliveries, .. } in receipts {
+            let settle = Settle { offset, deliveries, what: Settlement::Unseen };
+            by_partition.entry((topic_id, partition)).or_default().push(settle);
+        }
+        for ((topic_id, partition), settles) in by_partition {
+            let Some(station) = desk.station(topic_id, partition) else { continue };
+            if let Err(error) = self.0.queues.settle(&station.key, settles).await {
+                debug!(queue = &*desk.topic.name, partition, %error, "given back when their leases end");
+            }
+        }
+    }
+
+    async fn look(&self, wanted: &Look) -> Found {
+        let Look { desk, config, max, lease_ms, .. } = wanted;
+        let (max, lease_ms) = (*max, *lease_ms);
         let mut found = Vec::new();
         let mut is_full = false;
         for station in desk.in_turn() {
@@ -131,23 +191,22 @@ impl QueueDoor {
                 received => received?,
             };
             is_full |= received.is_full;
-            if received.counts.dead > 0 {
-                self.move_dead_letters(desk, station, config);
-            }
+            self.move_dead_letters(desk, station, config);
             if !received.ranges.is_empty() {
-                desk.breaker.lock().handed_out(self.now_ms());
                 match self.deliver(desk, config, station, &received.ranges).await {
                     Ok(delivered) => found.extend(delivered),
                     Err(error) => {
-                        // Nobody has seen them.
-                        let back = |(offset, deliveries)| Settle {
+                        let (topic_id, partition) = (station.key.topic_id, station.key.partition);
+                        let records = received.ranges.iter().flat_map(|range| range.records());
+                        let queue_id = desk.topic.id;
+                        let receipt = |(offset, deliveries)| Receipt {
+                            queue_id,
+                            topic_id,
+                            partition,
                             offset,
                             deliveries,
-                            what: Settlement::Return { after_ms: Some(0) },
                         };
-                        let back =
-                            received.ranges.iter().flat_map(|range| range.records()).map(back).collect();
-                        self.0.queues.settle(&station.key, back).await?;
+                        self.give_back(desk, records.map(receipt)).await;
                         return if found.is_empty() { Err(error) } else { Ok(found) };
                     }
                 }
@@ -171,8 +230,25 @@ impl QueueDoor {
         lease_ms: i64,
     ) -> Result<Received, QueueRefusal> {
         let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
-        let wanted = desk.breaker.lock().allows(config, wanted, self.now_ms());
-        station.take(self, config, wanted, lease_ms, None).await
+        self.take_as_allowed(desk, station, config, wanted, lease_ms, None).await
+    }
+
+    /// As much of `wanted` as the queue's breaker allows.
+    async fn take_as_allowed(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        config: &QueueConfig,
+        wanted: i64,
+        lease_ms: i64,
+        member: Option<&Arc<str>>,
+    ) -> Result<Received, QueueRefusal> {
+        let allowance = desk.breaker.lock().allows(config, self.now_ms());
+        let received = station.take(self, config, allowance.of(wanted), lease_ms, member).await;
+        if received.as_ref().map_or(true, |received| received.ranges.is_empty()) {
+            desk.breaker.lock().not_needed(allowance, self.now_ms());
+        }
+        received
     }
 
     /// Lends records of a queue, of its own topic or another that it reads, to a member of its share group, about so many bytes at most, in the order of their offsets.
@@ -193,17 +269,14 @@ impl QueueDoor {
             desk.station(topic_id, partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
         let max_records = max_records.min(station.messages_of(max_bytes)?);
         let lease_ms = config.visibility_timeout_ms;
-        let max_records = desk.breaker.lock().allows(&config, max_records, self.now_ms());
-        let mut received = station.take(self, &config, max_records, lease_ms, Some(member)).await?;
+        let mut received =
+            self.take_as_allowed(&desk, station, &config, max_records, lease_ms, Some(member)).await?;
+        self.move_dead_letters(&desk, station, &config);
         for range in &received.ranges {
             let now = self.now_ms();
-            desk.breaker.lock().handed_out(now);
             (range.first..=range.last)
                 .filter(|_| range.deliveries > 1)
                 .for_each(|_| desk.note(&config, false, now));
-        }
-        if received.counts.dead > 0 {
-            self.move_dead_letters(&desk, station, &config);
         }
         received.ranges.sort_unstable_by_key(|range| range.first);
         Ok(received)
@@ -272,7 +345,7 @@ impl QueueDoor {
                 desk.note(config, true, self.now_ms());
                 counters.acknowledged.increment();
             }
-            Settlement::Drop => return,
+            Settlement::Drop | Settlement::Unseen => return,
             Settlement::Reject => {
                 desk.note(config, false, self.now_ms());
                 counters.rejected.increment();
@@ -310,7 +383,7 @@ impl QueueDoor {
             let kills = settles.iter().any(|settle| match settle.what {
                 Settlement::Reject => true,
                 Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => is_last(settle.deliveries),
-                Settlement::Done | Settlement::Drop | Settlement::Extend { .. } => false,
+                Settlement::Done | Settlement::Drop | Settlement::Unseen | Settlement::Extend { .. } => false,
             });
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
@@ -338,7 +411,7 @@ impl Station {
         let end = self.partition.offsets()?.high_watermark;
         let epoch = self.partition.leader_epoch();
         door.0.queues.initialise(&self.key, self.partition.offsets()?.log_start_offset, epoch).await?;
-        door.0.queues.purge(&self.key, end).await?;
+        door.0.queues.purge(&self.key, end, epoch).await?;
         self.forget_end();
         Ok(())
     }

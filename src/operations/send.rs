@@ -63,16 +63,11 @@ impl QueueDoor {
         let (topic, config) = self.topic(name)?;
         let desk = self.desk(&topic);
         let now = self.now_ms();
-        let room = self.room(&topic).await?;
         let retention_ms =
             desk.stations.first().map_or(-1, |station| station.partition.config().retention_ms);
         let mut answers: Vec<Option<Answer>> = messages.iter().map(|_| None).collect();
         let mut by_partition: BTreeMap<usize, Vec<(usize, Prepared)>> = BTreeMap::new();
         for (index, message) in messages.into_iter().enumerate() {
-            if room.is_some_and(|room| index as i64 >= room) {
-                answers[index] = Some(Err(SendRefusal::Overflow));
-                continue;
-            }
             if let Err(refusal) = check(&config, retention_ms, now, &message) {
                 answers[index] = Some(Err(refusal));
                 continue;
@@ -86,10 +81,18 @@ impl QueueDoor {
             let partition = partition_of(prepared.place(), desk.own().len());
             by_partition.entry(partition).or_default().push((index, prepared));
         }
+        let admission = self.admit(&topic).await?;
+        let mut room = admission.as_ref().map(|admission| admission.room);
+        let mut placed = Vec::with_capacity(by_partition.len());
         for (partition, prepared) in by_partition {
             let (indexes, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
-            let sent = self.append(&desk.own()[partition], &config, prepared).await?;
-            for (index, sent) in indexes.into_iter().zip(sent) {
+            let station = &desk.own()[partition];
+            placed.push((station, indexes, self.append(station, &config, prepared, &mut room).await?));
+        }
+        // Who comes next finds them in the log, though they are not on the disk yet.
+        drop(admission);
+        for (station, indexes, placed) in placed {
+            for (index, sent) in indexes.into_iter().zip(confirm(station, placed).await) {
                 answers[index] = Some(sent);
             }
         }
@@ -116,7 +119,9 @@ impl QueueDoor {
         let mut failed = BTreeMap::new();
         for (partition, letters) in by_partition {
             let sources: Vec<_> = letters.iter().map(Prepared::source).collect();
-            let stored = self.append(&desk.own()[partition], config, letters).await?;
+            let station = &desk.own()[partition];
+            let stored = self.append(station, config, letters, &mut None).await?;
+            let stored = confirm(station, stored).await;
             for (source, stored) in sources.into_iter().zip(stored) {
                 failed.extend(stored.err().map(|error| (source, error.to_string())));
             }
@@ -124,49 +129,53 @@ impl QueueDoor {
         Ok(failed)
     }
 
+    /// Appends messages, as far as there is `room`, and takes from that.
     async fn append(
         &self,
         station: &Station,
         config: &QueueConfig,
         messages: Vec<Prepared>,
-    ) -> Result<Vec<Answer>, QueueRefusal> {
+        room: &mut Option<i64>,
+    ) -> Result<Vec<Result<Placed, SendRefusal>>, QueueRefusal> {
         station.partition.room().await;
-        let appended = match deduplicates(config) && messages.iter().any(|message| message.dedup.is_some()) {
-            false => Appending::to(station, None).all(messages),
-            true => {
-                // Held while the log is looked at and written, but not while it is synced.
-                let mut dedup = station.dedup.lock().await;
-                station.seed(self, config, &mut dedup).await?;
-                Appending::to(station, Some((&mut dedup, config.dedup_window_ms))).all(messages)
-            }
-        };
-        let last = appended.iter().flatten().map(|placed| placed.offset).max();
-        let durable = match last {
-            Some(last) => station.partition.durable(last + 1).await.map_err(Arc::new),
-            None => Ok(()),
-        };
-        if durable.is_err() {
-            let mut dedup = station.dedup.lock().await;
-            let lost = appended.iter().flatten().filter(|placed| !placed.is_duplicate);
-            lost.for_each(|placed| {
-                if let Some(id) = placed.dedup {
-                    dedup.take_back(id, placed.offset);
-                }
-            });
+        if !deduplicates(config) || messages.iter().all(|message| message.dedup.is_none()) {
+            return Ok(Appending::to(station, None, room).all(messages));
         }
-        let answer = |appended: Result<Placed, SendRefusal>| {
-            let placed = appended?;
-            durable.clone().map_err(SendRefusal::Storage)?;
-            let (topic_id, partition) = (station.key.topic_id, station.key.partition);
-            Ok(Sent {
-                message_id: id_of_place(topic_id, partition, placed.offset),
-                partition,
-                offset: placed.offset,
-                is_duplicate: placed.is_duplicate,
-            })
-        };
-        Ok(appended.into_iter().map(answer).collect())
+        // Held while the log is looked at and written, but not while it is synced.
+        let mut dedup = station.dedup.lock().await;
+        station.seed(self, config, &mut dedup).await?;
+        Ok(Appending::to(station, Some((&mut dedup, config.dedup_window_ms)), room).all(messages))
     }
+}
+
+/// The answers to what was appended, once it is durable.
+async fn confirm(station: &Station, appended: Vec<Result<Placed, SendRefusal>>) -> Vec<Answer> {
+    let last = appended.iter().flatten().map(|placed| placed.offset).max();
+    let durable = match last {
+        Some(last) => station.partition.durable(last + 1).await.map_err(Arc::new),
+        None => Ok(()),
+    };
+    if durable.is_err() {
+        let mut dedup = station.dedup.lock().await;
+        let lost = appended.iter().flatten().filter(|placed| !placed.is_duplicate);
+        lost.for_each(|placed| {
+            if let Some(id) = placed.dedup {
+                dedup.take_back(id, placed.offset);
+            }
+        });
+    }
+    let answer = |appended: Result<Placed, SendRefusal>| {
+        let placed = appended?;
+        durable.clone().map_err(SendRefusal::Storage)?;
+        let (topic_id, partition) = (station.key.topic_id, station.key.partition);
+        Ok(Sent {
+            message_id: id_of_place(topic_id, partition, placed.offset),
+            partition,
+            offset: placed.offset,
+            is_duplicate: placed.is_duplicate,
+        })
+    };
+    appended.into_iter().map(answer).collect()
 }
 
 /// Where a message lies, or the one that it repeats.
@@ -181,6 +190,8 @@ struct Appending<'a> {
     station: &'a Station,
     /// The ids that count, and for how long, ms.
     dedup: Option<(&'a mut Dedup, i64)>,
+    /// How many messages more the queue takes; `None` for any number.
+    room: &'a mut Option<i64>,
     compression: Option<Compression>,
     max_bytes: usize,
     /// The batch to be, and how many bytes it has at most.
@@ -190,11 +201,12 @@ struct Appending<'a> {
 }
 
 impl<'a> Appending<'a> {
-    fn to(station: &'a Station, dedup: Option<(&'a mut Dedup, i64)>) -> Self {
+    fn to(station: &'a Station, dedup: Option<(&'a mut Dedup, i64)>, room: &'a mut Option<i64>) -> Self {
         let config = station.partition.config();
         Self {
             station,
             dedup,
+            room,
             compression: config.compression,
             max_bytes: config.max_message_bytes,
             open: Vec::new(),
@@ -222,6 +234,16 @@ impl<'a> Appending<'a> {
                 let (bytes, max) = (batch(self.compression, &[message]).size_bytes(), self.max_bytes);
                 self.placed.push(Err(SendRefusal::TooLarge { bytes, max }));
                 continue;
+            }
+            match self.room {
+                // What repeats another is known all the same.
+                Some(0) => {
+                    self.close();
+                    self.placed.push(Err(SendRefusal::Overflow));
+                    continue;
+                }
+                Some(room) => *room -= 1,
+                None => {}
             }
             self.open_bytes += bytes;
             self.open.push(message);

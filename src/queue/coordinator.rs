@@ -138,6 +138,14 @@ impl Queues {
         Ok(expect_reply!(self.ask(key, QueueEvent::TakeDead { max_records, lease_ms }).await?, Dead)?)
     }
 
+    /// Returns when there are dead records that nobody moves, or when another waits for that.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator.
+    pub async fn await_dead_in(&self, key: &QueueKey) -> Result<(), QueueFailure> {
+        Ok(expect_reply!(self.ask(key, QueueEvent::AwaitDead).await?, Done)?)
+    }
+
     /// Returns when something of a shard has died that nobody moves: the windows in which. Only the last who asks is told.
     ///
     /// # Errors
@@ -150,8 +158,14 @@ impl Queues {
     ///
     /// # Errors
     /// Of the queue, or of its coordinator.
-    pub async fn purge(&self, key: &QueueKey, offset_end_exclusive: i64) -> Result<(), QueueFailure> {
-        Ok(expect_reply!(self.ask(key, QueueEvent::Purge { offset_end_exclusive }).await?, Done)?)
+    pub async fn purge(
+        &self,
+        key: &QueueKey,
+        offset_end_exclusive: i64,
+        leader_epoch: i32,
+    ) -> Result<(), QueueFailure> {
+        let event = QueueEvent::Purge { offset_end_exclusive, leader_epoch };
+        Ok(expect_reply!(self.ask(key, event).await?, Done)?)
     }
 
     /// Returns when there may be something that was not there at `changes`, or when the member watches anew.

@@ -129,6 +129,11 @@ impl State {
         matches!(self, Self::Acknowledged | Self::Archived)
     }
 
+    /// To be handed out, though not before a time.
+    fn available_at(now: TimestampMs, time: TimestampMs) -> Self {
+        if time > now { Self::Waiting { until: keepable(time) } } else { Self::Available }
+    }
+
     fn outcome(self) -> Outcome {
         match self {
             Self::Leased { holder: Holder::RECEIPT, until } => Outcome::Leased { until },
@@ -642,7 +647,7 @@ impl Leases {
                     Verdict::Accept => self.finish(at, run, State::Acknowledged, marks),
                     Verdict::Gap => self.finish(at, run, State::Archived, marks),
                     Verdict::Reject => self.die(at, run, marks),
-                    Verdict::Release => self.give_back(at, run, delivery_limit, marks),
+                    Verdict::Release => self.give_back(now, now, at, run, delivery_limit, marks),
                     Verdict::Renew => {
                         let until = keepable(renewed);
                         self.set(at, Run { state: State::Leased { holder, until }, ..run });
@@ -674,14 +679,14 @@ impl Leases {
     }
 
     /// Gives back all that `holder` has, as if its leases were over.
-    pub fn release(&mut self, holder: Holder, delivery_limit: u16, marks: &mut Vec<Mark>) {
+    pub fn release(&mut self, now: TimestampMs, holder: Holder, delivery_limit: u16, marks: &mut Vec<Mark>) {
         if !self.holds(holder) {
             return;
         }
         let is_its = |run: &Run| matches!(run.state, State::Leased { holder: of, .. } if of == holder);
         let runs: Vec<_> = self.all_runs().filter(|(_, run)| is_its(run)).collect();
         for (at, run) in runs {
-            self.give_back(at, run, delivery_limit, marks);
+            self.give_back(now, now, at, run, delivery_limit, marks);
         }
         self.advance();
     }
@@ -696,9 +701,12 @@ impl Leases {
             let Some((_, run)) = self.find(first) else { break };
             let is_expired = self.kinds.expires(run.kind) <= now;
             match run.state {
-                State::Leased { .. } => self.give_back(first, run, delivery_limit, marks),
+                State::Leased { until, .. } => {
+                    self.give_back(now, until, first, run, delivery_limit, marks);
+                }
                 State::Dead { .. } => self.set(first, Run { state: State::Dead { until: FREE }, ..run }),
                 _ if is_expired => self.finish(first, run, State::Archived, marks),
+                _ if run.deliveries >= delivery_limit => self.die(first, run, marks),
                 _ => self.set(first, Run { state: State::Available, ..run }),
             }
         }
@@ -708,12 +716,26 @@ impl Leases {
         self.advance();
     }
 
-    /// Unless it was delivered too often, or has left the log. That it is available again when its lease ends needs no mark.
-    fn give_back(&mut self, first: i64, run: Run, delivery_limit: u16, marks: &mut Vec<Mark>) {
-        self.give_back_as(State::Available, first, run, delivery_limit, marks);
+    /// Its delivery has come to nothing at `since`: it waits for its queue's backoff from then on, unless it was delivered too often,
+    /// or has left the log. That it is available again when its lease ends needs no mark.
+    fn give_back(
+        &mut self,
+        now: TimestampMs,
+        since: TimestampMs,
+        first: i64,
+        run: Run,
+        delivery_limit: u16,
+        marks: &mut Vec<Mark>,
+    ) {
+        let backoff_ms = self.terms.map_or(0, |terms| terms.backoff.after(run.deliveries));
+        let state = State::available_at(now, since.saturating_add(backoff_ms));
+        let kept = self.give_back_as(state, first, run, delivery_limit, marks);
+        if let Some((first, run)) = kept.filter(|_| state != State::Available) {
+            push_mark(marks, run.mark(first));
+        }
     }
 
-    /// Whether it could be given back.
+    /// What of it could be given back.
     fn give_back_as(
         &mut self,
         state: State,
@@ -721,7 +743,7 @@ impl Leases {
         run: Run,
         delivery_limit: u16,
         marks: &mut Vec<Mark>,
-    ) -> bool {
+    ) -> Option<(i64, Run)> {
         let mut first = first;
         if first < self.log_start {
             let last = run.last.min(self.log_start - 1);
@@ -729,15 +751,16 @@ impl Leases {
             first = last + 1;
         }
         if first > run.last {
-            return false;
+            return None;
         }
         if run.deliveries >= delivery_limit {
             self.die(first, run, marks);
-            return false;
+            return None;
         }
-        self.set(first, Run { state, ..run });
+        let run = Run { state, ..run };
+        self.set(first, run);
         self.has_room();
-        true
+        Some((first, run))
     }
 
     /// Nobody shall have it again.
@@ -908,7 +931,7 @@ impl Leases {
     fn rank(&self, run: &Run) -> Option<u8> {
         match (self.lines.rule().fifo, run.state) {
             (true, State::Available | State::Leased { .. } | State::Waiting { .. }) => Some(0),
-            (false, State::Available) => Some(u8::MAX - self.kinds.priority(run.kind)),
+            (false, State::Available) => Some(kinds::LEVELS_MAX - self.kinds.priority(run.kind)),
             _ => None,
         }
     }
@@ -958,7 +981,7 @@ impl Leases {
 
     fn drop_kind(&mut self, kind: KindId) {
         if let Some(key) = self.kinds.drop(kind) {
-            self.lines.leave(key);
+            self.lines.leave(key, kind);
         }
     }
 }

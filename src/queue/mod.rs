@@ -149,10 +149,14 @@ pub enum QueueEvent {
         /// For how long, ms: then they are there for the next to ask.
         lease_ms: i64,
     },
+    /// Answered by [`Reply::Done`] when there is something for [`QueueEvent::TakeDead`], or when another waits for that.
+    AwaitDead,
     /// Archives all below an offset, whatever it is. Answered by [`Reply::Done`].
     Purge {
         /// Exclusive.
         offset_end_exclusive: i64,
+        /// Of the log.
+        leader_epoch: i32,
     },
     /// Answered by [`Reply::Done`] when there may be something that was not there at `changes`, or when the member watches anew.
     Watch {

@@ -38,6 +38,8 @@ struct Queue {
     next_holder: u32,
     /// Who waits for a change; one ticket each.
     watchers: BTreeMap<Arc<str>, Ticket>,
+    /// Who waits for something to die.
+    mourner: Option<Ticket>,
     /// [`Leases::changes`] as watchers were told last.
     told: u64,
     /// What its changes are counted from: the count of a window that was made anew, with its shard or alone, is never taken for
@@ -62,6 +64,7 @@ impl Queue {
             members: BTreeMap::new(),
             next_holder: Holder::RECEIPT.0 + 1,
             watchers: BTreeMap::new(),
+            mourner: None,
             told: 0,
             made: now.cast_unsigned() << CHANGES_BITS,
             delivery_limit: u16::MAX,
@@ -353,8 +356,16 @@ impl QueueShard {
                 // They are as dead after a crash.
                 out.reply(from, Reply::Dead(dead));
             }
-            QueueEvent::Purge { offset_end_exclusive } => {
+            QueueEvent::AwaitDead => {
+                let replaced = self.with(now, &key, out, |queue, _| queue.mourner.replace(from));
+                match replaced {
+                    Ok(before) => out.prompt.extend(before.map(|before| (before, Reply::Done(Ok(()))))),
+                    Err(error) => out.reply_promptly(from, Reply::Done(Err(error))),
+                }
+            }
+            QueueEvent::Purge { offset_end_exclusive, leader_epoch } => {
                 let done = self.with(now, &key, out, |queue, marks| {
+                    queue.leader_epoch = queue.leader_epoch.max(leader_epoch);
                     queue.leases.purge(offset_end_exclusive, marks);
                 });
                 out.reply(from, Reply::Done(done));
@@ -413,6 +424,10 @@ impl QueueShard {
             queue.told = queue.leases.changes();
             wake(queue, out);
         }
+        if let Some(mourner) = queue.mourner.take_if(|_| queue.leases.has_dead()) {
+            // Not before that is durable.
+            out.reply(mourner, Reply::Done(Ok(())));
+        }
         // Who moves them takes all there is, what dies meanwhile too.
         if !had_dead && queue.leases.has_dead() {
             self.died.insert(key.clone());
@@ -466,6 +481,7 @@ impl QueueShard {
             && let Some(old) = self.queues.get_mut(&key_of(key))
         {
             wake(old, out);
+            out.prompt.extend(old.mourner.take().map(|mourner| (mourner, Reply::Done(Ok(())))));
         }
         self.apply(now, &record);
         out.records.push(record);
@@ -529,7 +545,7 @@ impl Machine for QueueShard {
                     }
                     let released = self.with(now, &key, out, |queue, marks| {
                         if let Some(holder) = queue.members.get(&member) {
-                            queue.leases.release(*holder, queue.delivery_limit, marks);
+                            queue.leases.release(now, *holder, queue.delivery_limit, marks);
                         }
                     });
                     debug_assert!(released.is_ok(), "the keys are of windows");

@@ -101,6 +101,12 @@ fn random_terms(random: &mut fastrand::Rng) -> QueueTerms {
     }
 }
 
+/// How long a record waits that has come back for so many times.
+fn backoff(ruling: Option<QueueTerms>, deliveries: u16) -> i64 {
+    let after = |terms: QueueTerms| terms.backoff.ms << (deliveries.clamp(1, 16) - 1);
+    ruling.map_or(0, |terms| after(terms).min(terms.backoff.max_ms))
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -198,10 +204,11 @@ impl World {
 
     /// What must have ended by itself by now.
     fn ripen(&mut self) {
+        let ruling = self.ruling;
         for known in &mut self.known {
-            if known.lease.is_some_and(|(_, until)| until <= self.now) {
+            if let Some((_, until)) = known.lease.filter(|(_, until)| *until <= self.now) {
                 known.lease = None;
-                known.wait_until = 0;
+                known.wait_until = until + backoff(ruling, known.deliveries);
                 self.tally.ended += 1;
             }
             known.dead = known.dead.map(|until| if until <= self.now { 0 } else { until });
@@ -250,6 +257,8 @@ impl World {
 
     /// A look at some of it shows each record as it must be, and changes nothing.
     fn inspect(&mut self) {
+        // What is due is done first.
+        self.pass(0);
         let before = self.machine.snapshot();
         let (from, max) = (self.random.i64(-5..=self.known.len() as i64), self.random.usize(0..50));
         let reply = self.one(QueueEvent::Inspect { from, max });
@@ -397,6 +406,7 @@ impl World {
             arrivals,
             max_records,
             lease_ms,
+            is_lowest_first: self.random.u8(0..10) == 0,
             terms: self.terms,
         };
         // Now and then another reads the same.
@@ -513,6 +523,7 @@ impl World {
                 5 if self.random.bool() => Settlement::Drop,
                 5 => Settlement::Reject,
                 6 => Settlement::Return { after_ms: None },
+                7 if self.random.bool() => Settlement::Unseen,
                 7 => Settlement::Return { after_ms: Some(self.random.i64(0..800)) },
                 _ => Settlement::Extend { for_ms: self.random.i64(0..800) },
             };
@@ -565,9 +576,11 @@ impl World {
             *dead = if until > 0 { now + until } else { 0 };
             return Ok(());
         }
+        if what == Settlement::Unseen && known.lease.is_none() {
+            return Ok(());
+        }
         known.deliveries = deliveries;
-        let backoff =
-            terms.map_or(0, |terms| (terms.backoff.ms << (deliveries.min(16) - 1)).min(terms.backoff.max_ms));
+        let backoff = backoff(terms, deliveries);
         let after_ms = match what {
             Settlement::Done => return Ok(()),
             Settlement::Reject | Settlement::Drop => {
@@ -580,6 +593,10 @@ impl World {
                 return Ok(());
             }
             Settlement::Return { after_ms } => after_ms.unwrap_or(backoff),
+            Settlement::Unseen => {
+                (known.lease, known.deliveries, known.wait_until) = (None, deliveries - 1, 0);
+                return Ok(());
+            }
         };
         known.lease = None;
         known.wait_until = now + after_ms;
@@ -603,7 +620,10 @@ impl World {
             let verdict = [Verdict::Accept, Verdict::Release, Verdict::Renew][self.random.usize(0..3)];
             let known = &mut self.known[at as usize];
             match verdict {
-                Verdict::Release => (known.lease, known.wait_until) = (None, 0),
+                Verdict::Release => {
+                    let wait_until = self.now + backoff(self.ruling, known.deliveries);
+                    (known.lease, known.wait_until) = (None, wait_until);
+                }
                 Verdict::Renew => {
                     known.lease = Some((Some(member), self.now + 300));
                     self.has[member].insert(at);
@@ -619,7 +639,8 @@ impl World {
     fn leave(&mut self, member: usize) {
         for known in &mut self.known {
             if known.lease.is_some_and(|(by, _)| by == Some(member)) {
-                (known.lease, known.wait_until) = (None, 0);
+                let wait_until = self.now + backoff(self.ruling, known.deliveries);
+                (known.lease, known.wait_until) = (None, wait_until);
             }
         }
         self.has[member].clear();
@@ -653,7 +674,7 @@ impl World {
         let end = self.random.i64(start..=(start + 20).min(self.known.len() as i64).max(start));
         self.doomed.extend(start..end);
         self.purged = end;
-        let reply = self.one(QueueEvent::Purge { offset_end_exclusive: end });
+        let reply = self.one(QueueEvent::Purge { offset_end_exclusive: end, leader_epoch: 0 });
         self.purged = 0;
         assert_eq!(reply, Reply::Done(Ok(())));
         let undone = self.known[..end as usize].iter().position(|known| known.fate.is_none());

@@ -13,19 +13,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{ALLOW, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::{ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::bounded::{Integer, Object};
 use self::error::Refusal;
 use self::message::{Batch, MESSAGES_MAX, Message, Receive, ReceivedMessage, SentMessage, Settle};
 use self::settings::Changes;
+use super::loans::Loans;
 use super::receipt::Handle;
-use super::{Answer, Observed, body, respond};
+use super::{Answer, Observed, Site, body, respond};
 use crate::net::budget::FREE_BYTES;
 use crate::operations::{Queue, QueueDoor, QueueRefusal, Receipt, Wanted};
 use crate::queue::Settlement;
@@ -89,16 +91,12 @@ pub(super) fn is_path(path: &str) -> bool {
     path.strip_prefix("/queues").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Answers a request. The peer has `patience` to send the rest of it.
-pub(super) async fn answer(
-    observed: Option<&Observed>,
-    patience: Duration,
-    request: Request<Incoming>,
-) -> Response<Answer> {
-    let answered = match observed {
+/// Answers a request of a connection that has these loans.
+pub(super) async fn answer(site: &Site, loans: &Loans, request: Request<Incoming>) -> Response<Answer> {
+    let answered = match site.observed.get() {
         None => Err(Refusal::not_now("starting")),
         Some(observed) if observed.is_stopping() => Err(Refusal::not_now("stopping")),
-        Some(observed) => perform(observed, patience, request).await,
+        Some(observed) => perform(site, observed, loans, request).await,
     };
     answered.unwrap_or_else(|refusal| {
         let mut response = told(refusal.status, &json!({ "error": refusal }));
@@ -117,8 +115,9 @@ pub(super) async fn answer(
 }
 
 async fn perform(
+    site: &Site,
     observed: &Observed,
-    patience: Duration,
+    loans: &Loans,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
     let (parts, body) = request.into_parts();
@@ -134,6 +133,8 @@ async fn perform(
         return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_origin", "asked by a page of another site"));
     }
     let door = &observed.shared.door;
+    // Who closes the connection after the answer does not vanish by that.
+    let kept = Some(loans).filter(|_| stays(parts.version, &parts.headers));
     match place {
         Place::Document => Ok(respond(StatusCode::OK, "application/json", Answer::whole(DOCUMENT))),
         Place::Queues if method == Method::GET => list(door).await,
@@ -142,10 +143,10 @@ async fn perform(
             door.delete(name).await?;
             Ok(nothing())
         }
-        Place::Message(name, receipt) => acknowledge(door, name, receipt).await,
+        Place::Message(name, receipt) => acknowledge(door, loans, name, receipt).await,
         _ => {
             let wanted = body.size_hint().upper().map_or(REQUEST_MAX_BYTES, |bytes| bytes as usize);
-            let patience = patience.min(REQUEST_MAX);
+            let patience = site.idle.min(REQUEST_MAX);
             let share = async {
                 // What is too large is refused without waiting for room.
                 match (FREE_BYTES + 1..=REQUEST_MAX_BYTES).contains(&wanted) {
@@ -160,13 +161,22 @@ async fn perform(
                 Place::Queues => create(door, &body).await,
                 Place::Queue(name) => configure(door, name, &body).await,
                 Place::Messages(name) => send(door, name, &body).await,
-                Place::Receive(name) => receive(door, name, &body).await,
-                Place::Settle(name) => settle(door, name, &body).await,
+                Place::Receive(name) => receive(door, &site.waiting, kept, name, &body).await,
+                Place::Settle(name) => settle(door, loans, name, &body).await,
                 Place::Purge(name) => purge(door, name, &body).await,
                 Place::Document | Place::Message(..) => Err(Refusal::method(place.allow())),
             }
         }
     }
+}
+
+/// Whether the client means to go on using its connection.
+fn stays(version: Version, headers: &HeaderMap) -> bool {
+    let says = |word: &str| {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|said| said.trim().eq_ignore_ascii_case(word))
+    };
+    if version == Version::HTTP_10 { says("keep-alive") } else { !says("close") }
 }
 
 /// Whether a browser asks for a page that is not of this site: the queues of whoever reads it are none of its business.
@@ -285,13 +295,25 @@ async fn send_all(
     Ok(results.into_iter().map(|result| result.and_then(&mut answered)).collect())
 }
 
-async fn receive(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Answer>, Refusal> {
-    queue(door, name)?;
+async fn receive(
+    door: &QueueDoor,
+    waiting: &Semaphore,
+    loans: Option<&Loans>,
+    name: &str,
+    body: &Bytes,
+) -> Result<Response<Answer>, Refusal> {
+    let queue = queue(door, name)?;
     let wanted: Receive = if body.is_empty() { Receive::default() } else { parse(body)? };
     let (max, visibility_ms, wait_ms) = wanted.checked()?;
-    let wait = wait_ms.map(Duration::from_millis);
-    let received = door.receive(name, Wanted { max, visibility_ms, wait }).await?;
+    let wait_ms = wait_ms.unwrap_or_else(|| u64::try_from(queue.config.receive_wait_ms).unwrap_or_default());
+    let place = Some(wait_ms).filter(|wait_ms| *wait_ms > 0).and_then(|_| waiting.try_acquire().ok());
+    let wait = place.as_ref().map_or(Duration::ZERO, |_| Duration::from_millis(wait_ms));
+    let received = door.receive(name, Wanted { max, visibility_ms, wait: Some(wait) }).await?;
     let now_ms = door.now_ms();
+    if let Some(loans) = loans.filter(|_| queue.config.lease_ends_with_connection) {
+        let until = now_ms.saturating_add(visibility_ms.unwrap_or(queue.config.visibility_timeout_ms));
+        received.iter().for_each(|delivery| loans.lent(&queue.name, delivery.receipt, until, now_ms));
+    }
     let messages: Vec<_> =
         received.into_iter().map(|delivery| ReceivedMessage::new(delivery, now_ms)).collect();
     Ok(told(StatusCode::OK, &Messages { messages }))
@@ -303,7 +325,12 @@ struct Messages {
     messages: Vec<ReceivedMessage>,
 }
 
-async fn settle(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Answer>, Refusal> {
+async fn settle(
+    door: &QueueDoor,
+    loans: &Loans,
+    name: &str,
+    body: &Bytes,
+) -> Result<Response<Answer>, Refusal> {
     queue(door, name)?;
     let verdicts = parse::<Settle>(body)?.receipts.0;
     if verdicts.is_empty() {
@@ -315,7 +342,7 @@ async fn settle(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<A
         let read = verdict.settlement().and_then(|what| Ok((receipt(&verdict.receipt)?, what)));
         results.push(read.map(|verdict| what.push(verdict)));
     }
-    let mut settled = settle_all(door, name, what).await?.into_iter();
+    let mut settled = settle_all(door, loans, name, what).await?.into_iter();
     let mut answered = |()| settled.next().unwrap_or_else(|| Err(Refusal::not_now("not answered")));
     let settled = results
         .into_iter()
@@ -323,9 +350,14 @@ async fn settle(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<A
     Ok(told(StatusCode::OK, &json!({ "results": settled.collect::<Vec<_>>() })))
 }
 
-async fn acknowledge(door: &QueueDoor, name: &str, text: &str) -> Result<Response<Answer>, Refusal> {
+async fn acknowledge(
+    door: &QueueDoor,
+    loans: &Loans,
+    name: &str,
+    text: &str,
+) -> Result<Response<Answer>, Refusal> {
     queue(door, name)?;
-    for settled in settle_all(door, name, vec![(receipt(text)?, Settlement::Done)]).await? {
+    for settled in settle_all(door, loans, name, vec![(receipt(text)?, Settlement::Done)]).await? {
         settled?;
     }
     Ok(nothing())
@@ -333,10 +365,15 @@ async fn acknowledge(door: &QueueDoor, name: &str, text: &str) -> Result<Respons
 
 async fn settle_all(
     door: &QueueDoor,
+    loans: &Loans,
     name: &str,
     what: Vec<(Receipt, Settlement)>,
 ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
-    let settled = door.settle(name, what).await?;
+    let settled = door.settle(name, what.clone()).await?;
+    let now_ms = door.now_ms();
+    for ((receipt, what), _) in what.into_iter().zip(&settled).filter(|(_, settled)| settled.is_ok()) {
+        loans.settled(receipt, what, now_ms);
+    }
     Ok(settled.into_iter().map(|settled| settled.map_err(Refusal::from)).collect())
 }
 
@@ -406,6 +443,13 @@ mod tests {
             assert_eq!(Place::of(path), place, "{path}");
         }
         assert!(is_path("/queues") && is_path("/queues/x") && !is_path("/queuesx") && !is_path("/metrics"));
+    }
+
+    #[test]
+    fn a_connection_stays_unless_its_client_says_otherwise() {
+        let says = |word: &'static str| HeaderMap::from_iter([(CONNECTION, HeaderValue::from_static(word))]);
+        assert!(stays(Version::HTTP_11, &HeaderMap::new()) && !stays(Version::HTTP_11, &says("TE, Close")));
+        assert!(!stays(Version::HTTP_10, &HeaderMap::new()) && stays(Version::HTTP_10, &says("keep-alive")));
     }
 
     #[test]

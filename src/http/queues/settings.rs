@@ -60,6 +60,7 @@ pub(super) fn all(queue: &Queue) -> Value {
         "keep.acknowledged": config.keep_acknowledged,
         "key.concurrency": config.key_concurrency,
         "key.rate": config.key_rate,
+        "lease.ends.with.connection": config.lease_ends_with_connection,
         "max.bytes": config.max_bytes,
         "max.in.flight": config.max_in_flight,
         "max.message.bytes": config.max_message_bytes,

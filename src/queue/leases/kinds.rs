@@ -15,7 +15,7 @@ pub(super) const NEVER: TimestampMs = TimestampMs::MAX;
 pub(super) struct KindId(u32);
 
 /// A key that some record has.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct KeyId(NonZeroU32);
 
 impl KeyId {
@@ -30,14 +30,38 @@ impl KeyId {
     }
 }
 
+/// 16 bytes: of a million keys each has one.
 #[derive(Clone, Debug)]
 struct Entry {
-    /// [`NEVER`] if not.
-    expires: TimestampMs,
+    /// When they expire, above the priority; [`NEVER_SHIFTED`] if they do not.
+    bits: u64,
     /// Runs of that kind.
     refs: u32,
     key: Option<KeyId>,
-    priority: u8,
+}
+
+/// Bits of a priority.
+const PRIORITY_BITS: u32 = 4;
+
+/// Above all times that can be kept.
+const NEVER_SHIFTED: u64 = u64::MAX >> PRIORITY_BITS;
+
+impl Entry {
+    fn bits(priority: u8, expires: TimestampMs) -> u64 {
+        let expires = if expires == NEVER { NEVER_SHIFTED } else { expires.cast_unsigned() };
+        expires << PRIORITY_BITS | u64::from(priority)
+    }
+
+    fn expires(&self) -> TimestampMs {
+        match self.bits >> PRIORITY_BITS {
+            NEVER_SHIFTED => NEVER,
+            expires => expires.cast_signed(),
+        }
+    }
+
+    fn priority(&self) -> u8 {
+        (self.bits & ((1 << PRIORITY_BITS) - 1)) as u8
+    }
 }
 
 /// The kinds of a window.
@@ -53,7 +77,7 @@ impl Kinds {
         if expires == NEVER && key.is_none() {
             return KindId(u32::from(priority));
         }
-        let entry = Entry { expires, refs: 0, key, priority };
+        let entry = Entry { bits: Entry::bits(priority, expires), refs: 0, key };
         let index = match self.free.pop() {
             Some(index) => {
                 self.entries[index as usize] = entry;
@@ -74,6 +98,11 @@ impl Kinds {
 
     fn entry(&self, id: KindId) -> Option<&Entry> {
         self.entries.get(Self::index(id)?)
+    }
+
+    /// Whether that is the priority and expiry of a kind.
+    pub(super) fn is(&self, id: KindId, priority: u8, expires: TimestampMs) -> bool {
+        self.entry(id).is_some_and(|entry| entry.bits == Entry::bits(priority, expires))
     }
 
     /// One more is of that kind.
@@ -101,7 +130,7 @@ impl Kinds {
 
     /// [`NEVER`] if they do not.
     pub(super) fn expires(&self, id: KindId) -> TimestampMs {
-        self.entry(id).map_or(NEVER, |entry| entry.expires)
+        self.entry(id).map_or(NEVER, Entry::expires)
     }
 
     pub(super) fn key(&self, id: KindId) -> Option<KeyId> {
@@ -109,6 +138,6 @@ impl Kinds {
     }
 
     pub(super) fn priority(&self, id: KindId) -> u8 {
-        self.entry(id).map_or(id.0 as u8, |entry| entry.priority)
+        self.entry(id).map_or(id.0 as u8, Entry::priority)
     }
 }

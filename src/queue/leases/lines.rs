@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::kinds::KeyId;
+use super::kinds::{KeyId, KindId};
 use crate::clock::TimestampMs;
 use crate::queue::sorted::Sorted;
 
@@ -44,21 +44,102 @@ struct Level {
     is_rings_turn: bool,
 }
 
+/// 40 bytes: there may be a million.
 #[derive(Clone, Default, Debug)]
 struct Key {
     hash: u64,
-    /// First offsets of runs, behind what orders them first: with `fifo` all that are not done, else those that are available.
-    line: VecDeque<(u8, i64)>,
-    /// Records that are with somebody.
-    leased: i64,
+    line: Line,
+    /// Records that are with somebody: not more than may be in flight.
+    leased: u32,
     /// Kinds that have this key.
     kinds: u32,
+    /// The last of them; [`KindId::default`] for none.
+    kind: KindId,
     /// Levels in whose ring it stands, a bit each.
     rings: u16,
-    /// Until when `taken` counts; 0 if nothing was.
-    second_ends: TimestampMs,
-    /// Records handed out in this second.
-    taken: u32,
+}
+
+/// A run in a line: what orders it first, above its first offset. No log has so many records that this is not enough.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Stand(u64);
+
+const OFFSET_BITS: u32 = 60;
+
+impl Stand {
+    /// Above all others.
+    const NONE: Self = Self(u64::MAX);
+
+    fn new(rank: u8, first: i64) -> Self {
+        Self(u64::from(rank) << OFFSET_BITS | first.cast_unsigned() & ((1 << OFFSET_BITS) - 1))
+    }
+
+    fn first(self) -> i64 {
+        (self.0 & ((1 << OFFSET_BITS) - 1)).cast_signed()
+    }
+}
+
+/// Runs of a key in order: with `fifo` all that are not done, else those that are available. The first needs no room of its own.
+#[derive(Clone, Debug)]
+struct Line {
+    /// [`Stand::NONE`] if it is empty.
+    front: Stand,
+    /// Never empty.
+    #[expect(clippy::box_collection, reason = "most keys have none, and then it is a quarter as large")]
+    rest: Option<Box<VecDeque<Stand>>>,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { front: Stand::NONE, rest: None }
+    }
+}
+
+impl Line {
+    fn stand(&mut self, stand: Stand) {
+        if stand == self.front {
+            return;
+        }
+        if self.front == Stand::NONE {
+            self.front = stand;
+            return;
+        }
+        let behind = stand.max(self.front);
+        self.front = stand.min(self.front);
+        let rest = self.rest.get_or_insert_default();
+        match rest.back() {
+            Some(last) if *last >= behind => {
+                if let Err(index) = rest.binary_search(&behind) {
+                    rest.insert(index, behind);
+                }
+            }
+            _ => rest.push_back(behind),
+        }
+    }
+
+    fn step_out(&mut self, stand: Stand) {
+        if stand == self.front {
+            self.front = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or(Stand::NONE);
+        } else if let Some(rest) = &mut self.rest
+            && let Ok(index) = rest.binary_search(&stand)
+        {
+            rest.remove(index);
+        }
+        self.rest.take_if(|rest| rest.is_empty());
+    }
+
+    fn front(&self) -> Option<i64> {
+        (self.front != Stand::NONE).then(|| self.front.first())
+    }
+
+    /// The next in a line that goes by offset alone.
+    fn behind(&self, offset: i64) -> Option<i64> {
+        let stand = Stand::new(0, offset);
+        if self.front > stand {
+            return self.front();
+        }
+        let rest = self.rest.as_ref()?;
+        rest.get(rest.partition_point(|other| *other <= stand)).map(|other| other.first())
+    }
 }
 
 /// What is next.
@@ -77,8 +158,10 @@ pub(super) struct Lines {
     /// From the lowest priority on; never empty.
     levels: Vec<Level>,
     keys: Vec<Key>,
-    by_hash: HashMap<u64, KeyId>,
+    by_hash: Sorted<u64, KeyId>,
     free: Vec<KeyId>,
+    /// Until when what a key has spent counts, and how many records that are.
+    spent: HashMap<KeyId, (TimestampMs, u32)>,
     /// When the seconds of keys end.
     seconds: BTreeSet<(TimestampMs, KeyId)>,
     /// Records handed out, modulo [`LOWEST_EACH`].
@@ -91,8 +174,9 @@ impl Lines {
             rule,
             levels: vec![Level::default(); usize::from(levels.max(1))],
             keys: Vec::new(),
-            by_hash: HashMap::new(),
+            by_hash: Sorted::default(),
             free: Vec::new(),
+            spent: HashMap::new(),
             seconds: BTreeSet::new(),
             turn: 0,
         }
@@ -125,29 +209,46 @@ impl Lines {
         self.levels[usize::from(priority)].plain.remove(first);
     }
 
-    /// The key with that hash, which has one kind more.
+    /// The kind that the key with that hash has got last.
+    pub(super) fn last_kind(&self, hash: u64) -> Option<KindId> {
+        let kind = self.keys[self.by_hash.get(hash)?.index()].kind;
+        (kind != KindId::default()).then_some(kind)
+    }
+
+    /// The key with that hash, for one kind more.
     pub(super) fn join(&mut self, hash: u64) -> KeyId {
-        let id = *self.by_hash.entry(hash).or_insert_with(|| {
-            self.free.pop().unwrap_or_else(|| {
+        let id = self.by_hash.get(hash).unwrap_or_else(|| {
+            let id = self.free.pop().unwrap_or_else(|| {
                 self.keys.push(Key::default());
                 KeyId::at(self.keys.len() - 1)
-            })
+            });
+            self.by_hash.insert(hash, id);
+            id
         });
         let key = &mut self.keys[id.index()];
         (key.hash, key.kinds) = (hash, key.kinds + 1);
         id
     }
 
-    /// A key has one kind less.
-    pub(super) fn leave(&mut self, id: KeyId) {
-        self.keys[id.index()].kinds -= 1;
+    /// A key has got that kind.
+    pub(super) fn name(&mut self, id: KeyId, kind: KindId) {
+        self.keys[id.index()].kind = kind;
+    }
+
+    /// A key no longer has that kind.
+    pub(super) fn leave(&mut self, id: KeyId, kind: KindId) {
+        let key = &mut self.keys[id.index()];
+        key.kinds -= 1;
+        if key.kind == kind {
+            key.kind = KindId::default();
+        }
         self.forget_if_idle(id);
     }
 
     fn forget_if_idle(&mut self, id: KeyId) {
         let key = &mut self.keys[id.index()];
-        if key.kinds == 0 && key.second_ends == 0 {
-            self.by_hash.remove(&key.hash);
+        if key.kinds == 0 && !self.spent.contains_key(&id) {
+            self.by_hash.remove(key.hash);
             // Rings may still have it: without its bit, that is nobody.
             *key = Key::default();
             self.free.push(id);
@@ -156,39 +257,27 @@ impl Lines {
 
     /// Puts a run in its key's line.
     pub(super) fn stand(&mut self, id: KeyId, rank: u8, first: i64) {
-        let line = &mut self.keys[id.index()].line;
-        let place = (rank, first);
-        if line.back().is_none_or(|last| *last < place) {
-            line.push_back(place);
-        } else if let Err(index) = line.binary_search(&place) {
-            line.insert(index, place);
-        }
+        self.keys[id.index()].line.stand(Stand::new(rank, first));
     }
 
     pub(super) fn step_out(&mut self, id: KeyId, rank: u8, first: i64) {
-        let line = &mut self.keys[id.index()].line;
-        if let Ok(index) = line.binary_search(&(rank, first)) {
-            line.remove(index);
-        }
-        if line.is_empty() {
-            *line = VecDeque::new();
-        }
+        self.keys[id.index()].line.step_out(Stand::new(rank, first));
     }
 
     /// The run that is first in a key's line.
     pub(super) fn front(&self, id: KeyId) -> Option<i64> {
-        self.keys[id.index()].line.front().map(|(_, first)| *first)
+        self.keys[id.index()].line.front()
     }
 
     /// The next in a line that goes by offset alone.
     pub(super) fn behind(&self, id: KeyId, offset: i64) -> Option<i64> {
-        let line = &self.keys[id.index()].line;
-        line.get(line.partition_point(|(_, first)| *first <= offset)).map(|(_, first)| *first)
+        self.keys[id.index()].line.behind(offset)
     }
 
     /// So many more records of a key are with somebody.
     pub(super) fn lease(&mut self, id: KeyId, records: i64) {
-        self.keys[id.index()].leased += records;
+        let leased = &mut self.keys[id.index()].leased;
+        *leased = u32::try_from(i64::from(*leased).saturating_add(records).max(0)).unwrap_or(u32::MAX);
     }
 
     /// How many records the rule allows of a key just now.
@@ -198,9 +287,10 @@ impl Lines {
         let by_lease = match self.rule.fifo {
             true if key.leased > 0 => 0,
             true => i64::MAX,
-            false => left(self.rule.concurrency, key.leased),
+            false => left(self.rule.concurrency, i64::from(key.leased)),
         };
-        by_lease.min(left(self.rule.rate, i64::from(key.taken)))
+        let spent = self.spent.get(&id).map_or(0, |(_, records)| *records);
+        by_lease.min(left(self.rule.rate, i64::from(spent)))
     }
 
     /// Records of a key were handed out.
@@ -208,12 +298,14 @@ impl Lines {
         if self.rule.rate == 0 || records == 0 {
             return;
         }
-        let key = &mut self.keys[id.index()];
-        key.taken = key.taken.saturating_add(u32::try_from(records).unwrap_or(u32::MAX));
-        if key.second_ends == 0 {
-            key.second_ends = now.saturating_add(SECOND_MS);
-            self.seconds.insert((key.second_ends, id));
+        let records = u32::try_from(records).unwrap_or(u32::MAX);
+        if let Some((_, spent)) = self.spent.get_mut(&id) {
+            *spent = spent.saturating_add(records);
+            return;
         }
+        let ends = now.saturating_add(SECOND_MS);
+        self.spent.insert(id, (ends, records));
+        self.seconds.insert((ends, id));
     }
 
     /// When the next second of a key ends.
@@ -225,9 +317,8 @@ impl Lines {
     pub(super) fn second_over(&mut self, now: TimestampMs) -> Option<KeyId> {
         while let Some((_, id)) = self.seconds.first().filter(|(ends, _)| *ends <= now).copied() {
             self.seconds.pop_first();
-            let key = &mut self.keys[id.index()];
-            (key.second_ends, key.taken) = (0, 0);
-            if key.kinds > 0 {
+            self.spent.remove(&id);
+            if self.keys[id.index()].kinds > 0 {
                 return Some(id);
             }
             self.forget_if_idle(id);

@@ -55,7 +55,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// After so many deliveries, ms.
-    fn after(&self, deliveries: u16) -> i64 {
+    pub(super) fn after(&self, deliveries: u16) -> i64 {
         let times = self.multiplier.powi(i32::from(deliveries.max(1)) - 1);
         // Saturates, and takes what is no number as zero.
         let ms = (self.ms as f64 * times) as i64;
@@ -87,7 +87,7 @@ pub struct QueueTerms {
     pub key_rate: u32,
     /// Levels of priority, 1 to 10. A higher one counts as the highest.
     pub priorities: u8,
-    /// For what is returned without a time.
+    /// For deliveries that come to nothing, unless who returns one names a time.
     pub backoff: Backoff,
     /// For what nobody can deal with.
     pub dead: Dead,
@@ -121,6 +121,8 @@ pub struct Receive {
     pub max_records: i64,
     /// How long they may be kept, ms.
     pub lease_ms: i64,
+    /// Whether what others would get last comes first: the lowest priority, and of it the oldest.
+    pub is_lowest_first: bool,
     /// The queue's.
     pub terms: QueueTerms,
 }
@@ -170,6 +172,8 @@ pub enum Settlement {
         /// When, ms from now; `None` for the queue's backoff.
         after_ms: Option<i64>,
     },
+    /// Whoever was to have it is gone, and has not seen it: it is as if it had not been handed out, unless the lease is over.
+    Unseen,
     /// The lease lasts longer, or shorter. Also after its end, if nobody took it since.
     Extend {
         /// Milliseconds from now; 0 gives it back.
@@ -219,16 +223,28 @@ impl Leases {
     }
 
     fn go_by(&mut self, terms: &QueueTerms, marks: &mut Vec<Mark>) {
-        self.terms = Some(*terms);
+        let before = self.terms.replace(*terms).map_or(u16::MAX, |before| before.delivery_limit);
         let is_known = self.seen != i64::MAX;
         if !is_known || self.lines.rule() != terms.key_rule() || self.lines.top() + 1 != terms.levels() {
             self.forget_kinds(terms);
+        }
+        if terms.delivery_limit < before {
+            self.kill_worn_out(terms.delivery_limit, marks);
         }
         while terms.dead == Dead::Archive
             && let Some((first, ())) = self.dead.first()
             && let Some((_, run)) = self.find(first)
         {
             self.finish(first, run, State::Archived, marks);
+        }
+    }
+
+    /// Who may not be handed out again is dead, though the last lease ended when that was not known.
+    fn kill_worn_out(&mut self, delivery_limit: u16, marks: &mut Vec<Mark>) {
+        let is_worn_out = |run: &Run| run.state == State::Available && run.deliveries >= delivery_limit;
+        let runs: Vec<_> = self.all_runs().filter(|(_, run)| is_worn_out(run)).collect();
+        for (first, run) in runs {
+            self.die(first, run, marks);
         }
     }
 
@@ -309,8 +325,16 @@ impl Leases {
         if let Some((_, id)) = self.last_kind.filter(|(last, _)| *last == kind) {
             return id;
         }
-        let key = kind.key.map(|hash| self.lines.join(hash));
-        let id = self.kinds.add(kind.priority, kind.expires.unwrap_or(NEVER), key);
+        let expires = kind.expires.unwrap_or(NEVER);
+        // That of the last one with its key, more often than not.
+        let known = kind.key.and_then(|hash| self.lines.last_kind(hash));
+        let known = known.filter(|id| self.kinds.is(*id, kind.priority, expires));
+        let id = known.unwrap_or_else(|| {
+            let key = kind.key.map(|hash| self.lines.join(hash));
+            let id = self.kinds.add(kind.priority, expires, key);
+            key.into_iter().for_each(|key| self.lines.name(key, id));
+            id
+        });
         self.kinds.hold(id);
         if let Some((_, before)) = self.last_kind.replace((kind, id)) {
             self.drop_kind(before);
@@ -360,12 +384,16 @@ impl Leases {
             holder,
             until: now.saturating_add(wanted.lease_ms.max(0)),
             taking: Taking { left: wanted.max_records.min(room), ranges: Vec::new(), is_over: false },
+            is_in_turn: !wanted.is_lowest_first,
             marks,
         };
         // Before all of a window was seen again it is not known of which keys something is with somebody.
         let may_be_key = self.seen >= self.end;
         while giving.taking.left > 0 {
-            let (is_from_below, most) = self.lines.turn();
+            let (is_from_below, most) = match wanted.is_lowest_first {
+                true => (true, i64::MAX),
+                false => self.lines.turn(),
+            };
             let levels = 0..=self.lines.top();
             let next = match is_from_below {
                 true => levels.into_iter().find_map(|level| self.next_of(level, may_be_key)),
@@ -441,7 +469,9 @@ impl Leases {
         let records = run.len(first);
         giving.taking.push(Range { first, last: run.last, deliveries: run.deliveries }, i64::MAX);
         giving.taking.left -= records;
-        self.lines.turned(records);
+        if giving.is_in_turn {
+            self.lines.turned(records);
+        }
         (run.last, records)
     }
 
@@ -470,6 +500,8 @@ impl Leases {
             State::Leased { holder, .. } if holder != Holder::RECEIPT || deliveries > run.deliveries => {
                 return Err(SettleError::TakenAgain);
             }
+            // Its lease is over: that has counted.
+            State::Available | State::Waiting { .. } if what == Settlement::Unseen => {}
             State::Dead { until } => self.settle_dead(now, run, until != FREE, offset, what, marks)?,
             State::Available | State::Waiting { .. } | State::Leased { .. } => {
                 self.settle_live(now, Run { deliveries, ..run }, offset, what, marks);
@@ -487,6 +519,7 @@ impl Leases {
         what: Settlement,
         marks: &mut Vec<Mark>,
     ) {
+        let mut run = run;
         let terms = self.terms;
         let limit = terms.map_or(u16::MAX, |terms| terms.delivery_limit);
         let after_ms = match what {
@@ -502,19 +535,20 @@ impl Leases {
                 self.set(offset, run);
                 return push_mark(marks, run.mark(offset));
             }
+            Settlement::Unseen => {
+                run.deliveries -= 1;
+                0
+            }
             Settlement::Extend { .. } => 0,
             Settlement::Return { after_ms: Some(ms) } => ms,
             Settlement::Return { after_ms: None } => {
                 terms.map_or(0, |terms| terms.backoff.after(run.deliveries))
             }
         };
-        let state = match after_ms > 0 {
-            true => State::Waiting { until: keepable(now.saturating_add(after_ms)) },
-            false => State::Available,
-        };
-        if self.give_back_as(state, offset, run, limit, marks) {
+        let state = State::available_at(now, now.saturating_add(after_ms));
+        if let Some((first, run)) = self.give_back_as(state, offset, run, limit, marks) {
             // Without that the lease would be there again after a restart.
-            push_mark(marks, Run { state, ..run }.mark(offset));
+            push_mark(marks, run.mark(first));
         }
     }
 
@@ -534,7 +568,7 @@ impl Leases {
                 return Ok(());
             }
             _ if !is_moved => return Err(SettleError::Gone),
-            Settlement::Reject | Settlement::Drop => return Err(SettleError::Gone),
+            Settlement::Reject | Settlement::Drop | Settlement::Unseen => return Err(SettleError::Gone),
             Settlement::Return { after_ms } => after_ms.unwrap_or(0),
             Settlement::Extend { for_ms } => for_ms,
         };
@@ -590,6 +624,8 @@ struct Giving<'a> {
     holder: Holder,
     until: TimestampMs,
     taking: Taking,
+    /// Whether it counts among those of which now and then one is of the lowest priority.
+    is_in_turn: bool,
     marks: &'a mut Vec<Mark>,
 }
 

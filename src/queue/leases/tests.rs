@@ -178,7 +178,7 @@ fn offsets_without_records_are_archived_wherever_they_are() {
     let taken = leases.take(ANNE, &take(0, &[(4, 5), (8, 9)], 100), &mut marks);
     assert_eq!(taken, [range(4, 5, 1), range(8, 9, 1)]);
     assert_eq!((leases.start(), leases.done()), (4, 2));
-    leases.release(ANNE, LIMIT, &mut marks);
+    leases.release(1, ANNE, LIMIT, &mut marks);
     // Compaction has taken the first batch meanwhile.
     assert_eq!(leases.take(ANNE, &take(4, &[(8, 9)], 100), &mut marks), [range(8, 9, 2)]);
     assert_eq!(leases.start(), 8);
@@ -205,7 +205,7 @@ fn marks_make_the_same_window_again() {
     leases.take(ANNE, &take(7, &[(7, 20), (25, 30)], 100), &mut marks);
     let acks = [ack(9, 12, Verdict::Accept), ack(13, 13, Verdict::Reject), ack(25, 26, Verdict::Release)];
     leases.acknowledge(1, ANNE, &acks, LIMIT, 0, &mut marks).unwrap();
-    leases.release(ANNE, LIMIT, &mut marks);
+    leases.release(1, ANNE, LIMIT, &mut marks);
     leases.take(BERT, &exact(7, &[(7, 20)], 1), &mut marks);
     let mut again = Leases::new(7);
     marks.iter().for_each(|mark| again.apply(mark));

@@ -1,5 +1,5 @@
 use super::super::leases::RUNS_MAX;
-use super::super::{Ack, Dead, Portion, Verdict};
+use super::super::{Ack, Arrival, Backoff, Dead, Kind, Portion, QueueTerms, Verdict};
 use super::*;
 use crate::coordinator::Stored;
 
@@ -230,4 +230,58 @@ fn of_two_who_see_that_the_log_was_cut_only_the_first_goes_back() {
     kept.one(accept("a", 0, 9));
     kept.one(go_back(4));
     assert_eq!(progress(&mut kept), (10, 10, 3), "what was done since stays");
+}
+
+#[test]
+fn who_waits_for_something_to_die_hears_of_it_once() {
+    let mut kept = started();
+    assert_eq!(kept.one(QueueEvent::AwaitDead), None);
+    let replaced = kept.next;
+    assert_eq!(kept.one(QueueEvent::AwaitDead), None);
+    let waits = kept.next;
+    assert!(kept.prompt.contains(&replaced));
+    let terms = QueueTerms {
+        delivery_limit: 1,
+        max_in_flight: 10,
+        fifo: false,
+        key_concurrency: 0,
+        key_rate: 0,
+        priorities: 1,
+        backoff: Backoff { ms: 0, multiplier: 1.0, max_ms: 0 },
+        dead: Dead::Keep,
+    };
+    let receive = Receive {
+        member: None,
+        log_start: 0,
+        leader_epoch: 2,
+        arrivals_from: 0,
+        arrivals: vec![Arrival { first: 0, last: 1, kind: Kind::default() }],
+        max_records: 1,
+        lease_ms: 100,
+        is_lowest_first: false,
+        terms,
+    };
+    kept.one(QueueEvent::Receive(receive));
+    assert!(!kept.held.contains(&waits));
+    // The lease ends with nobody around.
+    let mut out = Out::default();
+    kept.shard.tick(100, &mut out);
+    assert_eq!(out.replies, [(Ticket(waits), Reply::Done(Ok(())))]);
+    assert_eq!(kept.one(QueueEvent::AwaitDead), Some(Reply::Done(Ok(()))), "there is one already");
+    kept.one(QueueEvent::TakeDead { max_records: 9, lease_ms: 10 });
+    assert_eq!(kept.one(QueueEvent::AwaitDead), None, "it is being moved");
+    let left = kept.next;
+    kept.one(QueueEvent::Reset { start: 0, leader_epoch: 2 });
+    assert!(kept.prompt.contains(&left), "the window went");
+    let unknown = kept.step(Event::One(key("other", 0), QueueEvent::AwaitDead));
+    assert_eq!(unknown, Some(Reply::Done(Err(QueueError::Unknown))));
+}
+
+#[test]
+fn a_purge_knows_the_log_as_it_is_now() {
+    let mut kept = started();
+    kept.one(QueueEvent::Purge { offset_end_exclusive: 7, leader_epoch: 4 });
+    let Some(Reply::Described(Some(progress))) = kept.one(QueueEvent::Describe) else { panic!() };
+    assert_eq!((progress.start, progress.leader_epoch), (7, 4));
+    assert_eq!(kept.replay().snapshot(), kept.shard.snapshot());
 }

@@ -1,4 +1,4 @@
-use super::super::Outcome;
+use super::super::{Ack, Outcome, Verdict};
 use super::*;
 
 const TERMS: QueueTerms = QueueTerms {
@@ -8,9 +8,11 @@ const TERMS: QueueTerms = QueueTerms {
     key_concurrency: 0,
     key_rate: 0,
     priorities: 1,
-    backoff: Backoff { ms: 100, multiplier: 2.0, max_ms: 350 },
+    backoff: Backoff { ms: 0, multiplier: 2.0, max_ms: 350 },
     dead: Dead::Keep,
 };
+
+const BACKOFF: Backoff = Backoff { ms: 100, multiplier: 2.0, max_ms: 350 };
 
 const PLAIN: Kind = Kind { due: None, expires: None, priority: 0, key: None, skip: false };
 
@@ -49,6 +51,7 @@ impl Window {
             arrivals,
             max_records,
             lease_ms: 100,
+            is_lowest_first: false,
             terms: self.terms,
         };
         self.leases.receive(self.now, Holder::RECEIPT, &wanted, &mut self.marks)
@@ -145,7 +148,7 @@ fn what_is_delayed_comes_when_it_is_due_and_holds_nobody_up() {
 
 #[test]
 fn what_is_returned_backs_off_longer_each_time_and_dies_at_the_limit() {
-    let mut window = Window::new(QueueTerms { delivery_limit: 5, ..TERMS });
+    let mut window = Window::new(QueueTerms { delivery_limit: 5, backoff: BACKOFF, ..TERMS });
     window.bring([PLAIN]);
     for (deliveries, wait) in [(1, 100), (2, 200), (3, 350), (4, 350)] {
         assert_eq!(window.receive(1), [(0, deliveries)]);
@@ -160,6 +163,117 @@ fn what_is_returned_backs_off_longer_each_time_and_dies_at_the_limit() {
     assert_eq!(window.counts(), (0, 0, 0, 1));
     assert_eq!(Backoff { ms: i64::MAX, multiplier: f64::MAX, max_ms: 7 }.after(u16::MAX), 7);
     assert_eq!(Backoff { ms: 0, multiplier: 2.0, max_ms: 7 }.after(9), 0);
+}
+
+#[test]
+fn a_lease_that_ends_by_itself_backs_off_as_what_is_returned_does() {
+    let mut window = Window::new(QueueTerms { backoff: BACKOFF, ..TERMS });
+    window.bring([PLAIN, PLAIN]);
+    assert_eq!(window.receive(2), [(0, 1), (1, 1)]);
+    window.settle(1, 1, Settlement::Extend { for_ms: 0 }).unwrap();
+    assert_eq!(window.counts(), (1, 1, 0, 0), "a time that was named is that time");
+    window.done(1);
+    // Late: it backs off from when the lease ended, not from when that was seen.
+    window.pass(150);
+    assert_eq!((window.counts(), window.leases.deadline()), ((0, 0, 1, 0), Some(1_200)));
+    window.restart();
+    assert_eq!((window.counts(), window.leases.deadline()), ((0, 0, 1, 0), Some(1_200)));
+    window.pass(50);
+    window.next = 0;
+    window.bring([PLAIN]);
+    assert_eq!(window.receive(1), [(0, 2)]);
+    window.pass(100);
+    assert_eq!(window.leases.deadline(), Some(1_300 + 200));
+    // So late that the time to wait is over, too.
+    window.pass(200);
+    assert_eq!(window.receive(1), [(0, 3)]);
+    window.pass(100);
+    assert_eq!(window.counts(), (0, 0, 0, 1), "the last time");
+}
+
+#[test]
+fn what_a_member_releases_or_leaves_behind_backs_off() {
+    let mut window = Window::new(QueueTerms { backoff: BACKOFF, ..TERMS });
+    window.bring([PLAIN; 3]);
+    let member = Holder(1);
+    let wanted = Receive {
+        member: Some("m".into()),
+        log_start: 0,
+        leader_epoch: 0,
+        arrivals_from: 3,
+        arrivals: Vec::new(),
+        max_records: 2,
+        lease_ms: 1_000,
+        is_lowest_first: false,
+        terms: window.terms,
+    };
+    window.leases.receive(window.now, member, &wanted, &mut window.marks);
+    let acks = [Ack { first: 0, last: 0, verdict: Verdict::Release }];
+    window.leases.acknowledge(window.now, member, &acks, 3, 0, &mut window.marks).unwrap();
+    assert_eq!((window.counts(), window.leases.deadline()), ((1, 1, 1, 0), Some(1_100)));
+    window.now += 10;
+    window.leases.release(window.now, member, 3, &mut window.marks);
+    assert_eq!(window.counts(), (1, 0, 2, 0));
+    window.restart();
+    window.pass(90);
+    assert_eq!((window.counts(), window.leases.deadline()), ((1, 0, 1, 0), Some(1_110)));
+}
+
+#[test]
+fn what_nobody_has_seen_was_not_delivered() {
+    let mut window = Window::new(QueueTerms { backoff: BACKOFF, delivery_limit: 1, ..TERMS });
+    window.bring([PLAIN; 2]);
+    for _ in 0..3 {
+        assert_eq!(window.receive(1), [(0, 1)]);
+        window.settle(0, 1, Settlement::Unseen).unwrap();
+        assert_eq!(window.counts(), (2, 0, 0, 0));
+    }
+    let mut again = Leases::new(0);
+    window.marks.iter().for_each(|mark| again.apply(mark));
+    assert_eq!((again.marks(), again.lease_of(0)), (vec![], None));
+}
+
+#[test]
+fn who_was_worn_out_before_a_restart_is_dead_at_the_first_look_after_it() {
+    let mut window = Window::new(TERMS);
+    window.bring([PLAIN; 2]);
+    for deliveries in 1..=3 {
+        assert_eq!(window.receive(1), [(0, deliveries)]);
+        window.pass(if deliveries < 3 { 100 } else { 0 });
+    }
+    // The process dies with the last lease, which ends before anybody says how often is too often.
+    window.restart();
+    window.leases.expire(window.now + 100, u16::MAX, &mut window.marks);
+    assert_eq!(window.counts().3, 0);
+    window.receive(0);
+    assert_eq!(window.counts(), (0, 0, 0, 1));
+    window.restart();
+    assert_eq!(window.counts(), (0, 0, 0, 1));
+}
+
+#[test]
+fn who_asks_for_the_lowest_gets_the_oldest_of_them_out_of_turn() {
+    let mut window = Window::new(QueueTerms { priorities: 3, ..TERMS });
+    let priority = |priority| Kind { priority, ..PLAIN };
+    window.bring([2, 0, 1, 0, 2].map(priority));
+    let lowest = |window: &mut Window, max_records| {
+        let wanted = Receive {
+            member: None,
+            log_start: 0,
+            leader_epoch: 0,
+            arrivals_from: 5,
+            arrivals: Vec::new(),
+            max_records,
+            lease_ms: 100,
+            is_lowest_first: true,
+            terms: window.terms,
+        };
+        let ranges = window.leases.receive(window.now, Holder::RECEIPT, &wanted, &mut window.marks);
+        ranges.iter().flat_map(|range| range.first..=range.last).collect::<Vec<_>>()
+    };
+    assert_eq!(lowest(&mut window, 1), [1]);
+    assert_eq!(lowest(&mut window, 3), [3, 2, 0]);
+    assert_eq!(window.offsets(9), [4]);
 }
 
 #[test]

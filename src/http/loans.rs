@@ -1,0 +1,89 @@
+//! What one connection has received and not settled. Of queues that want that (`lease.ends.with.connection`) it is given back when
+//! the client is gone.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tracing::debug;
+
+use crate::clock::TimestampMs;
+use crate::operations::{QueueDoor, Receipt};
+use crate::queue::Settlement;
+
+/// Loans that a connection may have before it is looked for those that are over.
+const LOOKED_THROUGH_FROM: usize = 1_024;
+
+/// The loans of a connection. There are at most about twice as many as it has messages in flight.
+#[derive(Default)]
+pub(super) struct Loans(Mutex<Held>);
+
+#[derive(Default)]
+struct Held {
+    /// The queue of each, and until when it is lent.
+    loans: HashMap<Receipt, (Arc<str>, TimestampMs)>,
+    look_through_at: usize,
+}
+
+impl Loans {
+    /// The connection has got something of a queue, until a time.
+    pub(super) fn lent(&self, queue: &Arc<str>, receipt: Receipt, until: TimestampMs, now: TimestampMs) {
+        let mut held = self.0.lock();
+        if held.loans.len() >= held.look_through_at.max(LOOKED_THROUGH_FROM) {
+            held.loans.retain(|_, (_, until)| *until > now);
+            held.look_through_at = 2 * held.loans.len();
+        }
+        held.loans.insert(receipt, (Arc::clone(queue), until));
+    }
+
+    /// Somebody has said over the connection what becomes of something.
+    pub(super) fn settled(&self, receipt: Receipt, what: Settlement, now: TimestampMs) {
+        let mut held = self.0.lock();
+        match what {
+            Settlement::Extend { for_ms } if for_ms > 0 => {
+                if let Some((_, until)) = held.loans.get_mut(&receipt) {
+                    *until = now.saturating_add(for_ms);
+                }
+            }
+            _ => drop(held.loans.remove(&receipt)),
+        }
+    }
+
+    /// The client is gone: what it had comes back by its queue's backoff.
+    pub(super) async fn give_back(self, door: &QueueDoor) {
+        let mut by_queue: HashMap<Arc<str>, Vec<_>> = HashMap::new();
+        for (receipt, (queue, _)) in self.0.into_inner().loans {
+            by_queue.entry(queue).or_default().push((receipt, Settlement::Return { after_ms: None }));
+        }
+        for (queue, receipts) in by_queue {
+            // Those that are worth nothing any more were settled elsewhere, or taken by others since.
+            if let Err(error) = door.settle(&queue, receipts).await {
+                debug!(queue = &*queue, %error, "what a client left behind comes back when its leases end");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::uuid::Uuid;
+
+    #[test]
+    fn a_connection_remembers_what_is_lent_and_no_more() {
+        let (loans, queue) = (Loans::default(), Arc::from("q"));
+        let id = Uuid([1; 16]);
+        let receipt = |offset| Receipt { queue_id: id, topic_id: id, partition: 0, offset, deliveries: 1 };
+        let known = |loans: &Loans| loans.0.lock().loans.len();
+        (0..2_000).for_each(|at| loans.lent(&queue, receipt(at), 10 + at, 0));
+        assert_eq!(known(&loans), 2_000, "all are lent");
+        (2_000..4_000).for_each(|at| loans.lent(&queue, receipt(at), 10 + at, at));
+        assert!(known(&loans) < 2_100, "{}", known(&loans));
+        loans.settled(receipt(3_999), Settlement::Done, 4_000);
+        loans.settled(receipt(3_998), Settlement::Extend { for_ms: 5_000 }, 4_000);
+        loans.settled(receipt(3_997), Settlement::Extend { for_ms: 0 }, 4_000);
+        let held = loans.0.lock();
+        assert_eq!(held.loans.get(&receipt(3_998)).map(|(_, until)| *until), Some(9_000));
+        assert!([3_997, 3_999].iter().all(|at| !held.loans.contains_key(&receipt(*at))));
+    }
+}
