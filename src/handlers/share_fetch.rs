@@ -16,7 +16,7 @@ use crate::catalog::group_config::{Reset, ShareConfig};
 use crate::catalog::{Topic, View};
 use crate::coordinator::CoordinatorError;
 use crate::log::{LogError, Partition, Waiter};
-use crate::operations::QueueRefusal;
+use crate::operations::{QueueRefusal, consumer_name};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::share_fetch::{
     ShareFetchAcquired, ShareFetchPartitionResponse, ShareFetchRequest, ShareFetchResponse,
@@ -381,7 +381,10 @@ impl Loan<'_> {
     async fn take_of_queue(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Lent, Refusal> {
         let (member, index) = (&self.member.member, partition.index());
         let Limits { max_records, max_bytes, .. } = self.limits;
-        let lent = self.cx.door.lend(partition.topic(), index, member, max_records, max_bytes).await;
+        let client = self.cx.client_id.as_deref().unwrap_or_default();
+        let consumer = consumer_name(client, self.cx.peer().ip());
+        let lent =
+            self.cx.door.lend(partition.topic(), index, (member, &consumer), max_records, max_bytes).await;
         let received = match lent {
             Ok(received) => received,
             Err(QueueRefusal::Storage(error)) => return Err(error.into()),

@@ -13,7 +13,7 @@ pub mod sqs;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -117,17 +117,18 @@ struct Site {
 
 /// Serves one connection, and counts its end.
 async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request).await) });
+    let peer = stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request, peer).await) });
     let bounds = Bounds { idle: site.idle, life: LIFE_MAX, headers: HEADERS_MAX, buffer_bytes: BUFFER_BYTES };
     let closed = conversation::converse(stream, service, &bounds, &stop).await;
     site.connections.closed(closed);
 }
 
 impl Site {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Response<Answer> {
         let page = match request.uri().path() {
             path if queues::is_path(path) => {
-                return queues::answer(self.observed.get(), self.idle, request).await;
+                return queues::answer(self.observed.get(), self.idle, peer, request).await;
             }
             "/metrics" => Self::metrics,
             "/healthz" => Self::health,

@@ -1,6 +1,6 @@
 //! What the broker remembers of a queue in use: where to read on, who waits, what was read last. All of it can be forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -12,7 +12,9 @@ use tracing::{debug, error, warn};
 
 use super::breaker::Breaker;
 use super::dedup::Dedup;
-use super::{Inner, QueueDoor, QueueRefusal};
+use super::history::History;
+use super::stats::Rates;
+use super::{Inner, Place, QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
 use crate::clock::TimestampMs;
@@ -23,12 +25,10 @@ use crate::queue::{
 use crate::record::range::FileRange;
 use crate::record::records::{Record, records, split_batch};
 use crate::telemetry::QueueCounters;
+use crate::uuid::Uuid;
 
 /// Bytes of the log that are looked at together.
 const READ_BYTES: usize = 256 << 10;
-
-/// Messages of a queue of which it is remembered when they were received first.
-const FIRST_RECEIVED_MAX: usize = 10_000;
 
 /// How long it takes until what is done and need not be kept is looked for.
 const LET_GO_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -47,7 +47,13 @@ pub(super) struct Desk {
     /// Tells [`Desk::watch`] that a receiver has looked, or gone.
     looked: Notify,
     waiting: Mutex<Waiting>,
-    first_received: Mutex<FirstReceived>,
+    /// Who has had what is not done.
+    pub(super) history: Mutex<History>,
+    /// Kept while its messages are sent on, or dropped by what they are: by topic that they went to, those that a process before
+    /// this one has sent on, and not yet been done with.
+    pub(super) sweeping: tokio::sync::Mutex<HashMap<Uuid, HashSet<Place>>>,
+    /// What was handed out of late.
+    pub(super) rates: Mutex<Rates>,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) breaker: Mutex<Breaker>,
     /// Kept while the oldest messages give way: what one has taken for that, another must not count again.
@@ -91,13 +97,6 @@ static NEXT_DESK: AtomicU64 = AtomicU64::new(0);
 /// Reads of the log after which something is handed out even if a higher priority may come further on.
 const LOOK_AHEAD_READS: usize = 256;
 
-/// When messages that are in flight were received first: of the last ones, so that it stays small.
-#[derive(Default)]
-struct FirstReceived {
-    at: HashMap<(i32, i64), TimestampMs>,
-    order: VecDeque<(i32, i64)>,
-}
-
 /// What one read of a log has found.
 pub(super) struct Read {
     /// In order; none of before where it began.
@@ -119,7 +118,9 @@ impl Desk {
             changed: Notify::new(),
             looked: Notify::new(),
             waiting: Mutex::default(),
-            first_received: Mutex::default(),
+            history: Mutex::default(),
+            sweeping: tokio::sync::Mutex::default(),
+            rates: Mutex::default(),
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
             breaker: Mutex::default(),
             giving_way: tokio::sync::Mutex::default(),
@@ -141,28 +142,6 @@ impl Desk {
     /// The station of a partition.
     pub(super) fn station(&self, partition: i32) -> Option<&Arc<Station>> {
         self.stations.get(usize::try_from(partition).ok()?)
-    }
-
-    /// When the message was received first, which is now if nothing is known of that.
-    pub(super) fn first_received(&self, place: (i32, i64), now: TimestampMs, is_first: bool) -> TimestampMs {
-        let mut known = self.first_received.lock();
-        if !is_first {
-            return known.at.get(&place).copied().unwrap_or(now);
-        }
-        if known.at.insert(place, now).is_none() {
-            known.order.push_back(place);
-        }
-        while known.order.len() > FIRST_RECEIVED_MAX {
-            if let Some(oldest) = known.order.pop_front() {
-                known.at.remove(&oldest);
-            }
-        }
-        now
-    }
-
-    /// When the message was received first, if that is remembered, for the last time.
-    pub(super) fn forget_first_received(&self, place: (i32, i64)) -> Option<TimestampMs> {
-        self.first_received.lock().at.remove(&place)
     }
 
     /// A delivery has come to something or not; says so once when that pauses the queue.
@@ -269,6 +248,11 @@ impl Station {
         }
     }
 
+    /// Where a record of it lies.
+    pub(super) fn place(&self, offset: i64) -> Place {
+        Place { topic_id: self.key.topic_id, partition: self.key.partition, offset }
+    }
+
     /// Has the engine hand out up to `max_records`, to a member of a share group or against receipts, after it was shown what
     /// the log has gained: as much of it as it takes to find so many.
     pub(super) async fn take(
@@ -329,7 +313,8 @@ impl Station {
             }
             let is_enough = count(&received) >= max_records && max_records > 0;
             let is_all = is_known && read.is_none();
-            let is_over = received.is_full || (is_known && !has_grown);
+            // Who only wants to know what there is goes on: what is new is taken in, however much is with somebody.
+            let is_over = (received.is_full && max_records > 0) || (is_known && !has_grown);
             if is_enough || is_all || (is_over && (is_time || max_records == 0)) {
                 return Ok(received);
             }

@@ -9,9 +9,12 @@ mod change;
 mod dead_letters;
 mod dedup;
 mod desk;
+mod history;
 mod intake;
 mod limits;
+mod peek;
 mod receive;
+mod redrive;
 mod send;
 mod stats;
 
@@ -23,7 +26,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+pub use self::dead_letters::Letter;
 use self::desk::Desk;
+pub use self::history::{Attempt, AttemptEnd, consumer_name};
+pub use self::peek::{MessageState, Page, Peek, Peeked, Place};
+pub use self::redrive::{Fate, Filter, Left, Sweep, Swept, Why};
 pub use self::stats::QueueStats;
 use crate::catalog::queue_config::QueueConfig;
 use crate::catalog::{Catalog, CatalogError, Topic};

@@ -5,18 +5,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::dead_letters::{DELIVERIES, MESSAGE_ID};
 use super::desk::{Desk, Station};
 use super::intake::{due, header, number};
 use super::stats::between;
-use super::{Delivery, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
+use super::{Delivery, Place, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
 use crate::log::LogError;
 use crate::queue::{Range, Received, Settle, SettleError, Settlement};
-use crate::record::records::Record;
+use crate::record::records::{Header, Record};
 use crate::uuid::Uuid;
 
 /// How long a queue is left alone that is full, or could not answer.
@@ -32,6 +33,7 @@ struct Look<'a> {
     config: &'a Arc<QueueConfig>,
     max: usize,
     lease_ms: i64,
+    consumer: Option<&'a Arc<str>>,
 }
 
 impl QueueDoor {
@@ -41,6 +43,19 @@ impl QueueDoor {
     /// # Errors
     /// No such queue; too many messages in flight and none to be had; a queue that cannot say now.
     pub async fn receive(&self, name: &str, wanted: Wanted) -> Result<Vec<Delivery>, QueueRefusal> {
+        self.receive_for(name, wanted, None).await
+    }
+
+    /// The same, remembering who it was: see [`super::consumer_name`].
+    ///
+    /// # Errors
+    /// As [`QueueDoor::receive`].
+    pub async fn receive_for(
+        &self,
+        name: &str,
+        wanted: Wanted,
+        consumer: Option<&Arc<str>>,
+    ) -> Result<Vec<Delivery>, QueueRefusal> {
         let (_, config) = self.topic(name)?;
         let wait = wanted.wait.unwrap_or_else(|| {
             Duration::from_millis(u64::try_from(config.receive_wait_ms).unwrap_or_default())
@@ -51,7 +66,8 @@ impl QueueDoor {
             let (topic, config) = self.topic(name)?;
             let lease_ms = wanted.visibility_ms.unwrap_or(config.visibility_timeout_ms);
             let desk = self.desk(&topic);
-            let look = Look { desk: &desk, topic: &topic, config: &config, max: wanted.max, lease_ms };
+            let look =
+                Look { desk: &desk, topic: &topic, config: &config, max: wanted.max, lease_ms, consumer };
             let found = match until {
                 None => self.look(&look).await.map(Some),
                 Some(until) => self.look_until(until, &look).await,
@@ -120,6 +136,7 @@ impl QueueDoor {
 
     async fn look(&self, wanted: &Look<'_>) -> Result<Vec<Delivery>, QueueRefusal> {
         let Look { desk, config, max, lease_ms, .. } = *wanted;
+        let look = wanted;
         let mut found = Vec::new();
         let mut is_full = false;
         for station in desk.in_turn() {
@@ -137,7 +154,7 @@ impl QueueDoor {
             }
             if !received.ranges.is_empty() {
                 desk.breaker.lock().handed_out(self.now_ms());
-                match self.deliver(desk, config, station, &received.ranges).await {
+                match self.deliver(look, station, &received.ranges).await {
                     Ok(delivered) => found.extend(delivered),
                     Err(error) => {
                         // Nobody has seen them.
@@ -163,7 +180,8 @@ impl QueueDoor {
         }
     }
 
-    /// Lends records of a queue to a member of its share group, about so many bytes at most, in the order of their offsets.
+    /// Lends records of a queue to a member of its share group, of which is remembered that it was this consumer: about so many
+    /// bytes at most, in the order of their offsets.
     ///
     /// # Errors
     /// No such queue; one that cannot say now.
@@ -171,7 +189,7 @@ impl QueueDoor {
         &self,
         name: &str,
         partition: i32,
-        member: &Arc<str>,
+        (member, consumer): (&Arc<str>, &Arc<str>),
         max_records: i64,
         max_bytes: usize,
     ) -> Result<Received, QueueRefusal> {
@@ -182,8 +200,13 @@ impl QueueDoor {
         let lease_ms = config.visibility_timeout_ms;
         let max_records = desk.breaker.lock().allows(&config, max_records, self.now_ms());
         let mut received = station.take(self, &config, max_records, lease_ms, Some(member)).await?;
+        let now = self.now_ms();
+        desk.rates.lock().add(now, &received.ranges);
         for range in &received.ranges {
-            let now = self.now_ms();
+            let records = range.last.abs_diff(range.first) + 1;
+            desk.counters.received.add(records);
+            desk.counters.redelivered.add(if range.deliveries > 1 { records } else { 0 });
+            desk.history.lock().lent(&station.key, *range, now, consumer);
             desk.breaker.lock().handed_out(now);
             (range.first..=range.last)
                 .filter(|_| range.deliveries > 1)
@@ -200,6 +223,8 @@ impl QueueDoor {
     pub fn settled(&self, name: &str, partition: i32, accepted: i64, refused: i64) {
         let Ok((topic, config)) = self.topic(name) else { return };
         let (desk, now, refuses) = (self.desk(&topic), self.now_ms(), refused > 0);
+        desk.counters.acknowledged.add(accepted.max(0).cast_unsigned());
+        desk.counters.rejected.add(refused.max(0).cast_unsigned());
         // More than the breaker looks at need not be told to it.
         let told = |records: i64| records.min(i64::from(config.breaker_window));
         (0..told(accepted)).for_each(|_| desk.note(&config, true, now));
@@ -213,11 +238,11 @@ impl QueueDoor {
 
     async fn deliver(
         &self,
-        desk: &Desk,
-        config: &QueueConfig,
+        wanted: &Look<'_>,
         station: &Station,
         ranges: &[Range],
     ) -> Result<Vec<Delivery>, QueueRefusal> {
+        let Look { desk, config, consumer, .. } = *wanted;
         let places: Vec<(i64, u16)> = ranges.iter().flat_map(|range| range.records()).collect();
         let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset).collect();
         let records = station.records_at(self, &offsets).await?;
@@ -233,7 +258,8 @@ impl QueueDoor {
             };
             let receipt = Receipt { topic_id: desk.topic.id, partition, offset, deliveries };
             let is_first = deliveries == 1;
-            let first_received_ms = desk.first_received((partition, offset), now, is_first);
+            let place = station.place(offset);
+            let first_received_ms = desk.history.lock().received(place, deliveries, now, consumer);
             desk.counters.received.increment();
             match is_first {
                 true => desk.counters.wait.observe(between(due(config, &record), now)),
@@ -245,6 +271,7 @@ impl QueueDoor {
             }
             found.push(delivery(receipt, first_received_ms, record));
         }
+        desk.rates.lock().add(now, ranges);
         if !missing.is_empty() {
             // Compaction or retention has taken them between the two looks: there is nothing to be done with them.
             self.0.queues.settle(&station.key, missing).await?;
@@ -252,26 +279,39 @@ impl QueueDoor {
         Ok(found)
     }
 
-    fn count(&self, desk: &Desk, config: &QueueConfig, place: (i32, i64), what: Settlement) {
-        let counters = &desk.counters;
-        match what {
+    fn count(&self, desk: &Desk, config: &QueueConfig, place: Place, settle: &Settle) {
+        let (counters, now) = (&desk.counters, self.now_ms());
+        match settle.what {
             Settlement::Done => {
-                desk.note(config, true, self.now_ms());
+                desk.note(config, true, now);
                 counters.acknowledged.increment();
             }
-            Settlement::Drop => return,
             Settlement::Reject => {
-                desk.note(config, false, self.now_ms());
+                desk.note(config, false, now);
                 counters.rejected.increment();
             }
-            Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => {
-                return counters.released.increment();
-            }
-            Settlement::Extend { .. } => return,
+            Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => counters.released.increment(),
+            Settlement::Drop | Settlement::Extend { .. } => {}
         }
-        if let Some(since) = desk.forget_first_received(place) {
-            counters.processing.observe(between(since, self.now_ms()));
+        let since = desk.history.lock().settled(place, settle.deliveries, settle.what, now);
+        if let Some(since) = since.filter(|_| settle.what != Settlement::Drop) {
+            counters.processing.observe(between(since, now));
         }
+    }
+
+    /// Keeps why deliveries are about to be given back or refused, in their consumers' words, for who looks at what becomes of them.
+    ///
+    /// # Errors
+    /// No such queue.
+    pub fn explain(&self, name: &str, errors: &[(Receipt, String)]) -> Result<(), QueueRefusal> {
+        let (topic, _) = self.topic(name)?;
+        let desk = self.desk(&topic);
+        let mut history = desk.history.lock();
+        for (receipt, error) in errors {
+            let Receipt { topic_id, partition, offset, deliveries } = *receipt;
+            history.explain(Place { topic_id, partition, offset }, deliveries, error);
+        }
+        Ok(())
     }
 
     pub(super) async fn settle_at(
@@ -284,7 +324,10 @@ impl QueueDoor {
         let mut settled = vec![Err(SettleRefusal::OtherQueue); what.len()];
         let mut by_partition: BTreeMap<i32, Vec<(usize, Settle)>> = BTreeMap::new();
         for (index, (receipt, what)) in what.into_iter().enumerate() {
-            if receipt.topic_id == desk.topic.id && desk.station(receipt.partition).is_some() {
+            if receipt.deliveries == 0 {
+                // Of no delivery: that is how messages are taken by what they are.
+                settled[index] = Err(SettleRefusal::Gone);
+            } else if receipt.topic_id == desk.topic.id && desk.station(receipt.partition).is_some() {
                 let Receipt { partition, offset, deliveries, .. } = receipt;
                 let settle = Settle { offset, deliveries, what };
                 by_partition.entry(partition).or_default().push((index, settle));
@@ -297,7 +340,7 @@ impl QueueDoor {
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
                 if done.is_ok() {
-                    self.count(desk, config, (partition, settles[at].offset), settles[at].what);
+                    self.count(desk, config, station.place(settles[at].offset), &settles[at]);
                 }
                 settled[index] = done.map_err(|error| match error {
                     SettleError::Gone => SettleRefusal::Gone,
@@ -332,16 +375,18 @@ fn delivery(receipt: Receipt, first_received_ms: i64, record: Record) -> Deliver
         receipt,
         body: record.value.unwrap_or_default(),
         key: record.key,
-        headers: record
-            .headers
-            .into_iter()
-            .map(|header| {
-                (String::from_utf8_lossy(&header.key).into_owned(), header.value.unwrap_or_default())
-            })
-            .collect(),
+        headers: headers(record.headers),
         sent_ms: record.timestamp,
         first_received_ms,
     }
+}
+
+/// Headers as texts and bytes.
+pub(super) fn headers(headers: Vec<Header>) -> Vec<(String, Bytes)> {
+    let text = |header: Header| {
+        (String::from_utf8_lossy(&header.key).into_owned(), header.value.unwrap_or_default())
+    };
+    headers.into_iter().map(text).collect()
 }
 
 /// The id of a message: the one that it has been given, or one that follows from its place.

@@ -6,14 +6,18 @@
 
 mod bounded;
 mod error;
+mod letters;
 mod message;
+mod query;
 mod settings;
+mod stats;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{ALLOW, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::header::{ALLOW, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -23,11 +27,12 @@ use tokio::time::timeout;
 use self::bounded::{Integer, Object};
 use self::error::Refusal;
 use self::message::{Batch, MESSAGES_MAX, Message, Receive, ReceivedMessage, SentMessage, Settle};
+use self::query::Query;
 use self::settings::Changes;
 use super::receipt::Handle;
 use super::{Answer, Observed, body, respond};
 use crate::net::budget::FREE_BYTES;
-use crate::operations::{Queue, QueueDoor, QueueRefusal, Receipt, Wanted};
+use crate::operations::{Queue, QueueDoor, QueueRefusal, Receipt, Wanted, consumer_name};
 use crate::queue::Settlement;
 
 /// What can be asked, and what is answered.
@@ -53,6 +58,8 @@ enum Place<'a> {
     Receive(&'a str),
     Settle(&'a str),
     Purge(&'a str),
+    DeadLetters(&'a str),
+    Redrive(&'a str),
 }
 
 impl<'a> Place<'a> {
@@ -68,6 +75,8 @@ impl<'a> Place<'a> {
             ["", "queues", name, "receive"] => Self::Receive(name),
             ["", "queues", name, "settle"] => Self::Settle(name),
             ["", "queues", name, "purge"] => Self::Purge(name),
+            ["", "queues", name, "dead-letters"] => Self::DeadLetters(name),
+            ["", "queues", name, "redrive"] => Self::Redrive(name),
             _ => return None,
         })
     }
@@ -75,10 +84,11 @@ impl<'a> Place<'a> {
     /// The methods that it takes.
     fn allow(self) -> &'static str {
         match self {
-            Self::Document => "GET, HEAD",
+            Self::Document | Self::DeadLetters(_) => "GET, HEAD",
+            Self::Messages(_) => "GET, HEAD, POST",
             Self::Queues => "GET, HEAD, POST",
             Self::Queue(_) => "GET, HEAD, PATCH, DELETE",
-            Self::Messages(_) | Self::Receive(_) | Self::Settle(_) | Self::Purge(_) => "POST",
+            Self::Receive(_) | Self::Settle(_) | Self::Purge(_) | Self::Redrive(_) => "POST",
             Self::Message(..) => "DELETE",
         }
     }
@@ -93,12 +103,13 @@ pub(super) fn is_path(path: &str) -> bool {
 pub(super) async fn answer(
     observed: Option<&Observed>,
     patience: Duration,
+    peer: IpAddr,
     request: Request<Incoming>,
 ) -> Response<Answer> {
     let answered = match observed {
         None => Err(Refusal::not_now("starting")),
         Some(observed) if observed.is_stopping() => Err(Refusal::not_now("stopping")),
-        Some(observed) => perform(observed, patience, request).await,
+        Some(observed) => perform(observed, patience, peer, request).await,
     };
     answered.unwrap_or_else(|refusal| {
         let mut response = told(refusal.status, &json!({ "error": refusal }));
@@ -119,6 +130,7 @@ pub(super) async fn answer(
 async fn perform(
     observed: &Observed,
     patience: Duration,
+    peer: IpAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
     let (parts, body) = request.into_parts();
@@ -127,13 +139,17 @@ async fn perform(
     if !place.allow().split(", ").any(|allowed| allowed == method.as_str()) {
         return Err(Refusal::method(place.allow()));
     }
-    if parts.uri.query().is_some_and(|query| !query.is_empty()) {
-        return Err(Refusal::invalid("nothing here is asked for by a query"));
-    }
+    let query = Query::parse(parts.uri.query())?;
     if is_foreign(&parts.headers) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_origin", "asked by a page of another site"));
     }
-    let door = &observed.shared.door;
+    let (door, stopping) = (&observed.shared.door, &observed.shared.stopping);
+    let query = match place {
+        Place::Messages(name) if method == Method::GET => return letters::peek(door, name, query).await,
+        Place::DeadLetters(name) => return letters::list(door, name, query).await,
+        _ => query,
+    };
+    query.end()?;
     match place {
         Place::Document => Ok(respond(StatusCode::OK, "application/json", Answer::whole(DOCUMENT))),
         Place::Queues if method == Method::GET => list(door).await,
@@ -160,10 +176,13 @@ async fn perform(
                 Place::Queues => create(door, &body).await,
                 Place::Queue(name) => configure(door, name, &body).await,
                 Place::Messages(name) => send(door, name, &body).await,
-                Place::Receive(name) => receive(door, name, &body).await,
+                Place::Receive(name) => receive(door, name, &body, &parts.headers, peer).await,
                 Place::Settle(name) => settle(door, name, &body).await,
-                Place::Purge(name) => purge(door, name, &body).await,
-                Place::Document | Place::Message(..) => Err(Refusal::method(place.allow())),
+                Place::Purge(name) => letters::purge(door, stopping, name, &body).await,
+                Place::Redrive(name) => letters::redrive(door, stopping, name, &body).await,
+                Place::Document | Place::Message(..) | Place::DeadLetters(_) => {
+                    Err(Refusal::method(place.allow()))
+                }
             }
         }
     }
@@ -220,7 +239,9 @@ async fn list(door: &QueueDoor) -> Result<Response<Answer>, Refusal> {
 
 async fn describe(door: &QueueDoor, queue: &Queue) -> Result<Response<Answer>, Refusal> {
     let mut shown = shown(queue);
-    shown["counts"] = counts(door, queue).await?;
+    let stats = door.stats(&queue.name).await?;
+    shown["counts"] = stats::counts(&stats.counts);
+    shown["stats"] = stats::all(&stats, &*door.counters(&queue.name)?, door.now_ms());
     Ok(told(StatusCode::OK, &shown))
 }
 
@@ -229,8 +250,7 @@ fn shown(queue: &Queue) -> Value {
 }
 
 async fn counts(door: &QueueDoor, queue: &Queue) -> Result<Value, QueueRefusal> {
-    let counts = door.counts(&queue.name).await?;
-    Ok(json!({ "ready": counts.ready, "in_flight": counts.in_flight, "delayed": counts.delayed }))
+    Ok(stats::counts(&door.counts(&queue.name).await?))
 }
 
 async fn configure(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Answer>, Refusal> {
@@ -285,12 +305,20 @@ async fn send_all(
     Ok(results.into_iter().map(|result| result.and_then(&mut answered)).collect())
 }
 
-async fn receive(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Answer>, Refusal> {
+async fn receive(
+    door: &QueueDoor,
+    name: &str,
+    body: &Bytes,
+    headers: &HeaderMap,
+    peer: IpAddr,
+) -> Result<Response<Answer>, Refusal> {
     queue(door, name)?;
     let wanted: Receive = if body.is_empty() { Receive::default() } else { parse(body)? };
     let (max, visibility_ms, wait_ms) = wanted.checked()?;
     let wait = wait_ms.map(Duration::from_millis);
-    let received = door.receive(name, Wanted { max, visibility_ms, wait }).await?;
+    let agent = || headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let consumer = consumer_name(wanted.consumer.as_deref().or_else(agent).unwrap_or_default(), peer);
+    let received = door.receive_for(name, Wanted { max, visibility_ms, wait }, Some(&consumer)).await?;
     let now_ms = door.now_ms();
     let messages: Vec<_> =
         received.into_iter().map(|delivery| ReceivedMessage::new(delivery, now_ms)).collect();
@@ -310,10 +338,18 @@ async fn settle(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<A
         return Err(none_of("receipts"));
     }
     let mut what = Vec::with_capacity(verdicts.len());
+    let mut errors = Vec::new();
     let mut results = Vec::with_capacity(verdicts.len());
     for Object(verdict) in verdicts {
         let read = verdict.settlement().and_then(|what| Ok((receipt(&verdict.receipt)?, what)));
-        results.push(read.map(|verdict| what.push(verdict)));
+        let read = read.and_then(|(receipt, what)| Ok((receipt, what, verdict.error()?)));
+        results.push(read.map(|(receipt, settlement, error)| {
+            what.push((receipt, settlement));
+            errors.extend(error.map(|error| (receipt, error)));
+        }));
+    }
+    if !errors.is_empty() {
+        door.explain(name, &errors)?;
     }
     let mut settled = settle_all(door, name, what).await?.into_iter();
     let mut answered = |()| settled.next().unwrap_or_else(|| Err(Refusal::not_now("not answered")));
@@ -338,14 +374,6 @@ async fn settle_all(
 ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
     let settled = door.settle(name, what).await?;
     Ok(settled.into_iter().map(|settled| settled.map_err(Refusal::from)).collect())
-}
-
-async fn purge(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Answer>, Refusal> {
-    if !body.is_empty() {
-        return Err(Refusal::invalid("a purge has no body: it takes all"));
-    }
-    door.purge(name).await?;
-    Ok(nothing())
 }
 
 fn queue(door: &QueueDoor, name: &str) -> Result<Queue, Refusal> {
@@ -397,6 +425,8 @@ mod tests {
             ("/queues/q/messages/r", Some(Place::Message("q", "r"))),
             ("/queues/q/receive", Some(Place::Receive("q"))),
             ("/queues/q/settle", Some(Place::Settle("q"))),
+            ("/queues/q/dead-letters", Some(Place::DeadLetters("q"))),
+            ("/queues/q/redrive", Some(Place::Redrive("q"))),
             ("/queues/", None),
             ("/queues//purge", None),
             ("/queues/q/", None),
@@ -434,6 +464,6 @@ mod tests {
                 place.allow().split(", ").filter(|method| *method != "HEAD").map(str::to_lowercase).collect();
             assert_eq!(told, taken, "{path}");
         }
-        assert_eq!(paths.len(), 8);
+        assert_eq!(paths.len(), 10);
     }
 }

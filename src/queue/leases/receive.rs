@@ -150,7 +150,8 @@ pub struct Received {
 pub struct Settle {
     /// The record.
     pub offset: i64,
-    /// The number of its delivery: only the latest counts.
+    /// The number of its delivery: only the latest counts. 0, before there was any, is known to who has looked for it; that one
+    /// can also [take](Settlement::Extend) what nobody has, as of then.
     pub deliveries: u16,
     /// What becomes of it.
     pub what: Settlement,
@@ -446,7 +447,6 @@ impl Leases {
         match run.state {
             State::Acknowledged | State::Archived if what == Settlement::Done => return Ok(()),
             State::Acknowledged | State::Archived => return Err(SettleError::Gone),
-            _ if deliveries == 0 => return Err(SettleError::Gone),
             _ if deliveries < run.deliveries => return Err(SettleError::TakenAgain),
             // Of a member; or of somebody else after a crash that has forgotten this receipt.
             State::Leased { holder, .. } if holder != Holder::RECEIPT || deliveries > run.deliveries => {
