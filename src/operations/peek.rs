@@ -176,10 +176,7 @@ impl QueueDoor {
                 continue;
             }
             // Nothing is handed out, but all there is is shown to the engine.
-            let counts = station.take(self, config, 0, 0, None).await?.counts;
-            if counts.dead > 0 {
-                self.move_dead_letters(desk, station, config);
-            }
+            station.take(self, config, 0, 0, None).await?;
             let from =
                 wanted.after.filter(|_| after == Some(place(station))).map_or(0, |after| after.offset + 1);
             if looking.look(self, desk, station, from, &is_wanted).await? {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::dead_letters::{PREFIX, REDRIVEN, REDRIVEN_FROM};
 use super::desk::Desk;
@@ -27,10 +27,13 @@ use crate::uuid::Uuid;
 const TOGETHER_MAX: usize = 100;
 
 /// How long messages are held while they are sent on, ms.
-const HELD_MS: i64 = 60_000;
+const HELD_MS: i64 = 10_000;
 
 /// How often a message is sent on, unless it must be: what dies each time is sent on for ever else.
 const REDRIVEN_MAX: u32 = 3;
+
+/// How far the clock may have gone back, ms, between a letter and its being sent on.
+const CLOCK_SLACK_MS: i64 = 60_000;
 
 /// Bytes of the log that are read together.
 const READ_BYTES: usize = 1 << 20;
@@ -212,7 +215,7 @@ impl QueueDoor {
     /// after those that it is about to deal with.
     ///
     /// # Errors
-    /// No such queue, or one that cannot say now: of the first time. After that it ends early, and says where.
+    /// No such queue, or one that cannot say now; some may have been dealt with.
     pub async fn sweep(
         &self,
         name: &str,
@@ -236,13 +239,7 @@ impl QueueDoor {
             let (door, queue, some) = (self.clone(), Arc::clone(&name), sweep.clone());
             // To its end, even if who wants it is gone by then: what is sent on must be done with.
             let round = tokio::spawn(async move { door.sweep_some(&queue, &some, together).await });
-            let round = match round.await.unwrap_or(Err(CoordinatorError::NotHere.into())) {
-                Err(error) if swept.matched > 0 => {
-                    debug!(queue = &*name, %error, "messages are dealt with another time");
-                    return Ok(swept);
-                }
-                round => round?,
-            };
+            let round = round.await.unwrap_or(Err(CoordinatorError::NotHere.into()))?;
             swept.matched += round.matched;
             swept.done += round.done;
             swept.next = round.next;
@@ -411,10 +408,11 @@ impl QueueDoor {
         for station in &desk.stations {
             let Some(progress) = self.0.queues.describe(&station.key).await? else { continue };
             starts.insert((station.key.topic_id, station.key.partition), progress.start);
-            let oldest = station.read(self, progress.start, 1).await?.records;
-            let came = oldest.first().map(|record| {
-                super::Letter::of(record).map_or(record.timestamp, |letter| letter.moved_at_ms)
-            });
+            let from = progress.start.max(station.partition.offsets()?.log_start_offset);
+            let oldest = station.read(self, from, 1).await?.records;
+            // What is no letter may say any time.
+            let came =
+                oldest.first().map(|record| super::Letter::of(record).map_or(0, |letter| letter.moved_at_ms));
             since = [since, came].into_iter().flatten().min();
         }
         let mut found = HashSet::new();
@@ -422,7 +420,10 @@ impl QueueDoor {
         for station in &target_desk.stations {
             let Some(since) = since else { break };
             let partition = Arc::clone(&station.partition);
-            let first = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
+            let first = tokio::task::spawn_blocking(move || {
+                partition.offset_for_timestamp(since.saturating_sub(CLOCK_SLACK_MS))
+            })
+            .await;
             let first = first.map_err(|_stopped| LogError::Shutdown)??;
             let mut from = first.map(|first| first.offset);
             while let Some(at) =

@@ -44,6 +44,20 @@ impl Known {
         until > now
     }
 
+    /// Whether who has looked at it, and was not handed it, may do that to it.
+    fn is_for_who_looked(&self, now: i64, what: Settlement) -> bool {
+        self.deliveries == 0
+            && self.dead.is_none()
+            && match what {
+                Settlement::Done | Settlement::Drop => true,
+                Settlement::Extend { for_ms } => {
+                    self.lease.is_some() || (for_ms > 0 && !self.is_waiting(now))
+                }
+                Settlement::Return { after_ms } => self.lease.is_some() && after_ms == Some(0),
+                Settlement::Reject => false,
+            }
+    }
+
     fn is_expired(&self, now: i64) -> bool {
         self.kind.expires.is_some_and(|at| at <= now)
     }
@@ -537,7 +551,8 @@ impl World {
     /// The model moves first: what is done comes with the machine's records.
     fn foresee(&mut self, settle: &Settle) -> Result<(), SettleError> {
         let Settle { offset, deliveries, what } = *settle;
-        let end = self.machine.leases(&key()).unwrap().end();
+        let leases = self.machine.leases(&key()).unwrap();
+        let (end, seen) = (leases.end(), leases.seen());
         let (now, terms) = (self.now, self.ruling);
         let Some(known) = self.known.get_mut(offset as usize).filter(|_| offset < end) else {
             return Err(SettleError::Gone);
@@ -545,7 +560,7 @@ impl World {
         if known.fate.is_some() {
             return if what == Settlement::Done { Ok(()) } else { Err(SettleError::Gone) };
         }
-        if deliveries == 0 {
+        if deliveries == 0 && (offset >= seen || !known.is_for_who_looked(now, what)) {
             return Err(SettleError::Gone);
         }
         let is_anothers = known.lease.is_some_and(|(by, _)| by.is_some() || deliveries > known.deliveries);
@@ -566,8 +581,8 @@ impl World {
             return Ok(());
         }
         known.deliveries = deliveries;
-        let backoff =
-            terms.map_or(0, |terms| (terms.backoff.ms << (deliveries.min(16) - 1)).min(terms.backoff.max_ms));
+        let backoff = terms
+            .map_or(0, |terms| (terms.backoff.ms << (deliveries.clamp(1, 16) - 1)).min(terms.backoff.max_ms));
         let after_ms = match what {
             Settlement::Done => return Ok(()),
             Settlement::Reject | Settlement::Drop => {
