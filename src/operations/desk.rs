@@ -48,12 +48,12 @@ pub(super) struct Desk {
     looked: Notify,
     waiting: Mutex<Waiting>,
     /// Who has had what is not done.
-    pub(super) history: Mutex<History>,
+    pub(super) history: Arc<Mutex<History>>,
     /// Kept while its messages are sent on, or dropped by what they are: by topic that they went to, those that a process before
     /// this one has sent on, and not yet been done with.
-    pub(super) sweeping: tokio::sync::Mutex<HashMap<Uuid, HashSet<Place>>>,
+    pub(super) sweeping: Arc<tokio::sync::Mutex<HashMap<Uuid, HashSet<Place>>>>,
     /// What was handed out of late.
-    pub(super) rates: Mutex<Rates>,
+    pub(super) rates: Arc<Mutex<Rates>>,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) breaker: Mutex<Breaker>,
     /// Kept while the oldest messages give way: what one has taken for that, another must not count again.
@@ -118,9 +118,9 @@ impl Desk {
             changed: Notify::new(),
             looked: Notify::new(),
             waiting: Mutex::default(),
-            history: Mutex::default(),
-            sweeping: tokio::sync::Mutex::default(),
-            rates: Mutex::default(),
+            history: before.map(|before| Arc::clone(&before.history)).unwrap_or_default(),
+            sweeping: before.map(|before| Arc::clone(&before.sweeping)).unwrap_or_default(),
+            rates: before.map(|before| Arc::clone(&before.rates)).unwrap_or_default(),
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
             breaker: Mutex::default(),
             giving_way: tokio::sync::Mutex::default(),
