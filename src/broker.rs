@@ -245,6 +245,7 @@ impl Broker {
                 {}
             });
         }
+        broker.shared.door.move_dead_of_share_groups();
         if let Some(topic) = broker.shared.catalog.topic(SHARE_GROUP_STATE) {
             broker.shared.queues.start(&topic.partitions);
             let (shared, exists) = (Arc::clone(&broker.shared), broker.shared.catalog.topic_id_exists());

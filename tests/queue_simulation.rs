@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ottla::coordinator::share_records::{ACKNOWLEDGED, ARCHIVED, ShareRecord, StateBatch};
 use ottla::coordinator::{Effects, Machine, Stored, Ticket};
 use ottla::queue::{
-    Ack, Event, Portion, QueueError, QueueEvent, QueueKey, QueueShard, Range, Reply, Taken, Terms, Verdict,
+    Ack, Dead, Event, Portion, QueueError, QueueEvent, QueueKey, QueueShard, Range, Reply, Taken, Terms, Verdict,
     Wish,
 };
 use ottla::uuid::Uuid;
@@ -72,6 +72,7 @@ impl World {
             lock_duration_ms: random.i64(10..1_000),
             delivery_limit: random.u16(2..7),
             max_in_flight: random.i64(5..100),
+            dead: Dead::Archive,
         };
         let mut world = Self {
             seed,

@@ -209,11 +209,11 @@ fn share_groups_are_a_finalized_feature() {
     };
     let answer = server.client().call::<ApiVersions>(4, &request);
     let feature = &answer.finalized_features[0];
-    assert_eq!((&*feature.name, feature.max_version_level), ("share.version", 1));
+    assert_eq!((&*feature.name, feature.max_version_level), ("share.version", 2));
     assert!(answer.finalized_features_epoch >= 0);
     assert_eq!(
         (&*answer.supported_features[0].name, answer.supported_features[0].max_version),
-        ("share.version", 1)
+        ("share.version", 2)
     );
 }
 
@@ -760,4 +760,161 @@ fn a_group_of_a_queues_name_goes_by_the_queues_settings() {
     assert_eq!(values_of(&letters), ["a", "b"]);
     // Who comes in another group's name sees a topic like any other.
     assert_eq!(Member::join(&server, "h", "anne").fetch(), [(0, 3, 1)]);
+}
+
+/// What a letter says in its headers, in order.
+fn headers_of(letter: &ottla::record::Record) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let header = |header: &ottla::record::records::Header| {
+        (text(&header.key), text(header.value.as_deref().unwrap_or(b"null")))
+    };
+    letter.headers.iter().map(header).collect()
+}
+
+fn offset_of(letter: &ottla::record::Record) -> i64 {
+    headers_of(letter).iter().find(|(name, _)| name == "__dlq.errors.offset").unwrap().1.parse().unwrap()
+}
+
+#[test]
+fn what_dies_in_a_group_is_told_of_where_its_config_says_also_without_members() {
+    let server = start(&SHORT_LEASES);
+    let mut client = server.client();
+    client.create_topic("dlq.t", 1, &[("errors.deadletterqueue.group.enable", "true")]);
+    assert_eq!(config(&mut client, "g", "errors.deadletterqueue.topic.name", "__letters"), "INVALID_CONFIG");
+    for (name, value) in [
+        ("errors.deadletterqueue.topic.name", "dlq.t"),
+        ("errors.deadletterqueue.copy.record.enable", "true"),
+        ("share.delivery.count.limit", "2"),
+    ] {
+        assert_eq!(config(&mut client, "g", name, value), "NONE");
+    }
+    let batch = BatchBuilder::new()
+        .record_with_headers(now_ms(), Some(b"key"), Some(b"0"), &[("own", Some(b"1")), ("none", None)])
+        .record(now_ms(), None, None);
+    assert_eq!(client.produce("t", 0, batch.build()).error_code, 0);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 1, 1)]);
+    assert_eq!(anne.acknowledge(0, 0, REJECT), "NONE");
+    assert_eq!(anne.acknowledge(1, 1, RELEASE), "NONE");
+    // Nobody does anything about the second: its last lease ends by itself.
+    assert_eq!(anne.fetch(), [(1, 1, 2)]);
+    let letters = eventually("two letters", || {
+        let letters = server.client().read_all("dlq.t", 0);
+        (letters.len() == 2).then_some(letters)
+    });
+    let told = |offset: &str, deliveries: &str, why: &str, own: &[(&str, &str)]| {
+        let known = [
+            ("__dlq.errors.topic", "t"),
+            ("__dlq.errors.partition", "0"),
+            ("__dlq.errors.offset", offset),
+            ("__dlq.errors.group", "g"),
+            ("__dlq.errors.delivery.count", deliveries),
+            ("__dlq.errors.message", why),
+        ];
+        let all = known.iter().chain(own);
+        all.map(|(name, value)| (name.to_string(), value.to_string())).collect::<Vec<_>>()
+    };
+    let own = [("own", "1"), ("none", "null")];
+    assert_eq!(headers_of(&letters[0]), told("0", "1", "Offset rejected by client.", &own));
+    assert_eq!((letters[0].key.as_deref(), letters[0].value.as_deref()), (Some(&b"key"[..]), Some(&b"0"[..])));
+    let worn_out = "Offset delivery count exceeded the threshold.";
+    assert_eq!(headers_of(&letters[1]), told("1", "2", worn_out, &[]));
+    assert_eq!((&letters[1].key, &letters[1].value), (&None, &None));
+    eventually("all is done", || (progress(&server, "g") == Some((2, 0))).then_some(()));
+}
+
+#[test]
+fn a_letter_without_a_place_is_dropped_and_one_may_be_made_for_it() {
+    let server = start(&[
+        "--set",
+        "errors.deadletterqueue.auto.create.topics.enable=true",
+        "--set",
+        "errors.deadletterqueue.topic.name.prefix=dead-",
+    ]);
+    produce(&server, 0..3);
+    let mut client = server.client();
+    let mut anne = Member::join(&server, "g", "anne");
+    client.create_topic("dead-closed", 1, &[]);
+    // Of a name that is not for letters, not open to them, and made when the first is there.
+    for (offset, place) in ["other", "dead-closed", "dead-made"].into_iter().enumerate() {
+        assert_eq!(config(&mut client, "g", "errors.deadletterqueue.topic.name", place), "NONE");
+        if offset == 0 {
+            assert_eq!(anne.fetch(), [(0, 2, 1)]);
+        }
+        assert_eq!(anne.acknowledge(offset as i64, offset as i64, REJECT), "NONE");
+        eventually("the record is done", || {
+            progress(&server, "g").is_some_and(|(start, _)| start == offset as i64 + 1).then_some(())
+        });
+    }
+    assert_eq!(client.describe("other").error_code, 3, "unknown still");
+    assert!(client.read_all("dead-closed", 0).is_empty());
+    let letters = client.read_all("dead-made", 0);
+    assert_eq!(letters.iter().map(offset_of).collect::<Vec<_>>(), [2]);
+    assert_eq!((&letters[0].key, &letters[0].value), (&None, &None), "told of, not copied");
+    assert!(server.log().contains("dead letters are not written"), "{}", server.log());
+}
+
+#[test]
+fn a_letter_larger_than_its_topic_takes_still_tells_of_its_record() {
+    let server = start(&[]);
+    let mut client = server.client();
+    let small = [("errors.deadletterqueue.group.enable", "true"), ("max.message.bytes", "1000")];
+    client.create_topic("dlq.t", 1, &small);
+    assert_eq!(config(&mut client, "g", "errors.deadletterqueue.topic.name", "dlq.t"), "NONE");
+    assert_eq!(config(&mut client, "g", "errors.deadletterqueue.copy.record.enable", "true"), "NONE");
+    client.append("t", ["x".repeat(5_000), "y".repeat(500), "z".repeat(500)]);
+    let mut anne = Member::join(&server, "g", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    assert_eq!(anne.acknowledge(0, 2, REJECT), "NONE");
+    let letters = eventually("three letters", || {
+        let letters = server.client().read_all("dlq.t", 0);
+        (letters.len() == 3).then_some(letters)
+    });
+    let bytes: Vec<_> = letters.iter().map(|letter| letter.value.as_ref().map(|value| value.len())).collect();
+    assert_eq!(bytes, [None, Some(500), Some(500)]);
+}
+
+#[test]
+fn after_kills_every_rejected_record_has_its_letter() {
+    const RECORDS: i64 = 400;
+    let mut server = start(&[]);
+    let mut client = server.client();
+    client.create_topic("dlq.t", 1, &[("errors.deadletterqueue.group.enable", "true")]);
+    assert_eq!(config(&mut client, "g", "errors.deadletterqueue.topic.name", "dlq.t"), "NONE");
+    produce(&server, 0..RECORDS as i32);
+    let mut rejected = 0;
+    while rejected < RECORDS {
+        let mut anne = Member::join(&server, "g", "anne");
+        let (first, last, _) = anne.fetch()[0];
+        assert_eq!(first, rejected, "what was rejected does not come again");
+        let last = last.min(first + 99);
+        assert_eq!(anne.acknowledge(first, last, REJECT), "NONE");
+        rejected = last + 1;
+        // In the midst of writing the letters, more often than not.
+        server.restart();
+    }
+    let mut letters = eventually("a letter for each", || {
+        let letters: Vec<_> = server.client().read_all("dlq.t", 0).iter().map(offset_of).collect();
+        let all = letters.iter().collect::<std::collections::BTreeSet<_>>().len() == RECORDS as usize;
+        all.then_some(letters)
+    });
+    eventually("all is done", || (progress(&server, "g") == Some((RECORDS, 0))).then_some(()));
+    letters.sort_unstable();
+    letters.dedup();
+    assert_eq!(letters, (0..RECORDS).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_new_group_has_its_first_record_within_a_tenth_of_a_second() {
+    let server = start(&[]);
+    produce(&server, 0..1);
+    drop(Member::join(&server, "g", "first of all"));
+    let times = ["a", "b", "c", "d", "e"].map(|group| {
+        let began = Instant::now();
+        // The answer to its first heartbeat has what is assigned to it.
+        assert_eq!(Member::join(&server, group, "anne").fetch(), [(0, 0, 1)]);
+        began.elapsed()
+    });
+    // Others use the machine, too.
+    assert!(times.iter().min().unwrap() < &Duration::from_millis(100), "{times:?}");
 }

@@ -4,6 +4,7 @@ from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     TIMESTAMP_LOG_APPEND_TIME,
+    AcknowledgeType,
     Consumer,
     ConsumerGroupState,
     ConsumerGroupTopicPartitions,
@@ -11,6 +12,7 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Producer,
+    ShareConsumer,
     TopicCollection,
     TopicPartition,
 )
@@ -30,6 +32,7 @@ from suite import (
     START_MS,
     STEP_MS,
     Record,
+    broker,
     by_partition,
     crash_under_load,
     equal,
@@ -605,6 +608,114 @@ def _():
 
 
 group_tests(create, lambda topic, records: send(producer(), topic, records), cooperative=True)
+
+
+def share_group(partitions=1):
+    """A new topic, and a share group of its name that begins with the first record."""
+    name = create(partitions)
+    entry = ConfigEntry("share.auto.offset.reset", "earliest", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.GROUP, name, incremental_configs=[entry])
+    result(admin.incremental_alter_configs([resource]))
+    return name
+
+
+def share_member(group, mode, config={}):
+    member = ShareConsumer({**CLIENT, "group.id": group, "share.acknowledgement.mode": mode, **config})
+    member.subscribe([group])
+    return member
+
+
+def share_take(member, count):
+    """Polls until there are that many."""
+    messages = []
+    for _ in within(SECONDS, f"{count} records of a share group"):
+        for message in member.poll(0.2):
+            if message.error():
+                raise KafkaException(message.error())
+            messages.append(message)
+        if len(messages) >= count:
+            equal(len(messages), count, "the number of records")
+            return messages
+
+
+def share_commit(member):
+    for partition, error in member.commit_sync(SECONDS).items():
+        equal(error, None, f"the error of {partition}")
+
+
+@test("shares a partition among members of a share group that accept by polling on")
+def _():
+    group = share_group()
+    with share_member(group, "implicit") as one, share_member(group, "implicit") as two:
+        send(producer(), group, plain_records(300))
+        offsets = []
+        for _ in within(SECONDS, "all records"):
+            for member in one, two:
+                offsets += [message.offset() for message in member.poll(0.1)]
+            if len(offsets) >= 300:
+                break
+        equal(sorted(offsets), list(range(300)), "the offsets")
+        share_commit(one)
+        share_commit(two)
+    with share_member(group, "implicit") as later:
+        send(producer(), group, plain_records(1))
+        equal([message.offset() for message in share_take(later, 1)], [300], "what is left")
+
+
+@test("accepts, releases and rejects records of a share group one by one")
+def _():
+    group = share_group()
+    send(producer(), group, plain_records(4))
+    with share_member(group, "explicit") as member:
+        types = [AcknowledgeType.ACCEPT, AcknowledgeType.RELEASE, AcknowledgeType.REJECT, AcknowledgeType.ACCEPT]
+        for message, kind in zip(share_take(member, 4), types):
+            equal(message.delivery_count(), 1, "the deliveries")
+            member.acknowledge(message, kind)
+        share_commit(member)
+        (again,) = share_take(member, 1)
+        equal((again.offset(), again.delivery_count()), (1, 2), "offset and deliveries of the released record")
+        member.acknowledge(again)
+        share_commit(member)
+
+
+@test("gives what a member of a share group had to another as soon as it leaves")
+def _():
+    group = share_group()
+    send(producer(), group, plain_records(10))
+    leaves = share_member(group, "explicit")
+    share_take(leaves, 10)
+    leaves.close()
+    with share_member(group, "explicit") as stays:
+        for message in share_take(stays, 10):
+            equal(message.delivery_count(), 2, "the deliveries")
+            stays.acknowledge(message)
+        share_commit(stays)
+
+
+@test("goes on after SIGKILL with what a share group has not accepted", needs_crash=True)
+def _():
+    group = share_group()
+    send(producer(), group, plain_records(40))
+    # Smaller batches than there are records: each poll takes whole ones.
+    send(producer(), group, plain_records(40))
+    with share_member(group, "explicit", {"max.poll.records": 10}) as member:
+        done = set()
+        while not done:
+            messages = member.poll(0.2)
+            for message in messages:
+                member.acknowledge(message)
+            share_commit(member)
+            done.update(message.offset() for message in messages)
+        broker("restart")
+        before = set(done)
+        send(producer(), group, plain_records(20))
+        for _ in within(SECONDS, "the rest"):
+            for message in member.poll(0.2):
+                equal(message.offset() in before, False, f"whether {message.offset()} was accepted before the kill")
+                member.acknowledge(message)
+                done.add(message.offset())
+            if len(done) == 100:
+                break
 
 
 run("confluent-kafka")

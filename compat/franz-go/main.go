@@ -1,7 +1,7 @@
 // The suite of franz-go (kgo, kadm, kmsg) against the broker at BOOTSTRAP.
 //
 // This file holds what every test is made of; client.go the tests that use the clients as an application does,
-// group.go those of consumer groups, raw.go and rawgroup.go those that send single requests.
+// group.go those of consumer groups, share.go those of share groups, raw.go and rawgroup.go those that send single requests.
 package main
 
 import (
@@ -34,9 +34,11 @@ func main() {
 	s.clientTests()
 	s.rawTests()
 	s.groupTests()
+	s.shareTests()
 	if Broker != "" {
 		s.test("after SIGKILL all that was acknowledged is there once and in order, and clients go on", s.survivesAKill)
 		s.groupCrashTests()
+		s.shareCrashTests()
 	}
 	s.client.Close()
 	s.End()

@@ -125,6 +125,12 @@ public final class Compat {
             shares::givesBackWhatAMemberHadThatLeaves);
         compat.test("the admin client describes, lists, resets and deletes share groups", shares::administersGroups);
         compat.test("groups have configs, and share groups act on them", shares::configuresGroups);
+        compat.test("records that are rejected or delivered too often are told of in the group's dead letter topic",
+            shares::writesDeadLetters);
+        if (BROKER != null) {
+            // Kafka does not tell when it has done with such a record.
+            compat.test("dead letters without a topic that may have them are dropped", shares::dropsDeadLettersWithoutAPlace);
+        }
         Groups groups = new Groups(compat);
         // At once, as most of their time they wait for sessions and heartbeats.
         Map<String, Test> together = new LinkedHashMap<>();
@@ -158,10 +164,17 @@ public final class Compat {
             compat.test("after SIGKILL groups have their members and offsets, and go on", groups::survivesAKill);
             compat.test("after SIGKILL a share group has what was acknowledged, and its delivery counts",
                 shares::survivesAKill);
+            compat.test("after SIGKILL every rejected record of a share group has its dead letter",
+                shares::keepsDeadLettersThroughAKill);
             compat.test("a member that joins while the broker restarts gets its share", groups::rebalancesThroughAKill);
         }
         compat.admin.close(Duration.ZERO);
         System.exit(compat.failed.get() == 0 ? 0 : 1);
+    }
+
+    /** Whether the broker is the one that these tests are for. */
+    static boolean isOurs() {
+        return BROKER != null;
     }
 
     // --- topics ---

@@ -13,10 +13,13 @@ import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.ListGroupsOptions;
 import org.apache.kafka.clients.admin.ListShareGroupOffsetsSpec;
+import org.apache.kafka.clients.admin.NewTopic;
+import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.ShareGroupDescription;
 import org.apache.kafka.clients.admin.SharePartitionOffsetInfo;
 import org.apache.kafka.clients.consumer.AcknowledgeType;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
+import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.GroupState;
@@ -26,6 +29,8 @@ import org.apache.kafka.common.config.ConfigResource;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.GroupNotEmptyException;
 import org.apache.kafka.common.errors.InvalidConfigurationException;
+import org.apache.kafka.common.header.Header;
+import org.apache.kafka.common.header.internals.RecordHeader;
 
 /** Share groups. Each test has a topic and a group of its own, of the same name, so they may run at once. */
 final class Shares {
@@ -206,6 +211,98 @@ final class Shares {
         }
     }
 
+    void writesDeadLetters() throws Exception {
+        for (boolean copies : List.of(false, true)) {
+            String group = fromTheStart("share-dead-" + copies, 3);
+            String letters = withDeadLetters(group, 2);
+            set(group, "errors.deadletterqueue.copy.record.enable", Boolean.toString(copies));
+            set(group, "share.delivery.count.limit", "2");
+            var headers = List.<Header>of(new RecordHeader("trace", "7".getBytes()), new RecordHeader("nothing", null));
+            Compat.produce(Compat.settings(), IntStream.range(0, 4).mapToObj(n ->
+                new ProducerRecord<>(group, 2, ("key " + n).getBytes(), Integer.toString(n).getBytes(), headers)).toList());
+            try (Worker worker = new Worker(group, "explicit")) {
+                // 0 and 3 are dealt with, 1 is rejected, 2 is released as often as it may be.
+                for (var record : worker.take(4)) {
+                    worker.consumer.acknowledge(record, switch (number(record)) {
+                        case 1 -> AcknowledgeType.REJECT;
+                        case 2 -> AcknowledgeType.RELEASE;
+                        default -> AcknowledgeType.ACCEPT;
+                    });
+                }
+                worker.commit();
+                worker.take(1).forEach(record -> worker.consumer.acknowledge(record, AcknowledgeType.RELEASE));
+                worker.commit();
+            }
+            var found = read(letters, 2);
+            Compat.equal(Set.of(0), found.stream().map(ConsumerRecord::partition).collect(Collectors.toSet()), "partitions");
+            for (var letter : found) {
+                boolean rejected = "1".equals(header(letter, "__dlq.errors.offset"));
+                List<String> expected = new ArrayList<>(List.of("__dlq.errors.topic=" + group, "__dlq.errors.partition=2",
+                    "__dlq.errors.offset=" + (rejected ? 1 : 2), "__dlq.errors.group=" + group,
+                    "__dlq.errors.delivery.count=" + (rejected ? 1 : 2),
+                    "__dlq.errors.message=" + (rejected ? "Offset rejected by client." : "Offset delivery count exceeded the threshold.")));
+                var all = texts(letter.headers());
+                Compat.equal(expected, all.subList(0, expected.size()), "headers of the letter");
+                // Kafka 4.4.0 leaves out the record's own, also where it copies the record.
+                List<String> own = copies && Compat.isOurs() ? List.of("trace=7", "nothing=null") : List.of();
+                Compat.equal(own, all.subList(expected.size(), all.size()), "headers of the record");
+                Compat.equal(copies ? "key " + (rejected ? 1 : 2) : null, text(letter.key()), "key");
+                Compat.equal(copies ? rejected ? "1" : "2" : null, text(letter.value()), "value");
+                Compat.check(letter.timestamp() > System.currentTimeMillis() - Compat.DEADLINE.toMillis(), "time " + letter.timestamp());
+            }
+        }
+    }
+
+    void dropsDeadLettersWithoutAPlace() throws Exception {
+        // Not made by anybody, not for dead letters, and of a name that is not for them.
+        String missing = "dlq." + compat.prefix + "missing", other = "dlq." + compat.prefix + "other", strange = compat.prefix + "strange";
+        Compat.await(admin.createTopics(List.of(new NewTopic(other, 1, (short) 1), new NewTopic(strange, 1, (short) 1)
+            .configs(Map.of("errors.deadletterqueue.group.enable", "true")))).all());
+        for (String place : List.of(missing, other, strange)) {
+            String group = fromTheStart("share-nowhere-" + place.charAt(place.length() - 1), 1);
+            set(group, "errors.deadletterqueue.topic.name", place);
+            produce(group, 0, 1);
+            try (Worker worker = new Worker(group, "explicit")) {
+                worker.take(1).forEach(record -> worker.consumer.acknowledge(record, AcknowledgeType.REJECT));
+                worker.commit();
+                Compat.until("the record is done", () -> offset(group).startOffset() == 1);
+            }
+        }
+        for (String place : List.of(other, strange)) {
+            var ends = Compat.await(admin.listOffsets(Map.of(new TopicPartition(place, 0), OffsetSpec.latest())).all());
+            Compat.equal(0L, ends.get(new TopicPartition(place, 0)).offset(), "records of " + place);
+        }
+        String group = fromTheStart("share-internal", 1);
+        Compat.fails(InvalidConfigurationException.class, () -> {
+            set(group, "errors.deadletterqueue.topic.name", "__consumer_offsets");
+            return null;
+        });
+    }
+
+    void keepsDeadLettersThroughAKill() throws Exception {
+        String group = fromTheStart("share-dead-crash", 1);
+        String letters = withDeadLetters(group, 1);
+        produce(group, 0, 400);
+        String[] few = {"max.poll.records", "20", "share.acquire.mode", "record_limit"};
+        Set<String> rejected = new HashSet<>();
+        try (Worker worker = new Worker(group, "explicit", few)) {
+            while (rejected.size() < 300) {
+                var records = worker.poll();
+                records.forEach(record -> worker.consumer.acknowledge(record, AcknowledgeType.REJECT));
+                worker.commit();
+                records.forEach(record -> rejected.add(Long.toString(record.offset())));
+                if (!records.isEmpty() && rejected.size() % 100 == 0) {
+                    Compat.restartBroker();
+                }
+            }
+            Compat.until("all that was rejected is done", () -> offset(group).startOffset() >= 300);
+        }
+        var found = read(letters, 300).stream().map(letter -> header(letter, "__dlq.errors.offset")).toList();
+        Compat.equal(rejected, new HashSet<>(found), "records that have a letter");
+        // What was under way at one of the three kills may have two.
+        Compat.check(found.size() <= 300 + 3 * 100, "letters: " + found.size());
+    }
+
     void survivesAKill() throws Exception {
         String group = fromTheStart("share-crash", 2);
         String idle = fromTheStart("share-crash-idle", 1);
@@ -278,6 +375,45 @@ final class Shares {
         int partitions = Compat.await(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic).partitions().size();
         Compat.produce(Compat.settings("linger.ms", "50"), IntStream.range(from, to).mapToObj(n ->
             new ProducerRecord<byte[], byte[]>(topic, n % partitions, null, Integer.toString(n).getBytes())).toList());
+    }
+
+    /** Gives a group a topic for its dead letters. */
+    private String withDeadLetters(String group, int partitions) {
+        String letters = "dlq." + group;
+        var topic = new NewTopic(letters, partitions, (short) 1).configs(Map.of("errors.deadletterqueue.group.enable", "true"));
+        Compat.await(admin.createTopics(List.of(topic)).all());
+        set(group, "errors.deadletterqueue.topic.name", letters);
+        return letters;
+    }
+
+    /** All records of a topic, once there are so many. */
+    private List<ConsumerRecord<byte[], byte[]>> read(String topic, int count) throws Exception {
+        var partitions = Compat.await(admin.describeTopics(List.of(topic)).allTopicNames()).get(topic).partitions();
+        List<ConsumerRecord<byte[], byte[]>> found = new ArrayList<>();
+        try (var consumer = new KafkaConsumer<byte[], byte[]>(Compat.settings())) {
+            var all = partitions.stream().map(partition -> new TopicPartition(topic, partition.partition())).toList();
+            consumer.assign(all);
+            consumer.seekToBeginning(all);
+            eventually(count + " records of " + topic, () -> {
+                consumer.poll(Duration.ofMillis(100)).forEach(found::add);
+                return found.size() >= count && consumer.endOffsets(all).values().stream().mapToLong(n -> n).sum() == found.size();
+            });
+        }
+        return found;
+    }
+
+    private static String header(ConsumerRecord<byte[], byte[]> record, String name) {
+        return text(record.headers().lastHeader(name).value());
+    }
+
+    private static List<String> texts(Iterable<Header> headers) {
+        List<String> texts = new ArrayList<>();
+        headers.forEach(header -> texts.add(header.key() + "=" + text(header.value())));
+        return texts;
+    }
+
+    private static String text(byte[] bytes) {
+        return bytes == null ? null : new String(bytes);
     }
 
     private static int number(ConsumerRecord<byte[], byte[]> record) {

@@ -1,10 +1,15 @@
 //! What can be set for a group: the configs of share groups, each over a broker key that gives the default, and within bounds
 //! that two more keys give.
 
+use std::sync::Arc;
+
 use super::topic_config::{ConfigEntry, ConfigOp, ConfigSynonym, InvalidConfig, Source, apply, check_value};
 use crate::config::definition::Valid::{Any, AtLeast, OneOf};
 use crate::config::definition::{ConfigType, Definition, Fault, Value, nearest, shortened};
 use crate::config::{BrokerKey, Config, ConfigMap};
+
+/// What the names of internal topics begin with: no group's dead letters go there.
+pub const INTERNAL_PREFIX: &str = "__";
 
 /// Where a share group begins in a partition that it has not read before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +60,7 @@ fn duration_ms(text: &str) -> Option<i64> {
 const TIME_UNITS: &[(char, f64)] = &[('H', 3_600_000.0), ('M', 60_000.0), ('S', 1_000.0)];
 
 /// What a share group goes by.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ShareConfig {
     /// How long records are lent, ms.
     pub record_lock_duration_ms: i32,
@@ -71,6 +76,10 @@ pub struct ShareConfig {
     pub renew_acknowledge_enable: bool,
     /// Where the group begins.
     pub auto_offset_reset: Reset,
+    /// The topic of its dead letters, if they are kept. KIP-1191.
+    pub dead_letter_topic: Option<Arc<str>>,
+    /// Whether dead letters have the key, value and headers of their records, beside what is known of their end.
+    pub dead_letters_copy_record: bool,
 }
 
 /// A config of groups.
@@ -100,6 +109,8 @@ macro_rules! group_configs {
     };
 }
 
+const DEAD_LETTERS_COPY_RECORD: &str = "errors.deadletterqueue.copy.record.enable";
+const DEAD_LETTER_TOPIC: &str = "errors.deadletterqueue.topic.name";
 const RESET: &str = "share.auto.offset.reset";
 const DELIVERIES: &str = "share.delivery.count.limit";
 const HEARTBEAT: &str = "share.heartbeat.interval.ms";
@@ -109,6 +120,11 @@ const RENEW: &str = "share.renew.acknowledge.enable";
 const SESSION: &str = "share.session.timeout.ms";
 
 group_configs! {
+    /// Whether dead letters are copies of their records, and not just told of.
+    "errors.deadletterqueue.copy.record.enable" Boolean "false", Any, None, None;
+    /// The topic that rejected records and those that were delivered too often are written to; empty for none. It must have
+    /// errors.deadletterqueue.group.enable, and a name with the broker's prefix.
+    "errors.deadletterqueue.topic.name" String "", Any, None, None;
     /// Where the group begins in a partition: latest, earliest, or by_duration: and an ISO 8601 duration before now.
     "share.auto.offset.reset" String "latest", Any, None, None;
     /// Deliveries after which a record is archived.
@@ -188,6 +204,11 @@ pub fn effective(configs: Option<&ConfigMap>, config: &Config) -> ShareConfig {
             Some((_, Value::String(text))) => Reset::parse(&text).unwrap_or(Reset::Latest),
             _ => Reset::Latest,
         },
+        dead_letter_topic: match set(DEAD_LETTER_TOPIC) {
+            Some((_, Value::String(name))) if !name.is_empty() => Some(name.into()),
+            _ => None,
+        },
+        dead_letters_copy_record: matches!(set(DEAD_LETTERS_COPY_RECORD), Some((_, Value::Boolean(true)))),
     }
 }
 
@@ -223,6 +244,9 @@ pub fn validate(configs: &ConfigMap, config: &Config) -> Result<(), InvalidConfi
         let wrong = |fault| InvalidConfig::Value { name: name.clone(), value: shortened(text), fault };
         if name == RESET && Reset::parse(text.trim()).is_none() {
             return Err(wrong(Fault::Expected("latest, earliest or by_duration:PnDTnHnMn.nS")));
+        }
+        if name == DEAD_LETTER_TOPIC && text.trim().starts_with(INTERNAL_PREFIX) {
+            return Err(wrong(Fault::Expected("a name that does not start with __")));
         }
         let number = group.definition.parse(text).map_or(0, |value| value.as_i64());
         let (min, max) = group.bounds(config);
@@ -265,10 +289,25 @@ mod tests {
             }
         }
         let all = [RESET, DELIVERIES, HEARTBEAT, LOCKS, LOCK_DURATION, RENEW, SESSION];
+        let of_dead_letters = [DEAD_LETTER_TOPIC, DEAD_LETTERS_COPY_RECORD];
+        assert!(of_dead_letters.into_iter().all(|name| GroupConfig::named(name).is_some()));
         assert!(all.into_iter().all(|name| GroupConfig::named(name).is_some()));
         let effective = effective(None, &config);
         assert_eq!((effective.record_lock_duration_ms, effective.delivery_count_limit), (30_000, 5));
         assert!(effective.renew_acknowledge_enable && effective.auto_offset_reset == Reset::Latest);
+        assert_eq!((effective.dead_letter_topic, effective.dead_letters_copy_record), (None, false));
+    }
+
+    #[test]
+    fn dead_letters_go_to_any_topic_but_an_internal_one() {
+        let config = Config::default();
+        let set = map(&[(DEAD_LETTER_TOPIC, " dlq.t "), (DEAD_LETTERS_COPY_RECORD, "true")]);
+        assert!(validate(&set, &config).is_ok());
+        let found = effective(Some(&set), &config);
+        assert_eq!((found.dead_letter_topic.as_deref(), found.dead_letters_copy_record), (Some("dlq.t"), true));
+        assert!(validate(&map(&[(DEAD_LETTER_TOPIC, "")]), &config).is_ok());
+        let refused = validate(&map(&[(DEAD_LETTER_TOPIC, "__consumer_offsets")]), &config).unwrap_err();
+        assert!(refused.to_string().ends_with("does not start with __"), "{refused}");
     }
 
     #[test]

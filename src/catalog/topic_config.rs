@@ -293,6 +293,7 @@ pub const ACTED_ON: &[&str] = &[
     "compression.type",
     "compression.zstd.level",
     "delete.retention.ms",
+    DEAD_LETTERS_ALLOWED,
     "file.delete.delay.ms",
     "flush.messages",
     "flush.ms",
@@ -342,10 +343,12 @@ pub const ACTED_ON: &[&str] = &[
     "segment.ms",
 ];
 
+/// Whether share groups may write dead letters to a topic. KIP-1191.
+pub const DEAD_LETTERS_ALLOWED: &str = "errors.deadletterqueue.group.enable";
+
 /// Topic configs that are checked, stored and described, and have nothing to act on: not in a Kafka cluster of one broker
-/// without tiered storage either. Dead letters of share groups need KIP-1191; the settings of queues, the lease engine.
+/// without tiered storage either.
 pub const NOT_ACTED_ON: &[&str] = &[
-    "errors.deadletterqueue.group.enable",
     "follower.replication.throttled.replicas",
     "leader.replication.throttled.replicas",
     "local.retention.bytes",

@@ -197,6 +197,12 @@ fields! {
     group_share_min_session_timeout_ms: i32 = "group.share.min.session.timeout.ms" Int Some("45000"), AtLeast(1);
     /// Largest share.session.timeout.ms of a group.
     group_share_max_session_timeout_ms: i32 = "group.share.max.session.timeout.ms" Int Some("60000"), AtLeast(1);
+    /// Whether the topic of a share group's dead letters is made when it is needed and not there.
+    errors_dead_letter_queue_auto_create_topics_enable: bool =
+        "errors.deadletterqueue.auto.create.topics.enable" Boolean Some("false"), Any;
+    /// What the names of topics for dead letters of share groups must begin with; empty for anything.
+    errors_dead_letter_queue_topic_name_prefix: String =
+        "errors.deadletterqueue.topic.name.prefix" String Some("dlq."), Any;
     /// Partitions of __share_group_state when it is made: the first time that somebody joins a share group.
     share_coordinator_state_topic_num_partitions: i32 =
         "share.coordinator.state.topic.num.partitions" Int Some("4"), Between(1, MAX_PARTITIONS);

@@ -215,6 +215,20 @@ impl<M: Machine> Coordinator<M> {
         shards[partition_of(key, shards.len())].ask(event).await
     }
 
+    /// How many machines there are; none before the coordinator has been started.
+    pub fn shards(&self) -> usize {
+        self.shards.load().as_deref().map_or(0, Vec::len)
+    }
+
+    /// Has one of the machines step, and waits for its reply.
+    ///
+    /// # Errors
+    /// As [`Coordinator::ask`].
+    pub async fn ask_shard(&self, index: usize, event: M::Event) -> Result<M::Reply, CoordinatorError> {
+        let shards = self.shards.load_full().ok_or(CoordinatorError::NotHere)?;
+        shards.get(index).ok_or(CoordinatorError::NotHere)?.ask(event).await
+    }
+
     /// Has all machines step, one after the other; none before the coordinator has been started.
     ///
     /// # Errors

@@ -12,8 +12,8 @@ use tracing::{debug, error, info};
 
 use super::{CoordinatorError, Effects, Machine, Stored, Ticket};
 use crate::clock::{Clock, TimestampMs};
-use crate::log::{self, LogError, Partition, ReplayError};
-use crate::record::BatchBuilder;
+use crate::log::{self, Appended, LogError, Partition, ReplayError};
+use crate::record::{BatchBuilder, ValidBatch};
 
 /// Events that one append takes together at most.
 const EVENTS_A_STEP: usize = 256;
@@ -160,13 +160,21 @@ impl<M: Machine> Shard<M> {
             replies.into_iter().chain(prompt).for_each(|(to, reply)| drop(to.send(Ok(reply))));
             return Ok(());
         }
-        let appended = self.append(&effects.records);
+        let is_awaited = !replies.is_empty() || prompt.is_empty();
+        let appended = match is_awaited {
+            true => self.append(&effects.records, Partition::append),
+            // Whoever asked for it has not waited for the disk, and does not.
+            false => self.append(&effects.records, Partition::append_unawaited),
+        };
         if let Err(failure) = appended {
             let all = replies.into_iter().chain(prompt);
             all.for_each(|(to, _)| drop(to.send(Err(CoordinatorError::NotStored))));
             return Err(failure);
         }
         prompt.into_iter().for_each(|(to, reply)| drop(to.send(Ok(reply))));
+        if !is_awaited {
+            return Ok(());
+        }
         let end = match appended? {
             Some(end) => end,
             None => self.unsettled.back().map_or(0, |unsettled| unsettled.offset_end_exclusive),
@@ -183,7 +191,11 @@ impl<M: Machine> Shard<M> {
     }
 
     /// Returns the end of what was appended, if anything was.
-    fn append(&mut self, records: &[M::Record]) -> Result<Option<i64>, LogError> {
+    fn append(
+        &mut self,
+        records: &[M::Record],
+        append: impl Fn(&Partition, ValidBatch) -> Result<Appended, LogError>,
+    ) -> Result<Option<i64>, LogError> {
         let now = self.clock.now_ms();
         let mut end = None;
         let mut batch = BatchBuilder::new();
@@ -192,7 +204,7 @@ impl<M: Machine> Shard<M> {
             batch.push(now, Some(&key), value.as_deref(), &[]);
             if batch.block_bytes() >= BATCH_BYTES || index + 1 == records.len() {
                 let full = std::mem::take(&mut batch);
-                end = Some(self.log.append(full.build_valid())?.last_offset + 1);
+                end = Some(append(&self.log, full.build_valid())?.last_offset + 1);
                 self.failures = 0;
             }
         }
@@ -273,7 +285,7 @@ impl<M: Machine> Shard<M> {
         }
         let snapshot = self.machine.snapshot();
         let first_of_snapshot = self.log.offsets()?.log_end_offset;
-        let Some(end) = self.append(&snapshot)? else { return Ok(()) };
+        let Some(end) = self.append(&snapshot, Partition::append)? else { return Ok(()) };
         self.log.durable(end).await?;
         self.stored = snapshot.len();
         let log = Arc::clone(&self.log);

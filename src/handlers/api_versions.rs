@@ -10,8 +10,8 @@ use crate::protocol::messages::api_versions::{
 };
 use crate::protocol::wire::Str;
 
-/// Share groups, without dead letter queues, which would be level 2. KIP-932.
-const SHARE_VERSION: (&str, i16) = ("share.version", 1);
+/// Share groups, with dead letter queues. KIP-932, KIP-1191.
+const SHARE_VERSION: (&str, i16) = ("share.version", 2);
 
 /// The features that are finalized here never change.
 const FEATURES_EPOCH: i64 = 0;

@@ -16,7 +16,7 @@ use crate::protocol::messages::share_acknowledge::{
     ShareAcknowledgeTopicResponse,
 };
 use crate::protocol::wire::Str;
-use crate::queue::{Ack, Terms, Verdict};
+use crate::queue::{Ack, Dead, Terms, Verdict};
 use crate::uuid::Uuid;
 
 /// Runs of neighbouring offsets with different verdicts that a request may have: each takes many times the byte of the wire
@@ -110,6 +110,7 @@ fn terms_of_queue(queue: &QueueConfig) -> Terms {
         lock_duration_ms: queue.visibility_timeout_ms,
         delivery_limit: queue.max_receive_count.unwrap_or(u16::MAX),
         max_in_flight: queue.max_in_flight,
+        dead: if queue.dead_letter_queue.is_some() { Dead::Keep } else { Dead::Archive },
     }
 }
 

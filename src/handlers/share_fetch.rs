@@ -23,7 +23,7 @@ use crate::protocol::messages::share_fetch::{
     ShareFetchTopicResponse,
 };
 use crate::protocol::wire::Records;
-use crate::queue::{Portion, QueueError, QueueFailure, QueueKey, Range, Taken, Terms, Wish};
+use crate::queue::{Dead, Portion, QueueError, QueueFailure, QueueKey, Range, Taken, Terms, Wish};
 use crate::record::outline::{Outlined, outline, outline_cached};
 use crate::record::range::FileRange;
 use crate::uuid::Uuid;
@@ -167,6 +167,7 @@ pub(super) fn terms(config: &ShareConfig) -> Terms {
         lock_duration_ms: i64::from(config.record_lock_duration_ms),
         delivery_limit: u16::try_from(config.delivery_count_limit).unwrap_or(u16::MAX),
         max_in_flight: i64::from(config.partition_max_record_locks),
+        dead: if config.dead_letter_topic.is_some() { Dead::Keep } else { Dead::Archive },
     }
 }
 

@@ -1006,6 +1006,11 @@ impl Shared {
         }
     }
 
+    /// Something was appended that somebody waits for until it is durable.
+    pub(super) fn awaits_commit(&self) {
+        self.queue.appended();
+    }
+
     pub(super) fn enqueue(&self, partition: Arc<Partition>) {
         self.queue.push(partition);
     }
@@ -1073,7 +1078,11 @@ impl Shared {
 
     fn take_turn(&self, turn: Turn) {
         match turn {
-            Turn::Commit(partitions) => self.queue.committed(self.commit(partitions)),
+            Turn::Commit(partitions) => {
+                let began = Instant::now();
+                let rest = self.commit(partitions);
+                self.queue.committed(rest, began.elapsed());
+            }
             Turn::Files(partition) => partition.sync(),
         }
     }

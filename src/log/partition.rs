@@ -293,7 +293,20 @@ impl Partition {
 
     /// Appends a batch and says where. Blocks for one write, and rarely (a new segment, a snapshot) a few more; durability is
     /// for [`Self::durable`] to say. A duplicate of an idempotent producer's recent batch is not appended again.
-    pub fn append(&self, mut batch: ValidBatch) -> Result<Appended, LogError> {
+    pub fn append(&self, batch: ValidBatch) -> Result<Appended, LogError> {
+        self.append_for(batch, true)
+    }
+
+    /// The same where nobody waits until it is durable: that comes with the next append that somebody waits for, or within a
+    /// minute.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_unawaited(&self, batch: ValidBatch) -> Result<Appended, LogError> {
+        self.append_for(batch, false)
+    }
+
+    fn append_for(&self, mut batch: ValidBatch, is_awaited: bool) -> Result<Appended, LogError> {
         let mut writer = self.writer.lock();
         let log = self.open_locked(&mut writer)?;
         self.check_writable()?;
@@ -338,7 +351,7 @@ impl Partition {
             tracing::warn!(topic = %self.topic, partition = self.index, %error, "no producer snapshot");
             self.directory.fail_if_written(&error);
         }
-        self.publish(log, &batch, placed, &config);
+        self.publish(log, &batch, placed, &config, is_awaited);
         if !self.is_essential {
             self.directory.note_append(Ok(()));
         }
@@ -727,7 +740,7 @@ impl Partition {
                 let end = view.log_end;
                 view.raise_high_watermark(end);
             }
-            view.end_sync(when_synced)
+            view.end_sync()
         };
         self.take_step(step);
     }
@@ -1030,7 +1043,14 @@ impl Partition {
         self.take_step(step);
     }
 
-    fn publish(&self, log: &mut Log, batch: &ValidBatch, placed: Placed, config: &LogConfig) {
+    fn publish(
+        &self,
+        log: &mut Log,
+        batch: &ValidBatch,
+        placed: Placed,
+        config: &LogConfig,
+        is_awaited: bool,
+    ) {
         let end_position = placed.position + batch.size_bytes() as u64;
         // Counted before a sync can see and discount it.
         self.directory.wrote(batch.size_bytes() as u64);
@@ -1052,8 +1072,11 @@ impl Partition {
                 let end = view.log_end;
                 view.raise_high_watermark(end);
             }
-            view.wants_sync(when_synced)
+            view.wants_sync(when_synced && is_awaited)
         };
+        if when_synced && is_awaited {
+            self.directory.awaits_commit();
+        }
         self.take_step(step);
         self.directory.sync_if_many();
         if !when_synced {

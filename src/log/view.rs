@@ -44,7 +44,9 @@ pub enum SyncState {
     Queued,
     /// A thread syncs it; nothing was appended meanwhile.
     Running,
-    /// A thread syncs it; it is to be synced once more.
+    /// A thread syncs it; it is to be synced once more when it is time.
+    RunningAndListed,
+    /// A thread syncs it; it is to be synced once more at once.
     RunningAgain,
 }
 
@@ -182,7 +184,10 @@ impl View {
         let (state, step) = match (self.sync, commit) {
             (SyncState::Clean, false) => (SyncState::Listed, SyncStep::List),
             (SyncState::Clean | SyncState::Listed, true) => (SyncState::Queued, SyncStep::Enqueue),
-            (SyncState::Running, _) => (SyncState::RunningAgain, SyncStep::None),
+            (SyncState::Running, false) => (SyncState::RunningAndListed, SyncStep::None),
+            (SyncState::Running | SyncState::RunningAndListed, true) => {
+                (SyncState::RunningAgain, SyncStep::None)
+            }
             (state, _) => (state, SyncStep::None),
         };
         self.sync = state;
@@ -266,10 +271,13 @@ impl View {
     }
 
     /// A sync has ended, after its end was made known.
-    pub fn end_sync(&mut self, commit: bool) -> SyncStep {
-        let again = self.sync == SyncState::RunningAgain;
-        self.sync = SyncState::Clean;
-        if again { self.wants_sync(commit) } else { SyncStep::None }
+    pub fn end_sync(&mut self) -> SyncStep {
+        let before = std::mem::replace(&mut self.sync, SyncState::Clean);
+        match before {
+            SyncState::RunningAgain => self.wants_sync(true),
+            SyncState::RunningAndListed => self.wants_sync(false),
+            _ => SyncStep::None,
+        }
     }
 
     /// A sync could not be tried: it must be, by who called.

@@ -28,7 +28,7 @@ use crate::telemetry::QueueCounters;
 use crate::uuid::Uuid;
 
 /// Bytes of the log that are looked at together.
-const READ_BYTES: usize = 256 << 10;
+pub(super) const READ_BYTES: usize = 256 << 10;
 
 /// How long it takes until what is done and need not be kept is looked for.
 const LET_GO_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -403,30 +403,9 @@ impl Station {
         Ok((read.end > from).then_some(read))
     }
 
-    /// The records from `from` on of about so many bytes, at least those of one batch.
+    /// As [`read`].
     pub(super) async fn read(&self, door: &QueueDoor, from: i64, bytes: usize) -> Result<Read, LogError> {
-        let read = match self.partition.read(from, bytes, true) {
-            Err(LogError::OffsetOutOfRange { log_start_offset, .. }) if from < log_start_offset => {
-                return Ok(Read { records: Vec::new(), end: log_start_offset });
-            }
-            read => read?,
-        };
-        let max_decompressed_bytes = door.0.config.max_decompressed_batch_bytes;
-        let decoded = match decode_cached(&read.ranges, from, max_decompressed_bytes) {
-            Some(decoded) => decoded,
-            None => {
-                let work = move || decode(&read.ranges, from, max_decompressed_bytes, FileRange::read);
-                match tokio::task::spawn_blocking(work).await {
-                    Ok(decoded) => decoded,
-                    Err(_stopped) => return Err(LogError::Shutdown),
-                }
-            }
-        };
-        decoded.map_err(|error| {
-            let (topic, index) = (self.partition.topic(), self.partition.index());
-            error!(topic, partition = index, offset = from, %error, "records cannot be read to be received");
-            self.partition.unreadable(error)
-        })
+        read(&self.partition, door, from, bytes).await
     }
 
     async fn arrivals(
@@ -501,6 +480,37 @@ impl Station {
         }
         Ok(found)
     }
+}
+
+/// The records from `from` on of about so many bytes, at least those of one batch.
+pub(super) async fn read(
+    partition: &Partition,
+    door: &QueueDoor,
+    from: i64,
+    bytes: usize,
+) -> Result<Read, LogError> {
+    let read = match partition.read(from, bytes, true) {
+        Err(LogError::OffsetOutOfRange { log_start_offset, .. }) if from < log_start_offset => {
+            return Ok(Read { records: Vec::new(), end: log_start_offset });
+        }
+        read => read?,
+    };
+    let max_decompressed_bytes = door.0.config.max_decompressed_batch_bytes;
+    let decoded = match decode_cached(&read.ranges, from, max_decompressed_bytes) {
+        Some(decoded) => decoded,
+        None => {
+            let work = move || decode(&read.ranges, from, max_decompressed_bytes, FileRange::read);
+            match tokio::task::spawn_blocking(work).await {
+                Ok(decoded) => decoded,
+                Err(_stopped) => return Err(LogError::Shutdown),
+            }
+        }
+    };
+    decoded.map_err(|error| {
+        let (topic, index) = (partition.topic(), partition.index());
+        error!(topic, partition = index, offset = from, %error, "records cannot be read to be received");
+        partition.unreadable(error)
+    })
 }
 
 fn count(received: &Received) -> i64 {

@@ -16,6 +16,7 @@ mod peek;
 mod receive;
 mod redrive;
 mod send;
+mod share_dead_letters;
 mod stats;
 
 use std::collections::HashMap;

@@ -254,12 +254,17 @@ fn bytes_at_most(message: &Prepared) -> usize {
     HEADER_BYTES + 1 + 2 * VARINT_MAX + 10 + fields.iter().sum::<usize>() + headers
 }
 
-fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch {
-    let mut batch = match compression {
+/// An empty batch as a topic wants it compressed.
+pub(super) fn new_batch(compression: Option<Compression>) -> BatchBuilder {
+    match compression {
         None => BatchBuilder::new(),
         Some(Compression { codec, level: None }) => BatchBuilder::new().codec(codec),
         Some(Compression { codec, level: Some(level) }) => BatchBuilder::new().codec_at_level(codec, level),
-    };
+    }
+}
+
+fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch {
+    let mut batch = new_batch(compression);
     for message in messages {
         let headers: Vec<_> =
             message.headers.iter().map(|(name, value)| (name.as_str(), Some(&value[..]))).collect();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,17 +28,29 @@ pub enum QueueFailure {
 /// All queues of this broker.
 pub struct Queues {
     coordinator: Coordinator<QueueShard>,
+    /// How many shards there are.
+    shards: watch::Sender<usize>,
 }
 
 impl Queues {
     /// No queues yet; [`Queues::start`] brings them. They end at `stop`.
     pub fn new(clock: Clock, stop: CancellationToken) -> Self {
-        Self { coordinator: Coordinator::new(clock, stop, |_shards| QueueShard::new()) }
+        let coordinator = Coordinator::new(clock, stop, |_shards| QueueShard::new());
+        Self { coordinator, shards: watch::Sender::new(0) }
     }
 
     /// Serves the queues that these partitions of `__share_group_state` hold.
     pub fn start(&self, partitions: &[Arc<Partition>]) {
         self.coordinator.start(partitions);
+        self.shards.send_if_modified(|shards| {
+            let before = std::mem::replace(shards, self.coordinator.shards());
+            *shards != before
+        });
+    }
+
+    /// How many shards there are, and when that changes: 0 before the start.
+    pub fn shards(&self) -> watch::Receiver<usize> {
+        self.shards.subscribe()
     }
 
     /// Whether [`Queues::start`] has been called: before, there is nothing that could be known.
@@ -123,6 +136,14 @@ impl Queues {
         lease_ms: i64,
     ) -> Result<Vec<Range>, QueueFailure> {
         Ok(expect_reply!(self.ask(key, QueueEvent::TakeDead { max_records, lease_ms }).await?, Dead)?)
+    }
+
+    /// Returns when something of a shard has died that nobody moves: the windows in which. Only the last who asks is told.
+    ///
+    /// # Errors
+    /// Of the coordinator: then all that is dead is told anew.
+    pub async fn await_dead(&self, shard: usize) -> Result<Vec<QueueKey>, CoordinatorError> {
+        Ok(expect_reply!(self.coordinator.ask_shard(shard, Event::AwaitDead).await?, Died))
     }
 
     /// Archives all below an offset, and returns when that is durable.

@@ -334,6 +334,8 @@ pub struct Leases {
     last_kind: Option<(Kind, KindId)>,
     /// What this window's queue goes by, if it has been received from.
     terms: Option<QueueTerms>,
+    /// What becomes of the dead of a share group that is no queue's.
+    dead_of_group: Dead,
     /// From there on it is not known what kinds of records there are; they are not handed out. All is known to share groups.
     seen: i64,
     /// Records that each member has.
@@ -360,6 +362,7 @@ impl Leases {
             kinds: Kinds::default(),
             last_kind: None,
             terms: None,
+            dead_of_group: Dead::Archive,
             seen: i64::MAX,
             held: HashMap::new(),
             counts: Counts::default(),
@@ -402,6 +405,16 @@ impl Leases {
     /// Runs that the window is made of.
     pub fn runs(&self) -> usize {
         self.runs.len()
+    }
+
+    /// Whether there is something dead that nobody moves.
+    pub fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
+    }
+
+    /// What becomes of what dies from now on, where no queue says it.
+    pub fn go_by_group(&mut self, dead: Dead) {
+        self.dead_of_group = dead;
     }
 
     /// Whether `holder` has any record.
@@ -729,7 +742,7 @@ impl Leases {
 
     /// Nobody shall have it again.
     fn die(&mut self, first: i64, run: Run, marks: &mut Vec<Mark>) {
-        self.die_as(self.terms.map_or(Dead::Archive, |terms| terms.dead), first, run, marks);
+        self.die_as(self.terms.map_or(self.dead_of_group, |terms| terms.dead), first, run, marks);
     }
 
     fn die_as(&mut self, dead: Dead, first: i64, run: Run, marks: &mut Vec<Mark>) {

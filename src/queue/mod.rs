@@ -47,6 +47,8 @@ pub struct Terms {
     pub delivery_limit: u16,
     /// Records that may be handed out or waiting again at a time.
     pub max_in_flight: i64,
+    /// For what is refused or was delivered too often.
+    pub dead: Dead,
 }
 
 /// A wish for records.
@@ -213,6 +215,9 @@ pub enum Event {
     },
     /// Topics were deleted: their windows go. Answered by [`Reply::Done`].
     Drop(TopicIdExists),
+    /// Answered by [`Reply::Died`] as soon as something has died that nobody moves, also before a restart, and nobody was told of
+    /// it. Only the last who asks is.
+    AwaitDead,
 }
 
 /// What an event comes to.
@@ -234,4 +239,6 @@ pub enum Reply {
     Inspected(Result<Vec<Standing>, QueueError>),
     /// To [`Event::List`].
     Listed(Vec<(QueueKey, Progress)>),
+    /// To [`Event::AwaitDead`]: the windows in which something has died; none if another asks instead.
+    Died(Vec<QueueKey>),
 }

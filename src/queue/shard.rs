@@ -111,6 +111,11 @@ impl Queue {
         self.made.wrapping_add(self.leases.changes())
     }
 
+    fn go_by(&mut self, terms: &Terms) {
+        self.delivery_limit = terms.delivery_limit;
+        self.leases.go_by_group(terms.dead);
+    }
+
     fn take(&mut self, now: TimestampMs, wish: Wish, marks: &mut Vec<Mark>) -> Taken {
         let Wish {
             member,
@@ -123,7 +128,7 @@ impl Queue {
             portion,
             terms,
         } = wish;
-        self.delivery_limit = terms.delivery_limit;
+        self.go_by(&terms);
         self.leases.archive_below(log_start, marks);
         let take = Take {
             from,
@@ -158,6 +163,7 @@ impl Queue {
         if !self.leases.has_room_for(acks.len()) {
             return Err(QueueError::TooManyRuns);
         }
+        self.go_by(terms);
         let renewed = now.saturating_add(terms.lock_duration_ms);
         let holder = self.holder(member);
         Ok(self.leases.acknowledge(now, holder, acks, terms.delivery_limit, renewed, marks)?)
@@ -296,6 +302,10 @@ pub struct QueueShard {
     timers: BTreeSet<(TimestampMs, QueueKey)>,
     /// About how many records a snapshot has.
     records: usize,
+    /// Windows in which something has died since that was told last.
+    died: BTreeSet<QueueKey>,
+    /// Who is told next.
+    awaits_dead: Option<Ticket>,
 }
 
 impl QueueShard {
@@ -390,6 +400,7 @@ impl QueueShard {
     ) -> Result<T, QueueError> {
         let queue = self.queues.get_mut(key).ok_or(QueueError::Unknown)?;
         let mut marks = Vec::new();
+        let had_dead = queue.leases.has_dead();
         if queue.leases.deadline().is_some_and(|due| due <= now) {
             queue.leases.expire(now, queue.delivery_limit, &mut marks);
         }
@@ -400,8 +411,21 @@ impl QueueShard {
             queue.told = queue.leases.changes();
             wake(queue, out);
         }
+        // Who moves them takes all there is, what dies meanwhile too.
+        if !had_dead && queue.leases.has_dead() {
+            self.died.insert(key.clone());
+            self.tell_dead(out);
+        }
         self.look_at(key);
         Ok(outcome)
+    }
+
+    fn tell_dead(&mut self, out: &mut Out) {
+        if !self.died.is_empty()
+            && let Some(awaits) = self.awaits_dead.take()
+        {
+            out.reply(awaits, Reply::Died(std::mem::take(&mut self.died).into_iter().collect()));
+        }
     }
 
     /// A new window in the place of any there is.
@@ -526,6 +550,12 @@ impl Machine for QueueShard {
                 self.forget(now, keys, out);
                 out.reply(from, Reply::Done(Ok(())));
             }
+            Event::AwaitDead => {
+                if let Some(before) = self.awaits_dead.replace(from) {
+                    out.reply_promptly(before, Reply::Died(Vec::new()));
+                }
+                self.tell_dead(out);
+            }
         }
     }
 
@@ -577,8 +607,11 @@ impl Machine for QueueShard {
         self.queues.iter().flat_map(|(key, queue)| queue.snapshot(key)).collect()
     }
 
-    /// Leases of members have ended with the process, others end when they do: there is nothing to begin.
-    fn replayed(&mut self, _now: TimestampMs) {}
+    /// Leases of members have ended with the process, others end when they do: there is nothing to begin, but what was dead is.
+    fn replayed(&mut self, _now: TimestampMs) {
+        let with_dead = self.queues.iter().filter(|(_, queue)| queue.leases.has_dead());
+        self.died = with_dead.map(|(key, _)| key.clone()).collect();
+    }
 }
 
 #[cfg(test)]

@@ -612,6 +612,7 @@ impl World {
             lock_duration_ms: 300,
             delivery_limit: self.ruling.map_or(u16::MAX, |terms| terms.delivery_limit),
             max_in_flight: self.terms.max_in_flight,
+            dead: Dead::Archive,
         };
         for at in mine {
             let verdict = [Verdict::Accept, Verdict::Release, Verdict::Renew][self.random.usize(0..3)];

@@ -121,7 +121,7 @@ pub(super) fn answered(answer: FetchResponse) -> Result<FetchPartitionResponse, 
 }
 
 /// Appends `batches` times the batch, and gives the offset of the first.
-fn fill(topic: &Topic, partition: usize, batch: &Batch, batches: u64) -> Result<i64, BenchError> {
+pub(super) fn fill(topic: &Topic, partition: usize, batch: &Batch, batches: u64) -> Result<i64, BenchError> {
     let mut client = topic.connect(partition)?;
     let version = client.version_up_to::<Produce>(PRODUCE_VERSION)?;
     let first = client.call_at::<Produce>(version, &topic.produce_request(partition, ALL, batch))?;

@@ -12,6 +12,7 @@ mod process;
 mod produce;
 mod queue;
 mod report;
+mod share;
 mod start;
 mod topic;
 
@@ -41,6 +42,7 @@ Examples:
   ottla bench members --groups 1000 --members 2 --pid \"$(pidof ottla)\"
   ottla bench queue --url http://127.0.0.1:9324 --clients 8 --batch 10
   ottla bench queue --waiting 200
+  ottla bench share --members 8 --record-bytes 100 --batch-records 100
   ottla bench start --bootstrap 127.0.0.1:9999 -- ottla --ephemeral --listen 127.0.0.1:9999";
 
 #[derive(Args, Debug)]
@@ -70,6 +72,9 @@ enum What {
     /// Send, receive and delete messages over SQS's own protocol, and what that costs the server
     #[command(after_help = EXAMPLES)]
     Queue(queue::Flags),
+    /// Fill partitions, then have a share group take and accept the records, and what that costs the server
+    #[command(after_help = EXAMPLES)]
+    Share(share::Flags),
     /// Time from the start of a command to its first answer
     #[command(after_help = EXAMPLES)]
     Start(start::Flags),
@@ -169,6 +174,7 @@ pub(super) fn run(flags: Flags) -> Result<(), BenchError> {
         What::Commit(flags) => report::print(&commit::measure(&flags, &listen()?)?, flags.target.json),
         What::Members(flags) => report::print(&members::measure(&flags)?, flags.target.json),
         What::Queue(flags) => report::print(&queue::measure(&flags)?, flags.json),
+        What::Share(flags) => report::print(&share::measure(&flags)?, flags.target.json),
         What::Start(flags) => report::print(&start::measure(&flags)?, flags.json),
     }
     Ok(())
@@ -324,6 +330,20 @@ mod tests {
     }
 
     #[test]
+    fn a_share_group_takes_and_accepts_all_that_was_stored() {
+        with_broker(|broker| {
+            let words = ["share", "--members", "3", "--partitions", "2", "--record-bytes", "100"];
+            let amount = ["--batch-records", "50", "--fill-bytes", "500000", "--warm-up", "0"];
+            let What::Share(flags) = parse(&[&words[..], &amount, broker].concat()).unwrap() else {
+                panic!("share is a subcommand")
+            };
+            let report = share::measure(&flags).unwrap();
+            assert!(report.messages > 4_000 && report.seconds < 5.0, "{report:?}");
+            assert!(report.latency_us.is_some(), "{report:?}");
+        });
+    }
+
+    #[test]
     fn members_become_stable_and_live() {
         with_broker(|broker| {
             let words =
@@ -339,7 +359,7 @@ mod tests {
 
     #[test]
     fn nothing_that_listens_is_a_clear_error() {
-        for what in [&["produce"][..], &["fetch"], &["latency"], &["commit"], &["members"]] {
+        for what in [&["produce"][..], &["fetch"], &["latency"], &["commit"], &["members"], &["share"]] {
             let flags = Flags { what: parse(&[what, &["--bootstrap", "127.0.0.1:1"]].concat()).unwrap() };
             let message = run(flags).unwrap_err().to_string();
             assert!(message.starts_with("cannot connect to 127.0.0.1:1: "), "{message}");
