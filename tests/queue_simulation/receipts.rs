@@ -190,7 +190,7 @@ impl World {
             }
             assert_eq!(known.fate, None, "seed {seed}: {offset} ends again by {batch:?}");
             let is_right = match state {
-                ACKNOWLEDGED => known.deliveries > 0 && known.dead.is_none(),
+                ACKNOWLEDGED => (known.deliveries > 0 || is_doomed) && known.dead.is_none(),
                 ARCHIVING => is_doomed && known.dead.is_none(),
                 _ => {
                     let is_gone = offset < self.log_start || !known.is_there || known.kind.skip;
@@ -584,7 +584,12 @@ impl World {
         let backoff = terms
             .map_or(0, |terms| (terms.backoff.ms << (deliveries.clamp(1, 16) - 1)).min(terms.backoff.max_ms));
         let after_ms = match what {
-            Settlement::Done => return Ok(()),
+            Settlement::Done => {
+                if deliveries == 0 {
+                    self.doomed.insert(offset);
+                }
+                return Ok(());
+            }
             Settlement::Reject | Settlement::Drop => {
                 self.doomed.insert(offset);
                 return Ok(());
