@@ -124,21 +124,24 @@ fn queues_are_made_listed_described_altered_and_deleted() {
     );
     assert_eq!(made.lines(), ["created jobs", "created mails"]);
     assert_eq!(tools.run("queue create jobs --if-not-exists").lines(), ["jobs is there already"]);
-    assert_eq!(tools.run("queue create orders --config ottla.queue.fifo=true").lines(), ["created orders"]);
+    assert_eq!(
+        tools.run("queue create orders --config ottla.queue.fifo=true --config source=a,b.*").lines(),
+        ["created orders"]
+    );
     assert_eq!(
         tools.run("queue list").lines(),
         [
-            "QUEUE   PARTITIONS  FIFO  VISIBILITY MS  MAX RECEIVES  DEAD LETTERS",
-            "jobs             2  no            30000             3  dead",
-            "mails            2  no            30000             3  dead",
-            "orders           1  yes           30000             -  -",
+            "QUEUE   PARTITIONS  FIFO  VISIBILITY MS  MAX RECEIVES  DEAD LETTERS  ALSO READS",
+            "jobs             2  no            30000             3  dead          -",
+            "mails            2  no            30000             3  dead          -",
+            "orders           1  yes           30000             -  -             a,b.*",
         ]
     );
     let listed = tools.run("queue list --json").json();
     assert_eq!(
         listed[2],
         json!({"queue": "orders", "partitions": 1, "fifo": true, "visibility_timeout_ms": 30000,
-            "max_receive_count": null, "dead_letter_queue": null})
+            "max_receive_count": null, "dead_letter_queue": null, "source": "a,b.*"})
     );
     let words = "queue alter jobs --partitions 3 --config delay.ms=60000 --delete-config ottla.queue.max.receive.count";
     assert_eq!(tools.run(words).lines(), ["altered jobs"]);
@@ -148,7 +151,7 @@ fn queues_are_made_listed_described_altered_and_deleted() {
     let settings = &described["settings"];
     assert_eq!(settings["delay.ms"], json!({"value": "60000", "default": false}));
     assert_eq!(settings["max.receive.count"], json!({"value": "0", "default": true}));
-    assert_eq!(settings.as_object().unwrap().len(), 26);
+    assert_eq!(settings.as_object().unwrap().len(), 28);
     let text = tools.run("queue describe jobs");
     assert!(text.lines()[0].ends_with(", partitions 3"), "{text:?}");
     for row in [["delay.ms", "60000", "set"], ["sqs.attributes", "-", "default"]] {

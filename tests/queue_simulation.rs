@@ -13,8 +13,8 @@ use std::sync::Arc;
 use ottla::coordinator::share_records::{ACKNOWLEDGED, ARCHIVED, ShareRecord, StateBatch};
 use ottla::coordinator::{Effects, Machine, Stored, Ticket};
 use ottla::queue::{
-    Ack, Dead, Event, Portion, QueueError, QueueEvent, QueueKey, QueueShard, Range, Reply, Taken, Terms, Verdict,
-    Wish,
+    Ack, Dead, Event, Portion, QueueError, QueueEvent, QueueKey, QueueShard, Range, Reply, Taken, Terms,
+    Verdict, Wish,
 };
 use ottla::uuid::Uuid;
 

@@ -304,7 +304,10 @@ mod tests {
         let set = map(&[(DEAD_LETTER_TOPIC, " dlq.t "), (DEAD_LETTERS_COPY_RECORD, "true")]);
         assert!(validate(&set, &config).is_ok());
         let found = effective(Some(&set), &config);
-        assert_eq!((found.dead_letter_topic.as_deref(), found.dead_letters_copy_record), (Some("dlq.t"), true));
+        assert_eq!(
+            (found.dead_letter_topic.as_deref(), found.dead_letters_copy_record),
+            (Some("dlq.t"), true)
+        );
         assert!(validate(&map(&[(DEAD_LETTER_TOPIC, "")]), &config).is_ok());
         let refused = validate(&map(&[(DEAD_LETTER_TOPIC, "__consumer_offsets")]), &config).unwrap_err();
         assert!(refused.to_string().ends_with("does not start with __"), "{refused}");

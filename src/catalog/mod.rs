@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 pub use state::{AssignmentFault, CONSUMER_OFFSETS, CatalogError, CatalogState, Change, SHARE_GROUP_STATE};
-pub use view::{Topic, View};
+pub use view::{SourceTopic, Topic, View};
 
 use crate::clock::Clock;
 use crate::config::Config;
@@ -67,6 +67,7 @@ pub struct Catalog {
     _log: Arc<Partition>,
     view: Arc<ArcSwap<View>>,
     steps: mpsc::Sender<Step>,
+    changed: watch::Receiver<()>,
     producer_ids: Mutex<std::ops::Range<i64>>,
 }
 
@@ -147,13 +148,31 @@ impl Catalog {
         view.clean(directories, config);
         let (view, log) = (Arc::new(ArcSwap::from_pointee(view)), Arc::clone(&writer.log));
         let (steps, waiting) = mpsc::channel(CHANGES_A_BATCH);
-        tokio::spawn(writer.run(state, waiting, Arc::clone(&view), stop));
-        Ok(Self { _log: log, view, steps, producer_ids: Mutex::new(0..0) })
+        let (changes, changed) = watch::channel(());
+        tokio::spawn(writer.run(state, waiting, Arc::clone(&view), changes, stop));
+        Ok(Self { _log: log, view, steps, changed, producer_ids: Mutex::new(0..0) })
     }
 
     /// What there is now.
     pub fn view(&self) -> Arc<View> {
         self.view.load_full()
+    }
+
+    /// Tells of every new view from now on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        let mut changed = self.changed.clone();
+        changed.mark_unchanged();
+        changed
+    }
+
+    /// The queues that read a topic beside their own.
+    pub fn readers(&self, topic_id: Uuid) -> Vec<Arc<Topic>> {
+        self.view.load().readers(topic_id).cloned().collect()
+    }
+
+    /// Whether any queue reads a topic that is not its own.
+    pub fn is_read(&self, topic_id: Uuid) -> bool {
+        self.view.load().readers(topic_id).next().is_some()
     }
 
     /// Whether a topic of an id exists at the moment of the question.
@@ -321,6 +340,7 @@ impl Writer {
         mut state: CatalogState,
         mut waiting: mpsc::Receiver<Step>,
         view: Arc<ArcSwap<View>>,
+        changes: watch::Sender<()>,
         stop: CancellationToken,
     ) {
         let mut steps = Vec::new();
@@ -348,6 +368,7 @@ impl Writer {
             if kept.is_ok() && !batch.changes.is_empty() {
                 let next = view.load().after(&batch.changes, &state, &self.directories, &self.config);
                 view.store(Arc::new(next));
+                changes.send_replace(());
                 self.snapshot_if_due(&state).await;
             }
             for answer in answers {

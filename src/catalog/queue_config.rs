@@ -5,6 +5,12 @@
 //! topic, a delay beyond either. `max.receive.count` needs no dead letter queue: without one, what was received so often is
 //! archived, as share groups do with it, and can still be read from the topic.
 
+mod filter;
+mod sources;
+
+pub use filter::{Filter, FilterFault};
+pub use sources::{SourceFault, Sources};
+
 use super::state::validate_name;
 use super::topic_config::{Effective, Inherited, InvalidConfig};
 use crate::config::ConfigMap;
@@ -16,6 +22,12 @@ pub const PREFIX: &str = "ottla.queue.";
 
 /// What makes a topic a queue.
 pub const ENABLE: &str = "ottla.queue.enable";
+
+/// Topics that a queue reads beside its own.
+pub const SOURCE: &str = "ottla.queue.source";
+
+/// Which records are messages.
+pub const FILTER: &str = "ottla.queue.filter";
 
 /// Where dead letters go.
 pub const DEAD_LETTER_QUEUE: &str = "ottla.queue.dead.letter.queue";
@@ -130,6 +142,10 @@ pub struct QueueConfig {
     pub receive_wait_ms: i64,
     /// Largest message, body and attributes; 1 KiB to 1 MiB.
     pub max_message_bytes: i64,
+    /// Topics that it reads beside its own.
+    pub source: Sources,
+    /// Which records are messages.
+    pub filter: Filter,
     /// What only SQS clients read back; empty, or JSON that their door has written.
     pub sqs_attributes: String,
 }
@@ -181,6 +197,8 @@ impl QueueConfig {
             breaker_window: count("ottla.queue.breaker.window"),
             receive_wait_ms: number("ottla.queue.receive.wait.ms"),
             max_message_bytes: number("ottla.queue.max.message.bytes"),
+            source: Sources::of(items(&topic.value(SOURCE))).unwrap_or_default(),
+            filter: Filter::of(items(&topic.value(FILTER))).unwrap_or_default(),
             sqs_attributes: text(&topic, "ottla.queue.sqs.attributes").unwrap_or_default(),
         })
     }
@@ -194,6 +212,12 @@ pub(super) fn is_enabled(overrides: &ConfigMap) -> bool {
 /// The topic that gets the dead letters of one with these configs.
 pub(super) fn dead_letter_queue(overrides: &ConfigMap) -> Option<&str> {
     overrides.get(DEAD_LETTER_QUEUE).map(|name| name.trim()).filter(|name| !name.is_empty())
+}
+
+/// The topics that one with these configs reads beside its own, as far as they are named.
+pub(super) fn named_sources(overrides: &ConfigMap) -> impl Iterator<Item = &str> {
+    let items = overrides.get(SOURCE).filter(|_| is_enabled(overrides)).into_iter();
+    items.flat_map(|items| items.split(',')).map(str::trim).filter(|name| validate_name(name).is_ok())
 }
 
 /// Checks the rules between the configs of a topic, whose values are valid each for itself.
@@ -224,6 +248,7 @@ pub(super) fn validate(topic: &Effective<'_>) -> Result<(), InvalidConfig> {
             return Err(InvalidConfig::Beyond { name, number, bound, bound_number });
         }
     }
+    check_binding(topic)?;
     let name = dead_letter_queue(overrides);
     if topic.is("ottla.queue.overflow", DEAD_LETTER_OLDEST) && name.is_none() {
         return Err(needs("ottla.queue.overflow=dead-letter-oldest", DEAD_LETTER_QUEUE));
@@ -235,6 +260,50 @@ pub(super) fn validate(topic: &Effective<'_>) -> Result<(), InvalidConfig> {
             value: shortened(name),
             fault: Fault::Expected("the name of a topic"),
         }),
+    }
+}
+
+/// Checks what says of which topics the messages of a queue are, and which records of them.
+fn check_binding(topic: &Effective<'_>) -> Result<(), InvalidConfig> {
+    let wrong = |name: &str, value: &str, expected| {
+        Err(InvalidConfig::Value {
+            name: name.to_owned(),
+            value: shortened(value),
+            fault: Fault::Expected(expected),
+        })
+    };
+    let (source, filter) = (topic.value(SOURCE), topic.value(FILTER));
+    match Sources::of(items(&source)) {
+        Ok(_) => {}
+        Err(SourceFault::Neither(item)) => {
+            let expected = "names of topics, or patterns of words between dots: * for one, # for any number";
+            return wrong(SOURCE, &item, expected);
+        }
+        Err(SourceFault::TooMany) => {
+            return wrong(SOURCE, &source.to_string(), "at most 100 topics and patterns");
+        }
+    }
+    match Filter::of(items(&filter)) {
+        Ok(_) => {}
+        Err(FilterFault::NoTerm(item)) => {
+            return wrong(FILTER, &item, "terms over headers: name, !name, name=a|b or name!=a|b");
+        }
+        Err(FilterFault::TooMany) => return wrong(FILTER, &filter.to_string(), "at most 32 terms"),
+    }
+    // Who produces to another topic does not ask whether this queue is full.
+    let is_limited =
+        ["ottla.queue.max.messages", "ottla.queue.max.bytes"].iter().any(|name| topic.number(name) >= 0);
+    if !items(&source).is_empty() && is_limited && topic.is("ottla.queue.overflow", REJECT) {
+        let other = "ottla.queue.overflow=reject with max.messages or max.bytes";
+        return Err(InvalidConfig::Excluded { one: SOURCE, other });
+    }
+    Ok(())
+}
+
+fn items(list: &Value) -> Vec<&str> {
+    match list {
+        Value::List(items) => items.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -315,6 +384,8 @@ mod tests {
             breaker_window: 100,
             receive_wait_ms: 0,
             max_message_bytes: 1_048_576,
+            source: Sources::default(),
+            filter: Filter::default(),
             sqs_attributes: String::new(),
         };
         assert_eq!(of(&[]), defaults);
@@ -348,6 +419,8 @@ mod tests {
             ("breaker.window", "14"),
             ("receive.wait.ms", "15"),
             ("max.message.bytes", "1024"),
+            ("source", "a, b.#"),
+            ("filter", "c=d"),
             ("sqs.attributes", "{\"tags\":{}}"),
         ];
         let expected = QueueConfig {
@@ -376,6 +449,8 @@ mod tests {
             breaker_window: 14,
             receive_wait_ms: 15,
             max_message_bytes: 1024,
+            source: Sources::of(["a", "b.#"]).unwrap(),
+            filter: Filter::of(["c=d"]).unwrap(),
             sqs_attributes: "{\"tags\":{}}".to_owned(),
         };
         assert_eq!((refusal(&set), of(&set)), (None, expected));
@@ -466,12 +541,25 @@ mod tests {
                 &[("dead.letter.queue", "a/b")],
                 "Invalid value a/b for configuration ottla.queue.dead.letter.queue: expected the name of a topic",
             ),
+            (
+                &[("source", "a,or*")],
+                "Invalid value or* for configuration ottla.queue.source: expected names of topics, or patterns of words between dots: * for one, # for any number",
+            ),
+            (
+                &[("filter", "region=eu,!")],
+                "Invalid value ! for configuration ottla.queue.filter: expected terms over headers: name, !name, name=a|b or name!=a|b",
+            ),
+            (
+                &[("source", "a"), ("max.bytes", "1")],
+                "ottla.queue.source and ottla.queue.overflow=reject with max.messages or max.bytes exclude each other",
+            ),
         ] {
             assert_eq!(refusal(settings).as_deref(), Some(expected));
         }
         let for_ever = [("delay.ms", "9000000000000"), ("topic:retention.ms", "-1")];
         assert_eq!(refusal(&for_ever), None);
         assert_eq!(refusal(&[("max.receive.count", "3")]), None);
+        assert_eq!(refusal(&[("source", "a"), ("max.bytes", "1"), ("overflow", "drop-oldest")]), None);
         assert_eq!(refusal(&[("retention.ms", "1000"), ("delay.ms", "1000")]), None);
     }
 
@@ -483,7 +571,7 @@ mod tests {
         };
         assert_eq!(named(&ConfigMap::new()), [ENABLE]);
         let all = named(&queue(&[]));
-        assert_eq!(all.len(), 27);
+        assert_eq!(all.len(), 29);
         assert!(all.iter().any(|name| name == "ottla.queue.visibility.timeout.ms"));
     }
 }

@@ -362,23 +362,40 @@ impl CatalogState {
         Ok(Change::TopicConfigs { topic_id: topic.id, configs })
     }
 
-    /// Checks a queue by what the other topics are: no topic of the broker's own is in it, and its dead letters end somewhere.
+    /// Checks a queue by what the other topics are: no topic of the broker's own is in it, and its dead letters end somewhere. Of
+    /// what queues read, names count; patterns match no topic that gets dead letters.
     fn check_queue(&self, name: &str, configs: &ConfigMap) -> Result<(), InvalidConfig> {
         if is_internal(name) && queue_config::is_enabled(configs) {
             return Err(InvalidConfig::InternalQueue(name.to_owned()));
         }
-        let mut path = vec![name];
-        let mut next = queue_config::dead_letter_queue(configs);
-        // As many steps as there are topics, should a circle be stored that this one is not on.
-        while let Some(queue) = next.filter(|_| path.len() <= self.topics.len() + 1) {
-            if is_internal(queue) {
-                return Err(InvalidConfig::InternalQueue(queue.to_owned()));
+        if let Some(source) = queue_config::named_sources(configs).find(|source| is_internal(source)) {
+            return Err(InvalidConfig::InternalSource(source.to_owned()));
+        }
+        let reads = |queue: &str, configs: &ConfigMap, topic: &str| {
+            queue == topic || queue_config::named_sources(configs).any(|source| source == topic)
+        };
+        let first = queue_config::dead_letter_queue(configs).map(|queue| vec![name, queue]);
+        let mut paths: Vec<Vec<&str>> = first.into_iter().collect();
+        let mut seen = BTreeSet::new();
+        while let Some(mut path) = paths.pop() {
+            let Some(&reached) = path.last() else { continue };
+            if is_internal(reached) {
+                return Err(InvalidConfig::InternalQueue(reached.to_owned()));
             }
-            path.push(queue);
-            if queue == name {
+            if reads(name, configs, reached) {
+                path.extend((reached != name).then_some(name));
                 return Err(InvalidConfig::DeadLetterCircle(path.into_iter().map(str::to_owned).collect()));
             }
-            next = self.topics.get(queue).and_then(|topic| queue_config::dead_letter_queue(&topic.configs));
+            if !seen.insert(reached) {
+                continue;
+            }
+            for (queue, topic) in self.topics.iter().filter(|(queue, _)| ***queue != *name) {
+                if let Some(next) = queue_config::dead_letter_queue(&topic.configs)
+                    && reads(queue, &topic.configs, reached)
+                {
+                    paths.push(path.iter().copied().chain([next]).collect());
+                }
+            }
         }
         Ok(())
     }
@@ -781,6 +798,34 @@ mod tests {
         state.apply(&changed);
         assert_eq!(state.topic("c").unwrap().configs, dead("d"));
         assert!(matches!(state.configure_topic("e", dead("d")), Err(CatalogError::UnknownTopic)));
+    }
+
+    #[test]
+    fn dead_letters_end_somewhere_whoever_reads_them() {
+        let reads = |source: &str, dead: &str| {
+            ConfigMap::from([
+                ("ottla.queue.enable".to_owned(), "true".to_owned()),
+                ("ottla.queue.source".to_owned(), source.to_owned()),
+                ("ottla.queue.dead.letter.queue".to_owned(), dead.to_owned()),
+            ])
+        };
+        let mut state = CatalogState::default();
+        let queue = |name: &str, configs| NewTopic { name: name.to_owned(), partitions: 1, configs };
+        let itself = state.create_topic(&queue("a", reads("x, dead-a", "dead-a"))).unwrap_err();
+        assert_eq!(itself.to_string(), "Dead letters would go round: a -> dead-a -> a");
+        for created in [queue("a", reads("x,dead-b", "dead-a")), queue("c", reads("x,y,#", "dead-a"))] {
+            let created = state.create_topic(&created).unwrap();
+            state.apply(&created);
+        }
+        let around = state.create_topic(&queue("b", reads("y,dead-a", "dead-b")));
+        assert_eq!(
+            around.unwrap_err().to_string(),
+            "Dead letters would go round: b -> dead-b -> dead-a -> b"
+        );
+        let created = state.create_topic(&queue("b", reads("y", "dead-b"))).unwrap();
+        state.apply(&created);
+        let internal = state.configure_topic("b", reads(CONSUMER_OFFSETS, "dead-b")).unwrap_err();
+        assert_eq!(internal.to_string(), "The internal topic __consumer_offsets cannot be read by a queue.");
     }
 
     #[test]

@@ -112,6 +112,9 @@ pub enum InvalidConfig {
     /// Dead letters that would come back to where they died.
     #[error("Dead letters would go round: {}", .0.join(" -> "))]
     DeadLetterCircle(Vec<String>),
+    /// A topic of the broker's own as what a queue reads.
+    #[error("The internal topic {0} cannot be read by a queue.")]
+    InternalSource(String),
     /// A topic of the broker's own as a queue, or as one's dead letter queue.
     #[error("The internal topic {0} is no queue.")]
     InternalQueue(String),
@@ -319,6 +322,7 @@ pub const ACTED_ON: &[&str] = &[
     "ottla.queue.delay.ms",
     "ottla.queue.enable",
     "ottla.queue.fifo",
+    "ottla.queue.filter",
     "ottla.queue.keep.acknowledged",
     "ottla.queue.key.concurrency",
     "ottla.queue.key.rate",
@@ -331,6 +335,7 @@ pub const ACTED_ON: &[&str] = &[
     "ottla.queue.priorities",
     "ottla.queue.receive.wait.ms",
     "ottla.queue.retention.ms",
+    "ottla.queue.source",
     "ottla.queue.sqs.attributes",
     "ottla.queue.ttl.ms",
     "ottla.queue.visibility.timeout.ms",
@@ -458,6 +463,9 @@ topic_configs! {
     "ottla.queue.enable" Boolean "false", Any, [];
     /// Whether messages of a key are received in order, and not before those ahead of them are done.
     "ottla.queue.fifo" Boolean "false", Any, [];
+    /// Terms over the headers of a record that must all hold for it to be a message, such as region=eu or !debug; empty for
+    /// none.
+    "ottla.queue.filter" List "", Any, [];
     /// Whether acknowledged messages stay for the topic's retention, to be replayed.
     "ottla.queue.keep.acknowledged" Boolean "true", Any, [];
     /// Messages of a key that may be in flight at once; 0 for any number.
@@ -482,6 +490,9 @@ topic_configs! {
     "ottla.queue.receive.wait.ms" Long "0", Between(0, 20_000), [];
     /// Time that messages can be received for, milliseconds; -1 for retention.ms.
     "ottla.queue.retention.ms" Long "-1", BetweenOrMinusOne(1, i64::MAX), [];
+    /// Topics that are read beside the queue's own, by name or by pattern: * for one word between dots, # for any number; empty
+    /// for none.
+    "ottla.queue.source" List "", Any, [];
     /// JSON of what only SQS clients set and read back.
     "ottla.queue.sqs.attributes" String "", Any, [];
     /// Time after which a message expires, milliseconds, unless its header says another; -1 for never.
@@ -843,7 +854,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_its_defaults_are_valid() {
         let names: Vec<_> = TopicConfig::all().map(|config| config.definition.name).collect();
-        assert!(names.is_sorted() && names.len() == 65, "{names:?}");
+        assert!(names.is_sorted() && names.len() == 67, "{names:?}");
         for config in TopicConfig::all() {
             assert!(
                 config.definition.parse(config.definition.default.unwrap()).is_ok(),

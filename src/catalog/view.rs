@@ -1,7 +1,7 @@
 //! What runs, as readers see it: topics with their open partitions. A new view replaces the old one after each durable
 //! change; who holds an old one keeps a consistent picture.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tracing::warn;
@@ -15,7 +15,7 @@ use crate::log::{FlushMode, LogConfig, LogDirectories, Partition};
 use crate::uuid::Uuid;
 
 /// A topic and its partitions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Topic {
     /// Name.
     pub name: Arc<str>,
@@ -27,12 +27,31 @@ pub struct Topic {
     pub queue: Option<Arc<QueueConfig>>,
     /// Partitions, by index.
     pub partitions: Vec<Arc<Partition>>,
+    /// The other topics that it reads as a queue, by name. As long as they stay what they are, this stays the same allocation.
+    pub sources: Arc<[SourceTopic]>,
+}
+
+/// Another topic that a queue reads.
+#[derive(Debug)]
+pub struct SourceTopic {
+    /// Name.
+    pub name: Arc<str>,
+    /// Id.
+    pub id: Uuid,
+    /// Partitions, by index.
+    pub partitions: Vec<Arc<Partition>>,
 }
 
 impl Topic {
     /// Whether the topic belongs to the broker.
     pub fn is_internal(&self) -> bool {
         is_internal(&self.name)
+    }
+
+    /// Whether it is a queue that has that topic's records: it is its own, or another that it reads.
+    pub fn reads(&self, topic_id: Uuid) -> bool {
+        self.queue.is_some()
+            && (self.id == topic_id || self.sources.iter().any(|source| source.id == topic_id))
     }
 
     /// The partition of that index.
@@ -51,6 +70,8 @@ pub fn is_internal(name: &str) -> bool {
 pub struct View {
     topics: BTreeMap<Arc<str>, Arc<Topic>>,
     by_id: HashMap<Uuid, Arc<Topic>>,
+    /// By topic, the names of the queues that read it beside their own.
+    readers: HashMap<Uuid, Vec<Arc<str>>>,
     /// Dynamic configs of all nodes.
     pub broker_default_configs: ConfigMap,
     /// Dynamic configs of this node.
@@ -68,6 +89,7 @@ impl View {
         for (name, topic) in state.topics() {
             view.put(name, state, directories, config, Vec::with_capacity(topic.partitions as usize));
         }
+        view.bind();
         view
     }
 
@@ -118,7 +140,55 @@ impl View {
                 | Change::Snapshot => {}
             }
         }
+        view.bind();
         view
+    }
+
+    /// Finds the topics that queues read beside their own: never one of the broker's, nor by a pattern one that gets dead letters, in
+    /// which those of this queue or of another that reads it would go round.
+    fn bind(&mut self) {
+        self.readers.clear();
+        let is_bound = |topic: &&Arc<Topic>| {
+            topic.queue.as_ref().is_some_and(|queue| !queue.source.is_empty()) || !topic.sources.is_empty()
+        };
+        let bound: Vec<_> = self.topics.values().filter(is_bound).cloned().collect();
+        if bound.is_empty() {
+            return;
+        }
+        let queues = || self.topics.values().filter_map(|topic| topic.queue.as_deref());
+        let dead_letters: BTreeSet<_> =
+            queues().filter_map(|queue| queue.dead_letter_queue.clone()).collect();
+        for queue in bound {
+            let is_read = |topic: &&Arc<Topic>| {
+                let Some(config) = &queue.queue else { return false };
+                let is_own =
+                    topic.name == queue.name || config.dead_letter_queue.as_deref() == Some(&*topic.name);
+                let is_named = || config.source.names().any(|name| *name == *topic.name);
+                let is_matched =
+                    || !dead_letters.contains(&*topic.name) && config.source.matches(&topic.name);
+                !is_own && !topic.is_internal() && (is_named() || is_matched())
+            };
+            let sources: Vec<_> = self.topics.values().filter(is_read).cloned().collect();
+            for source in &sources {
+                self.readers.entry(source.id).or_default().push(Arc::clone(&queue.name));
+            }
+            let as_it_was = queue.sources.iter().map(|source| (source.id, source.partitions.len()));
+            if !as_it_was.eq(sources.iter().map(|source| (source.id, source.partitions.len()))) {
+                let source = |topic: Arc<Topic>| SourceTopic {
+                    name: Arc::clone(&topic.name),
+                    id: topic.id,
+                    partitions: topic.partitions.clone(),
+                };
+                let sources = sources.into_iter().map(source).collect();
+                self.insert(Topic { sources, ..Topic::clone(&queue) });
+            }
+        }
+    }
+
+    fn insert(&mut self, topic: Topic) {
+        let topic = Arc::new(topic);
+        self.by_id.insert(topic.id, Arc::clone(&topic));
+        self.topics.insert(Arc::clone(&topic.name), topic);
     }
 
     /// Puts a topic as `state` has it, keeping the partitions that are open.
@@ -142,9 +212,9 @@ impl View {
             partitions.push(directories.partition(named, leader_epoch, Arc::clone(&log_config), home));
         }
         let configs = topic.configs.clone();
-        let topic = Arc::new(Topic { name: Arc::clone(name), id: topic.id, configs, queue, partitions });
-        self.by_id.insert(topic.id, Arc::clone(&topic));
-        self.topics.insert(Arc::clone(name), topic);
+        // Bound anew, once all changes are in.
+        let sources = self.by_id.get(&topic.id).map(|before| Arc::clone(&before.sources)).unwrap_or_default();
+        self.insert(Topic { name: Arc::clone(name), id: topic.id, configs, queue, partitions, sources });
     }
 
     fn take_broker_configs(&mut self, state: &CatalogState, config: &Config) {
@@ -176,6 +246,11 @@ impl View {
     /// The topic of that id.
     pub fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
         self.by_id.get(&id)
+    }
+
+    /// The queues that read a topic beside their own.
+    pub fn readers(&self, topic_id: Uuid) -> impl Iterator<Item = &Arc<Topic>> {
+        self.readers.get(&topic_id).into_iter().flatten().filter_map(|name| self.topic(name))
     }
 
     /// All topics, by name.

@@ -36,7 +36,7 @@ pub async fn handle(cx: RequestContext, request: DeleteTopicsRequest) -> DeleteT
 }
 
 async fn delete(cx: &RequestContext, wanted: Vec<DeletableTopic>) -> Vec<DeletableTopicResult> {
-    let asked = wanted.clone();
+    let (asked, before) = (wanted.clone(), cx.catalog.view());
     let deleted = cx.catalog.change(move |batch| {
         // By id, so that a topic named by name and by id is noticed.
         let mut times: HashMap<Uuid, usize> = HashMap::new();
@@ -68,7 +68,8 @@ async fn delete(cx: &RequestContext, wanted: Vec<DeletableTopic>) -> Vec<Deletab
             wanted.iter().map(|topic| failed(topic, ErrorCode::from(&error), &error.to_string())).collect()
         }
         Ok(deleted) => {
-            cx.door.forget_deleted().await;
+            let topics = deleted.iter().flatten().filter_map(|(_, id)| before.topic_by_id(*id).cloned());
+            cx.door.forget_deleted(&topics.collect::<Vec<_>>()).await;
             let answer =
                 |(topic, deleted): (&DeletableTopic, Result<(Str, Uuid), CatalogError>)| match deleted {
                     Ok((name, topic_id)) => {

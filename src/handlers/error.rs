@@ -70,6 +70,7 @@ impl From<&InvalidConfig> for ErrorCode {
             | InvalidConfig::Excluded { .. }
             | InvalidConfig::DeadLetterCircle(_)
             | InvalidConfig::InternalQueue(_)
+            | InvalidConfig::InternalSource(_)
             | InvalidConfig::NoTieredStorage
             | InvalidConfig::NotAList { .. } => Self::InvalidConfig,
         }

@@ -173,7 +173,7 @@ async fn append(
     }
     partition.room().await;
     let appended = partition.append(batch)?;
-    if is_queue {
+    if is_queue || cx.catalog.is_read(topic.id) {
         cx.door.make_way(topic).await;
     }
     let answer = ProducePartitionResponse {

@@ -6,7 +6,7 @@ use std::task::Poll;
 use super::RequestContext;
 use super::share_fetch::terms;
 use super::share_sessions::{FINAL, NEW_SESSION, ShareMember};
-use crate::catalog::Topic;
+use crate::catalog::View;
 use crate::catalog::group_config::{self, ShareConfig};
 use crate::catalog::queue_config::QueueConfig;
 use crate::group::{MEMBER_ID_MAX_BYTES, TEXT_MAX_BYTES};
@@ -100,9 +100,10 @@ pub(super) fn settings(cx: &RequestContext, member: &ShareMember) -> ShareConfig
     group_config::effective(view.group_configs.get(&*member.group).map(|configs| &**configs), &cx.config)
 }
 
-/// What a topic goes by as a queue, if the member's group is that queue's.
-pub(super) fn queue_of<'t>(topic: &'t Topic, member: &ShareMember) -> Option<&'t QueueConfig> {
-    topic.queue.as_deref().filter(|_| topic.name == member.group)
+/// What the member's group goes by in a topic as a queue, if it is one's that reads the topic.
+pub(super) fn queue_of<'v>(view: &'v View, topic_id: Uuid, member: &ShareMember) -> Option<&'v QueueConfig> {
+    let queue = view.topic(&member.group).filter(|queue| queue.reads(topic_id))?;
+    queue.queue.as_deref()
 }
 
 fn terms_of_queue(queue: &QueueConfig) -> Terms {
@@ -229,10 +230,11 @@ async fn carry_out(
     (topic_id, partition): (Uuid, i32),
     acks: Vec<Ack>,
 ) -> Result<(), ErrorCode> {
-    let topic = cx.catalog.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)?;
+    let view = cx.catalog.view();
+    let topic = view.topic_by_id(topic_id).ok_or(ErrorCode::UnknownTopicId)?;
     topic.partition(partition).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let key = member.key(topic_id, partition);
-    let queue = queue_of(&topic, member);
+    let queue = queue_of(&view, topic_id, member);
     let of = |verdict| {
         let said = acks.iter().filter(|ack| ack.verdict == verdict);
         said.map(|ack| ack.last - ack.first + 1).fold(0, i64::saturating_add)
@@ -241,7 +243,7 @@ async fn carry_out(
     let terms = queue.map_or_else(|| terms(config), terms_of_queue);
     let done = cx.queues.acknowledge(&key, &member.member, acks, terms).await;
     if queue.is_some() && done.is_ok() {
-        cx.door.settled(&topic.name, partition, accepted, refused);
+        cx.door.settled(&member.group, (topic_id, partition), accepted, refused);
     }
     done.map_err(|failure| ErrorCode::from(&failure))
 }

@@ -105,7 +105,7 @@ async fn fetch(cx: &RequestContext, request: ShareFetchRequest) -> Result<ShareF
         match find(&view, place) {
             Ok((topic, partition)) => {
                 let key = member.key(place.0, place.1);
-                let queue = queue_of(&topic, &member);
+                let queue = queue_of(&view, topic.id, &member);
                 if let Some(queue) = queue {
                     lock_ms = i32::try_from(queue.visibility_timeout_ms).unwrap_or(i32::MAX);
                 }
@@ -186,7 +186,7 @@ struct Target {
     place: Place,
     key: QueueKey,
     partition: Arc<Partition>,
-    /// Whether the group is the queue that the topic is.
+    /// Whether the group is a queue's that reads the topic.
     is_queue: bool,
     /// Where there may be something, and what to watch from if there is not.
     seen: Option<(i64, u64)>,
@@ -380,12 +380,11 @@ impl Loan<'_> {
 
     /// As every door to the queue would: what is due, in the queue's order of preference, but told in the order of the log.
     async fn take_of_queue(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Lent, Refusal> {
-        let (member, index) = (&self.member.member, partition.index());
+        let (place, ShareMember { group, member }) = (self.targets[at].place, &self.member);
         let Limits { max_records, max_bytes, .. } = self.limits;
         let client = self.cx.client_id.as_deref().unwrap_or_default();
         let consumer = consumer_name(client, self.cx.peer().ip());
-        let lent =
-            self.cx.door.lend(partition.topic(), index, (member, &consumer), max_records, max_bytes).await;
+        let lent = self.cx.door.lend(group, place, (member, &consumer), max_records, max_bytes).await;
         let received = match lent {
             Ok(received) => received,
             Err(QueueRefusal::Storage(error)) => return Err(error.into()),

@@ -8,10 +8,10 @@ use crate::clock::TimestampMs;
 use crate::operations::Receipt;
 use crate::uuid::Uuid;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
-/// Version, topic id, partition, offset, deliveries, time of the receive, checksum.
-const BYTES: usize = 1 + 16 + 4 + 8 + 2 + 8 + CHECKSUM_BYTES;
+/// Version, id of the queue, topic id, partition, offset, deliveries, time of the receive, checksum.
+const BYTES: usize = 1 + 16 + 16 + 4 + 8 + 2 + 8 + CHECKSUM_BYTES;
 
 /// A receipt and when it was given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,9 +23,10 @@ pub(super) struct Handle {
 impl Handle {
     /// As clients hold it.
     pub(super) fn text(&self) -> String {
-        let Receipt { topic_id, partition, offset, deliveries } = self.receipt;
+        let Receipt { queue_id, topic_id, partition, offset, deliveries } = self.receipt;
         let mut bytes = Vec::with_capacity(BYTES);
         bytes.push(VERSION);
+        bytes.extend_from_slice(&queue_id.0);
         bytes.extend_from_slice(&topic_id.0);
         bytes.extend_from_slice(&partition.to_be_bytes());
         bytes.extend_from_slice(&offset.to_be_bytes());
@@ -46,12 +47,14 @@ impl Handle {
             return None;
         }
         let (&version, rest) = content.split_first()?;
+        let (queue_id, rest) = rest.split_first_chunk::<16>()?;
         let (topic_id, rest) = rest.split_first_chunk::<16>()?;
         let (partition, rest) = rest.split_first_chunk::<4>()?;
         let (offset, rest) = rest.split_first_chunk::<8>()?;
         let (deliveries, rest) = rest.split_first_chunk::<2>()?;
         let (received_ms, _) = rest.split_first_chunk::<8>()?;
         let receipt = Receipt {
+            queue_id: Uuid(*queue_id),
             topic_id: Uuid(*topic_id),
             partition: i32::from_be_bytes(*partition),
             offset: i64::from_be_bytes(*offset),
@@ -67,7 +70,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn handle(offset: i64, deliveries: u16) -> Handle {
-        let receipt = Receipt { topic_id: Uuid([7; 16]), partition: 3, offset, deliveries };
+        let (queue_id, topic_id) = (Uuid([6; 16]), Uuid([7; 16]));
+        let receipt = Receipt { queue_id, topic_id, partition: 3, offset, deliveries };
         Handle { receipt, received_ms: 1_700_000_000_123 }
     }
 

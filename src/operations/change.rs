@@ -1,14 +1,15 @@
 //! Queues made, configured and deleted: what an admin client would do to their topics, by the same rules.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tracing::warn;
 
 use super::{Queue, QueueDoor, QueueRefusal};
-use crate::catalog::CatalogError;
 use crate::catalog::queue_config::{self, QueueConfig};
 use crate::catalog::state::NewTopic;
 use crate::catalog::topic_config::{self, ConfigOp, Inherited, InvalidConfig, OpKind};
+use crate::catalog::{CatalogError, Topic};
 
 /// The topic config that bounds a batch.
 const MAX_BATCH_BYTES: &str = "max.message.bytes";
@@ -101,12 +102,21 @@ impl QueueDoor {
         });
         deleted.await.and_then(|deleted| deleted).map_err(|error| refusal(name, error))?;
         self.0.desks.lock().remove(&id);
-        self.forget_deleted().await;
+        self.forget_deleted(&[topic]).await;
         Ok(())
     }
 
-    /// Has groups forget what they have of topics that were deleted.
-    pub async fn forget_deleted(&self) {
+    /// Has groups forget what they have of topics that were deleted, and queues that were among these what they have of others.
+    pub async fn forget_deleted(&self, topics: &[Arc<Topic>]) {
+        // Before the first of all queues is used, there is nothing.
+        let queues = topics.iter().filter(|topic| topic.queue.is_some() && self.0.queues.is_started());
+        for queue in queues {
+            for source in &*queue.sources {
+                if let Err(error) = self.0.queues.forget(&queue.name, Some(source.id)).await {
+                    warn!(queue = &*queue.name, topic = &*source.name, %error, "a deleted queue's place in a topic is kept");
+                }
+            }
+        }
         if let Err(error) = self.0.groups.drop_offsets(self.0.catalog.topic_exists()).await {
             // The offsets are of topics whose ids are gone: no group will be given them.
             warn!(%error, "offsets of deleted topics are kept until they expire");

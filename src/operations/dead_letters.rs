@@ -139,7 +139,7 @@ impl QueueDoor {
             // What a process before this one was about to move, it may have moved.
             let copied = match station.has_moved.load(Ordering::Acquire) {
                 true => HashSet::new(),
-                false => self.sources_in(&target_desk).await?,
+                false => self.copied_to(&target_desk, &desk.topic.name).await?,
             };
             station.has_moved.store(true, Ordering::Release);
             let mut letters = Vec::with_capacity(records.len());
@@ -177,10 +177,11 @@ impl QueueDoor {
         }
     }
 
-    /// Where the dead letters of a queue come from.
-    async fn sources_in(&self, desk: &Desk) -> Result<HashSet<Bytes>, QueueRefusal> {
+    /// Where the dead letters lay that have come to a queue from another. Of a record that several read there is one from each.
+    async fn copied_to(&self, desk: &Desk, from_queue: &str) -> Result<HashSet<Bytes>, QueueRefusal> {
+        let is_from = |record: &&Record| header(record, QUEUE) == Some(from_queue.as_bytes());
         let mut sources = HashSet::new();
-        for station in &desk.stations {
+        for station in desk.own() {
             let offsets = station.partition.offsets()?;
             let mut from = offsets.log_start_offset;
             while from < offsets.high_watermark {
@@ -188,6 +189,7 @@ impl QueueDoor {
                 sources.extend(
                     read.records
                         .iter()
+                        .filter(is_from)
                         .filter_map(|record| header(record, SOURCE))
                         .map(Bytes::copy_from_slice),
                 );

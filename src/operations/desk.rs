@@ -15,8 +15,8 @@ use super::dedup::Dedup;
 use super::history::History;
 use super::stats::Rates;
 use super::{Inner, Place, QueueDoor, QueueRefusal};
-use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
+use crate::catalog::{SourceTopic, Topic};
 use crate::clock::TimestampMs;
 use crate::log::{LogError, Partition, Waiter};
 use crate::queue::{
@@ -39,7 +39,10 @@ const COORDINATOR_PAUSE: std::time::Duration = std::time::Duration::from_millis(
 /// A queue in use.
 pub(super) struct Desk {
     pub(super) topic: Arc<Topic>,
+    /// Its own topic's first, by their number, then those of the others that it reads.
     pub(super) stations: Vec<Arc<Station>>,
+    own_stations: usize,
+    by_place: HashMap<(Uuid, i32), Arc<Station>>,
     /// Which partition the next receiver looks at first.
     turn: AtomicUsize,
     /// Tells one receiver after the other that there may be something.
@@ -55,9 +58,9 @@ pub(super) struct Desk {
     /// What was handed out of late.
     pub(super) rates: Arc<Mutex<Rates>>,
     pub(super) counters: Arc<QueueCounters>,
-    pub(super) breaker: Mutex<Breaker>,
+    pub(super) breaker: Arc<Mutex<Breaker>>,
     /// Kept while the oldest messages give way: what one has taken for that, another must not count again.
-    pub(super) giving_way: tokio::sync::Mutex<()>,
+    pub(super) giving_way: Arc<tokio::sync::Mutex<()>>,
     /// Its name among those that watch windows, which no other desk has.
     watcher: Arc<str>,
 }
@@ -106,14 +109,24 @@ pub(super) struct Read {
 }
 
 impl Desk {
-    /// Takes over what is known of the partitions that there were before.
+    /// Takes over what is known of the queue, and of the partitions that there were before.
     pub(super) fn of(topic: &Arc<Topic>, before: Option<&Self>) -> Self {
-        let kept = before.map_or(&[][..], |before| &before.stations);
-        let new = kept.len()..topic.partitions.len().max(kept.len());
-        let stations = kept.iter().cloned().chain(new.map(|index| Arc::new(Station::of(topic, index))));
+        let station = |topic_id: Uuid, partition: &Arc<Partition>| {
+            let known = before.and_then(|before| before.station(topic_id, partition.index()));
+            known.cloned().unwrap_or_else(|| Arc::new(Station::of(&topic.name, topic_id, partition)))
+        };
+        let own = topic.partitions.iter().map(|partition| station(topic.id, partition));
+        let of_source = |source: &SourceTopic| -> Vec<_> {
+            source.partitions.iter().map(|partition| station(source.id, partition)).collect()
+        };
+        let stations: Vec<_> = own.chain(topic.sources.iter().flat_map(of_source)).collect();
+        let place =
+            |station: &Arc<Station>| ((station.key.topic_id, station.key.partition), Arc::clone(station));
         Self {
             topic: Arc::clone(topic),
-            stations: stations.collect(),
+            own_stations: topic.partitions.len(),
+            by_place: stations.iter().map(place).collect(),
+            stations,
             turn: AtomicUsize::new(0),
             changed: Notify::new(),
             looked: Notify::new(),
@@ -122,15 +135,25 @@ impl Desk {
             sweeping: before.map(|before| Arc::clone(&before.sweeping)).unwrap_or_default(),
             rates: before.map(|before| Arc::clone(&before.rates)).unwrap_or_default(),
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
-            breaker: Mutex::default(),
-            giving_way: tokio::sync::Mutex::default(),
+            breaker: before.map(|before| Arc::clone(&before.breaker)).unwrap_or_default(),
+            giving_way: before.map(|before| Arc::clone(&before.giving_way)).unwrap_or_default(),
             watcher: NEXT_DESK.fetch_add(1, Ordering::Relaxed).to_string().into(),
         }
     }
 
-    /// Whether it has all partitions of the topic.
+    /// Whether it has all partitions of the topic, and of those that it reads.
     pub(super) fn is_of(&self, topic: &Topic) -> bool {
-        self.stations.len() == topic.partitions.len()
+        self.own_stations == topic.partitions.len() && Arc::ptr_eq(&self.topic.sources, &topic.sources)
+    }
+
+    /// The stations of the queue's own topic, which is where messages are sent.
+    pub(super) fn own(&self) -> &[Arc<Station>] {
+        &self.stations[..self.own_stations]
+    }
+
+    /// Whether what a station's partition says now is nothing: its topic was another one, and is gone.
+    pub(super) fn is_gone(&self, station: &Station, error: &QueueRefusal) -> bool {
+        station.key.topic_id != self.topic.id && matches!(error, QueueRefusal::Storage(LogError::Deleted))
     }
 
     /// The stations, from another one on each time.
@@ -140,8 +163,8 @@ impl Desk {
     }
 
     /// The station of a partition.
-    pub(super) fn station(&self, partition: i32) -> Option<&Arc<Station>> {
-        self.stations.get(usize::try_from(partition).ok()?)
+    pub(super) fn station(&self, topic_id: Uuid, partition: i32) -> Option<&Arc<Station>> {
+        self.by_place.get(&(topic_id, partition))
     }
 
     /// A delivery has come to something or not; says so once when that pauses the queue.
@@ -176,8 +199,10 @@ impl Desk {
         Waits { desk: self }
     }
 
-    /// While anybody waits: tells one of them whenever a log grows, or something can be had again.
+    /// While anybody waits: tells one of them whenever a log grows, something can be had again, or the queue is not what it was.
     async fn watch(self: Arc<Self>, door: Arc<Inner>) {
+        let mut catalog = door.catalog.changes();
+        let mut topic = door.catalog.topic_by_id(self.topic.id);
         let waiter = Waiter::new();
         let _subscriptions: Vec<_> =
             self.stations.iter().map(|station| station.partition.subscribe(&waiter)).collect();
@@ -198,6 +223,14 @@ impl Desk {
                 tokio::select! {
                     () = waiter.wait() => self.changed.notify_one(),
                     Some(_) = returned.join_next() => self.changed.notify_one(),
+                    Ok(()) = catalog.changed() => {
+                        let now = door.catalog.topic_by_id(self.topic.id);
+                        let as_pointer = |topic: &Option<Arc<Topic>>| topic.as_ref().map(Arc::as_ptr);
+                        if as_pointer(&now) != as_pointer(&topic) {
+                            topic = now;
+                            self.changed.notify_one();
+                        }
+                    }
                     () = self.looked.notified() => {}
                     () = door.stopping.cancelled() => {}
                 }
@@ -233,11 +266,10 @@ impl Drop for Waits<'_> {
 }
 
 impl Station {
-    fn of(topic: &Topic, index: usize) -> Self {
-        let key = QueueKey { group: Arc::clone(&topic.name), topic_id: topic.id, partition: index as i32 };
+    fn of(queue: &Arc<str>, topic_id: Uuid, partition: &Arc<Partition>) -> Self {
         Self {
-            key,
-            partition: Arc::clone(&topic.partitions[index]),
+            key: QueueKey { group: Arc::clone(queue), topic_id, partition: partition.index() },
+            partition: Arc::clone(partition),
             end: AtomicI64::new(UNKNOWN),
             changes: AtomicU64::new(0),
             dedup: tokio::sync::Mutex::default(),
@@ -312,7 +344,8 @@ impl Station {
                 received.ranges.splice(0..0, before.ranges);
             }
             let is_enough = count(&received) >= max_records && max_records > 0;
-            let is_all = is_known && read.is_none();
+            // A window that goes by other terms now begins to see its records anew, from its start.
+            let is_all = is_known && read.is_none() && !has_grown;
             // Who only wants to know what there is goes on: what is new is taken in, however much is with somebody.
             let is_over = (received.is_full && max_records > 0) || (is_known && !has_grown);
             if is_enough || is_all || (is_over && (is_time || max_records == 0)) {
@@ -347,8 +380,22 @@ impl Station {
         self.changes.store(received.changes, Ordering::Release);
     }
 
-    /// Messages are done that need not be kept: soon the segments go in which nothing else is.
-    pub(super) fn let_go(self: &Arc<Self>, door: &QueueDoor, config: &Arc<QueueConfig>) {
+    /// Messages are done. If their topic is a queue's that need not keep them, the segments soon go in which nothing else is: also
+    /// when it is not that queue's station, for then it may have waited for this one.
+    pub(super) fn let_go(self: &Arc<Self>, door: &QueueDoor, desk: &Desk, config: &Arc<QueueConfig>) {
+        if self.key.topic_id == desk.topic.id {
+            return self.let_own_go(door, config);
+        }
+        let owner = door.0.catalog.topic_by_id(self.key.topic_id);
+        if let Some(owner) = owner
+            && let Some(config) = owner.queue.as_ref().filter(|config| !config.keep_acknowledged)
+            && let Some(station) = door.desk(&owner).station(owner.id, self.key.partition)
+        {
+            station.let_own_go(door, config);
+        }
+    }
+
+    fn let_own_go(self: &Arc<Self>, door: &QueueDoor, config: &Arc<QueueConfig>) {
         if config.keep_acknowledged || self.is_letting_go.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -368,7 +415,15 @@ impl Station {
         if self.partition.known().open.is_none_or(|open| open.segments < 2) {
             return Ok(());
         }
-        let Some(progress) = door.0.queues.describe(&self.key).await? else { return Ok(()) };
+        // What another queue reads, and has not begun to read, is done by nobody.
+        let mut done = i64::MAX;
+        let readers = door.0.catalog.readers(self.key.topic_id);
+        let readers = readers.into_iter().map(|reader| Arc::clone(&reader.name));
+        for group in readers.chain([Arc::clone(&self.key.group)]) {
+            let key = QueueKey { group, ..self.key.clone() };
+            let Some(progress) = door.0.queues.describe(&key).await? else { return Ok(()) };
+            done = done.min(progress.start);
+        }
         let (partition, now, window_ms) =
             (Arc::clone(&self.partition), door.now_ms(), config.dedup_window_ms);
         let deleting = tokio::task::spawn_blocking(move || {
@@ -377,7 +432,7 @@ impl Station {
                 0 => None,
                 window_ms => partition.offset_for_timestamp(now.saturating_sub(window_ms))?,
             };
-            let before = recent.map_or(progress.start, |recent| recent.offset.min(progress.start));
+            let before = recent.map_or(done, |recent| recent.offset.min(done));
             partition.delete_records(before.min(partition.offsets()?.high_watermark))
         });
         deleting.await.map_err(|_stopped| LogError::Shutdown)??;

@@ -39,7 +39,8 @@ pub(super) fn arrivals(config: &QueueConfig, dedup: Option<&mut Dedup>, records:
     let mut dedup = dedup;
     let mut arrivals: Vec<Arrival> = Vec::new();
     for record in records {
-        let kind = Kind { skip: repeats(config, dedup.as_deref_mut(), record), ..kind(config, record) };
+        let skip = !passes(config, record) || repeats(config, dedup.as_deref_mut(), record);
+        let kind = Kind { skip, ..kind(config, record) };
         match arrivals.last_mut() {
             Some(before) if before.last + 1 == record.offset && before.kind == kind => {
                 before.last = record.offset
@@ -81,6 +82,15 @@ fn hash(key: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new();
     hasher.write(key);
     hasher.finish()
+}
+
+/// Whether a record is a message of the queue, by its headers. A dead letter is: it was sent here by name.
+fn passes(config: &QueueConfig, record: &Record) -> bool {
+    let value = |name: &str| {
+        let found = record.headers.iter().find(|header| header.key == name.as_bytes())?;
+        Some(found.value.as_deref().unwrap_or_default())
+    };
+    config.filter.passes(value) || header(record, SOURCE).is_some()
 }
 
 /// Whether messages of the queue can repeat others at all.

@@ -58,9 +58,16 @@ impl QueueDoor {
         Ok(Some(load.room(config)))
     }
 
-    /// Something was sent to a topic: the oldest messages of its queue give way, if that is how it keeps its limits. If they cannot
-    /// just now, they do after the next one.
+    /// Something was sent to a topic: the oldest messages of the queues that read it give way, where that is how they keep their
+    /// limits. If they cannot just now, they do after the next one.
     pub async fn make_way(&self, topic: &Arc<Topic>) {
+        self.make_way_in(topic).await;
+        for reader in self.0.catalog.readers(topic.id) {
+            self.make_way_in(&reader).await;
+        }
+    }
+
+    async fn make_way_in(&self, topic: &Arc<Topic>) {
         let limited = topic.queue.as_ref().filter(|config| is_limited(config));
         let Some(config) = limited.filter(|config| config.overflow != Overflow::Reject) else { return };
         let (door, desk, config) = (self.clone(), self.desk(topic), Arc::clone(config));
@@ -87,7 +94,10 @@ impl QueueDoor {
     async fn load(&self, desk: &Desk, config: &QueueConfig) -> Result<Load, QueueRefusal> {
         let mut load = Load::default();
         for station in &desk.stations {
-            let counts = station.take(self, config, 0, 0, None).await?.counts;
+            let counts = match station.take(self, config, 0, 0, None).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                taken => taken?.counts,
+            };
             let offsets = station.partition.offsets()?;
             // What is on its way to the disk counts already.
             load.messages += counts.ready + counts.leased + counts.waiting;
@@ -119,7 +129,10 @@ impl QueueDoor {
         let what = if is_kept { Settlement::Reject } else { Settlement::Drop };
         let mut left = excess.min(DROPPED_TOGETHER);
         for station in desk.in_turn() {
-            let dropped = station.take(self, config, left, DROP_MS, None).await?;
+            let dropped = match station.take(self, config, left, DROP_MS, None).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                taken => taken?,
+            };
             let refused: Vec<_> = dropped
                 .ranges
                 .iter()

@@ -1,6 +1,7 @@
 //! What can be asked of queues, whoever asks: the operations that every door to them ends at.
 //!
-//! A queue is a topic with `ottla.queue.enable`, and the share group of the same name is its cursor. A message is a record: sent, it
+//! A queue is a topic with `ottla.queue.enable`, and the share group of the same name is its cursor: over the records of that topic,
+//! and of those that it reads beside it (`ottla.queue.source`). A message is a record: sent, it
 //! is appended; received, it is read where the lease engine ([`crate::queue`]) says. Which of the records that follow are to be
 //! delayed, ordered or passed over, the engine is told by [`intake`] when they are first looked at.
 
@@ -140,7 +141,9 @@ pub struct Delivery {
 /// Names one delivery of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Receipt {
-    /// The queue's topic.
+    /// The queue, by its own topic: others may have the same record.
+    pub queue_id: Uuid,
+    /// The topic of its record: the queue's own, or another that it reads.
     pub topic_id: Uuid,
     /// Partition.
     pub partition: i32,
@@ -333,10 +336,13 @@ impl QueueDoor {
     pub async fn purge(&self, name: &str) -> Result<(), QueueRefusal> {
         let (topic, _) = self.topic(name)?;
         self.start().await?;
-        for station in &self.desk(&topic).stations {
+        let desk = self.desk(&topic);
+        for station in &desk.stations {
             station.dedup.lock().await.clear();
-            let end = station.partition.offsets()?.high_watermark;
-            station.purge(self, end).await?;
+            match station.purge(self).await {
+                Err(error) if !desk.is_gone(station, &error) => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }

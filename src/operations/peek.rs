@@ -176,7 +176,10 @@ impl QueueDoor {
                 continue;
             }
             // Nothing is handed out, but all there is is shown to the engine.
-            station.take(self, config, 0, 0, None).await?;
+            match station.take(self, config, 0, 0, None).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                taken => taken?,
+            };
             let from =
                 wanted.after.filter(|_| after == Some(place(station))).map_or(0, |after| after.offset + 1);
             if looking.look(self, desk, station, from, &is_wanted).await? {

@@ -141,9 +141,8 @@ impl QueueDoor {
         let mut is_full = false;
         for station in desk.in_turn() {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
-            let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
-            let wanted = desk.breaker.lock().allows(config, wanted, self.now_ms());
-            let received = match station.take(self, config, wanted, lease_ms, None).await {
+            let received = match self.take_of(desk, station, config, wanted, lease_ms).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
                 // What another partition has given is delivered; who comes next hears of it.
                 Err(_) if !found.is_empty() => break,
                 received => received?,
@@ -180,22 +179,36 @@ impl QueueDoor {
         }
     }
 
-    /// Lends records of a queue to a member of its share group, of which is remembered that it was this consumer: about so many
-    /// bytes at most, in the order of their offsets.
+    async fn take_of(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        config: &QueueConfig,
+        wanted: i64,
+        lease_ms: i64,
+    ) -> Result<Received, QueueRefusal> {
+        let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
+        let wanted = desk.breaker.lock().allows(config, wanted, self.now_ms());
+        station.take(self, config, wanted, lease_ms, None).await
+    }
+
+    /// Lends records of a queue, of its own topic or another that it reads, to a member of its share group, of which is remembered
+    /// that it was this consumer: about so many bytes at most, in the order of their offsets.
     ///
     /// # Errors
     /// No such queue; one that cannot say now.
     pub async fn lend(
         &self,
         name: &str,
-        partition: i32,
+        (topic_id, partition): (Uuid, i32),
         (member, consumer): (&Arc<str>, &Arc<str>),
         max_records: i64,
         max_bytes: usize,
     ) -> Result<Received, QueueRefusal> {
         let (topic, config) = self.topic(name)?;
         let desk = self.desk(&topic);
-        let station = desk.station(partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
+        let station =
+            desk.station(topic_id, partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
         let max_records = max_records.min(station.messages_of(max_bytes)?);
         let lease_ms = config.visibility_timeout_ms;
         let max_records = desk.breaker.lock().allows(&config, max_records, self.now_ms());
@@ -220,7 +233,7 @@ impl QueueDoor {
     }
 
     /// A member of a queue's share group has spoken of what it was lent.
-    pub fn settled(&self, name: &str, partition: i32, accepted: i64, refused: i64) {
+    pub fn settled(&self, name: &str, (topic_id, partition): (Uuid, i32), accepted: i64, refused: i64) {
         let Ok((topic, config)) = self.topic(name) else { return };
         let (desk, now, refuses) = (self.desk(&topic), self.now_ms(), refused > 0);
         desk.counters.acknowledged.add(accepted.max(0).cast_unsigned());
@@ -229,11 +242,11 @@ impl QueueDoor {
         let told = |records: i64| records.min(i64::from(config.breaker_window));
         (0..told(accepted)).for_each(|_| desk.note(&config, true, now));
         (0..told(refused)).for_each(|_| desk.note(&config, false, now));
-        let Some(station) = desk.station(partition) else { return };
+        let Some(station) = desk.station(topic_id, partition) else { return };
         if refuses {
             self.move_dead_letters(&desk, station, &config);
         }
-        station.let_go(self, &config);
+        station.let_go(self, &desk, &config);
     }
 
     async fn deliver(
@@ -247,7 +260,7 @@ impl QueueDoor {
         let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset).collect();
         let records = station.records_at(self, &offsets).await?;
         let now = self.now_ms();
-        let partition = station.partition.index();
+        let (topic_id, partition) = (station.key.topic_id, station.key.partition);
         let mut found = Vec::with_capacity(places.len());
         let mut records = records.into_iter().peekable();
         let mut missing = Vec::new();
@@ -256,7 +269,7 @@ impl QueueDoor {
                 missing.push(Settle { offset, deliveries, what: Settlement::Done });
                 continue;
             };
-            let receipt = Receipt { topic_id: desk.topic.id, partition, offset, deliveries };
+            let receipt = Receipt { queue_id: desk.topic.id, topic_id, partition, offset, deliveries };
             let is_first = deliveries == 1;
             let place = station.place(offset);
             let first_received_ms = desk.history.lock().received(place, deliveries, now, consumer);
@@ -308,7 +321,7 @@ impl QueueDoor {
         let desk = self.desk(&topic);
         let mut history = desk.history.lock();
         for (receipt, error) in errors {
-            let Receipt { topic_id, partition, offset, deliveries } = *receipt;
+            let Receipt { topic_id, partition, offset, deliveries, .. } = *receipt;
             history.explain(Place { topic_id, partition, offset }, deliveries, error);
         }
         Ok(())
@@ -322,21 +335,26 @@ impl QueueDoor {
     ) -> Result<Vec<Result<(), SettleRefusal>>, QueueRefusal> {
         self.start().await?;
         let mut settled = vec![Err(SettleRefusal::OtherQueue); what.len()];
-        let mut by_partition: BTreeMap<i32, Vec<(usize, Settle)>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<(Uuid, i32), Vec<(usize, Settle)>> = BTreeMap::new();
         for (index, (receipt, what)) in what.into_iter().enumerate() {
-            if receipt.deliveries == 0 {
+            let Receipt { queue_id, topic_id, partition, offset, deliveries } = receipt;
+            if deliveries == 0 {
                 // Of no delivery: that is how messages are taken by what they are.
                 settled[index] = Err(SettleRefusal::Gone);
-            } else if receipt.topic_id == desk.topic.id && desk.station(receipt.partition).is_some() {
-                let Receipt { partition, offset, deliveries, .. } = receipt;
+            } else if queue_id == desk.topic.id && desk.station(topic_id, partition).is_some() {
                 let settle = Settle { offset, deliveries, what };
-                by_partition.entry(partition).or_default().push((index, settle));
+                by_partition.entry((topic_id, partition)).or_default().push((index, settle));
             }
         }
-        for (partition, wanted) in by_partition {
-            let Some(station) = desk.station(partition) else { continue };
+        for ((topic_id, partition), wanted) in by_partition {
+            let Some(station) = desk.station(topic_id, partition) else { continue };
             let (indexes, settles): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-            let kills = settles.iter().any(|settle| matches!(settle.what, Settlement::Reject));
+            let is_last = |deliveries| config.max_receive_count.is_some_and(|max| deliveries >= max);
+            let kills = settles.iter().any(|settle| match settle.what {
+                Settlement::Reject => true,
+                Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => is_last(settle.deliveries),
+                Settlement::Done | Settlement::Drop | Settlement::Extend { .. } => false,
+            });
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
                 if done.is_ok() {
@@ -350,15 +368,16 @@ impl QueueDoor {
             if kills {
                 self.move_dead_letters(desk, station, config);
             }
-            station.let_go(self, config);
+            station.let_go(self, desk, config);
         }
         Ok(settled)
     }
 }
 
 impl Station {
-    /// Drops all that lies below `end`.
-    pub(super) async fn purge(&self, door: &QueueDoor, end: i64) -> Result<(), QueueRefusal> {
+    /// Drops all that consumers can read now.
+    pub(super) async fn purge(&self, door: &QueueDoor) -> Result<(), QueueRefusal> {
+        let end = self.partition.offsets()?.high_watermark;
         let epoch = self.partition.leader_epoch();
         door.0.queues.initialise(&self.key, self.partition.offsets()?.log_start_offset, epoch).await?;
         door.0.queues.purge(&self.key, end).await?;

@@ -290,7 +290,7 @@ impl QueueDoor {
             }
         }
         if swept.done > 0 {
-            desk.stations.iter().for_each(|station| station.let_go(self, &config));
+            desk.stations.iter().for_each(|station| station.let_go(self, &desk, &config));
         }
         Ok(swept)
     }
@@ -408,7 +408,11 @@ impl QueueDoor {
         for station in &desk.stations {
             let Some(progress) = self.0.queues.describe(&station.key).await? else { continue };
             starts.insert((station.key.topic_id, station.key.partition), progress.start);
-            let from = progress.start.max(station.partition.offsets()?.log_start_offset);
+            let log_start = match station.partition.offsets().map_err(QueueRefusal::from) {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                offsets => offsets?.log_start_offset,
+            };
+            let from = progress.start.max(log_start);
             let oldest = station.read(self, from, 1).await?.records;
             // What is no letter may say any time.
             let came =
@@ -417,7 +421,7 @@ impl QueueDoor {
         }
         let mut found = HashSet::new();
         let target_desk = self.desk(&topic);
-        for station in &target_desk.stations {
+        for station in target_desk.own() {
             let Some(since) = since else { break };
             let partition = Arc::clone(&station.partition);
             let first = tokio::task::spawn_blocking(move || {

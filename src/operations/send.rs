@@ -36,6 +36,13 @@ impl Prepared {
         source.map(|(_, source)| String::from_utf8_lossy(source).into_owned()).unwrap_or_default()
     }
 
+    /// Whether it will be a message of the queue: one that is not would be lost without a word.
+    fn passes(&self, config: &QueueConfig) -> bool {
+        config
+            .filter
+            .passes(|name| self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| &value[..]))
+    }
+
     /// Which partition it goes to: that of its key, or of the id that repetitions of it have too.
     fn place(&self) -> Option<&[u8]> {
         let id = self.headers.iter().find(|(name, _)| name == DEDUP_ID).map(|(_, id)| &id[..]);
@@ -71,12 +78,17 @@ impl QueueDoor {
                 continue;
             }
             let prepared = prepare(&config, message, now);
-            let partition = partition_of(prepared.place(), desk.stations.len());
+            if !prepared.passes(&config) {
+                let refusal = "the queue's filter takes no message with these headers".to_owned();
+                answers[index] = Some(Err(SendRefusal::Invalid(refusal)));
+                continue;
+            }
+            let partition = partition_of(prepared.place(), desk.own().len());
             by_partition.entry(partition).or_default().push((index, prepared));
         }
         for (partition, prepared) in by_partition {
             let (indexes, prepared): (Vec<_>, Vec<_>) = prepared.into_iter().unzip();
-            let sent = self.append(&desk.stations[partition], &config, prepared).await?;
+            let sent = self.append(&desk.own()[partition], &config, prepared).await?;
             for (index, sent) in indexes.into_iter().zip(sent) {
                 answers[index] = Some(sent);
             }
@@ -98,13 +110,13 @@ impl QueueDoor {
     ) -> Result<BTreeMap<String, String>, QueueRefusal> {
         let mut by_partition: BTreeMap<usize, Vec<Prepared>> = BTreeMap::new();
         for letter in letters {
-            let partition = partition_of(letter.key.as_deref(), desk.stations.len());
+            let partition = partition_of(letter.key.as_deref(), desk.own().len());
             by_partition.entry(partition).or_default().push(letter);
         }
         let mut failed = BTreeMap::new();
         for (partition, letters) in by_partition {
             let sources: Vec<_> = letters.iter().map(Prepared::source).collect();
-            let stored = self.append(&desk.stations[partition], config, letters).await?;
+            let stored = self.append(&desk.own()[partition], config, letters).await?;
             for (source, stored) in sources.into_iter().zip(stored) {
                 failed.extend(stored.err().map(|error| (source, error.to_string())));
             }

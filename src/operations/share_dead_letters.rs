@@ -16,8 +16,8 @@ use super::desk::{READ_BYTES, read};
 use super::send::new_batch;
 use super::{QueueDoor, QueueRefusal};
 use crate::catalog::group_config::{self, INTERNAL_PREFIX, ShareConfig};
-use crate::catalog::topic_config::DEAD_LETTERS_ALLOWED;
 use crate::catalog::state::NewTopic;
+use crate::catalog::topic_config::DEAD_LETTERS_ALLOWED;
 use crate::catalog::{CatalogError, Topic};
 use crate::clock::TimestampMs;
 use crate::log::{LogError, Partition};
@@ -270,8 +270,7 @@ fn letter(
     ];
     let known = known.into_iter().map(|(name, value)| (name.to_owned(), Some(Bytes::from(value))));
     let own = record.into_iter().flat_map(|record| &record.headers);
-    let own =
-        own.map(|header| (String::from_utf8_lossy(&header.key).into_owned(), header.value.clone()));
+    let own = own.map(|header| (String::from_utf8_lossy(&header.key).into_owned(), header.value.clone()));
     Letter {
         key: record.and_then(|record| record.key.clone()),
         value: record.and_then(|record| record.value.clone()),
@@ -302,11 +301,7 @@ impl Letter {
 
 /// Appends letters in batches as large as the topic takes, and says where they end. One that is too large only tells of its record;
 /// one without a key is no record of a compacted topic.
-fn append(
-    target: &Partition,
-    now_ms: TimestampMs,
-    letters: Vec<Letter>,
-) -> Result<Option<i64>, LogError> {
+fn append(target: &Partition, now_ms: TimestampMs, letters: Vec<Letter>) -> Result<Option<i64>, LogError> {
     let config = target.config();
     let mut end = None;
     let mut batch = new_batch(config.compression);

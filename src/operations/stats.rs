@@ -101,7 +101,10 @@ impl QueueDoor {
             None => None,
         };
         for station in &desk.stations {
-            let counts = station.counts(self, &config).await?;
+            let counts = match station.counts(self, &config).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                counts => counts?,
+            };
             stats.counts.ready += counts.ready;
             stats.counts.in_flight += counts.leased;
             stats.counts.delayed += counts.waiting;
@@ -123,8 +126,12 @@ impl QueueDoor {
     async fn messages(&self, name: &str) -> Result<Option<i64>, QueueRefusal> {
         let Ok((topic, config)) = self.topic(name) else { return Ok(None) };
         let mut messages = 0;
-        for station in &self.desk(&topic).stations {
-            let counts = station.counts(self, &config).await?;
+        let desk = self.desk(&topic);
+        for station in &desk.stations {
+            let counts = match station.counts(self, &config).await {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                counts => counts?,
+            };
             messages += counts.ready + counts.leased + counts.waiting;
         }
         Ok(Some(messages))

@@ -6,8 +6,8 @@
 //! turn, has only to stay out of it. Whatever ends by itself is in one index by time. Times come in as arguments; nothing here
 //! waits, and nothing is written: what must last comes out as [`Mark`]s, and [`Leases::apply`] makes the same window of them.
 //!
-//! A window is taken from in one of two ways, or in both: by share groups in whole batches ([`Leases::take`]), and by queues
-//! record by record ([`Leases::receive`]), which know of each record when it is due, its key and its priority. That is read from
+//! A window is taken from in one of two ways: by share groups in whole batches ([`Leases::take`]), and by queues record by record
+//! ([`Leases::receive`]; [`Leases::go_plain`] is the way back), which know of each record when it is due, its key and its priority. That is read from
 //! the log and lives in memory alone: `seen` is how far it was read.
 
 mod inspect;

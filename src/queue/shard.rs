@@ -129,6 +129,8 @@ impl Queue {
             terms,
         } = wish;
         self.go_by(&terms);
+        // Perhaps it was a queue's until now.
+        self.leases.go_plain(marks);
         self.leases.archive_below(log_start, marks);
         let take = Take {
             from,

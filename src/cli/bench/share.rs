@@ -180,13 +180,7 @@ struct Member {
 
 impl Member {
     /// A member that has been given something.
-    fn join(
-        bootstrap: &str,
-        group: &str,
-        id: &str,
-        topic: &Str,
-        flags: &Flags,
-    ) -> Result<Self, ClientError> {
+    fn join(bootstrap: &str, group: &str, id: &str, topic: &Str, flags: &Flags) -> Result<Self, ClientError> {
         let mut member = Self {
             client: coordinator(bootstrap, group)?,
             group: group.into(),
@@ -257,7 +251,11 @@ impl Member {
     /// Accepts what is held and asks for more: what comes, as it is to be accepted, and how many records that is.
     fn fetch(&mut self, held: Vec<ShareFetchTopic>) -> Result<(Vec<ShareFetchTopic>, u64), BenchError> {
         let topics = match self.session_epoch {
-            0 => self.assigned.iter().map(|(topic_id, partitions)| whole_topic(*topic_id, partitions)).collect(),
+            0 => self
+                .assigned
+                .iter()
+                .map(|(topic_id, partitions)| whole_topic(*topic_id, partitions))
+                .collect(),
             _ => held,
         };
         let request = ShareFetchRequest {
@@ -283,7 +281,8 @@ impl Member {
                 check(ShareFetch::NAME, partition.error_code)?;
                 check(ShareFetch::NAME, partition.acknowledge_error_code)?;
                 let accepted = accept(&partition);
-                records += accepted.iter().map(|range| range.last_offset - range.first_offset + 1).sum::<i64>();
+                records +=
+                    accepted.iter().map(|range| range.last_offset - range.first_offset + 1).sum::<i64>();
                 if !accepted.is_empty() {
                     let (partition_index, acknowledgement_batches) = (partition.partition_index, accepted);
                     partitions.push(ShareFetchPartition { partition_index, acknowledgement_batches });

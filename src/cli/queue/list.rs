@@ -22,6 +22,7 @@ const VISIBILITY: &str = "ottla.queue.visibility.timeout.ms";
 const RECEIVES: &str = "ottla.queue.max.receive.count";
 const DEAD_LETTERS: &str = "ottla.queue.dead.letter.queue";
 const FIFO: &str = "ottla.queue.fifo";
+const SOURCE: &str = "ottla.queue.source";
 
 #[derive(Args, Debug)]
 pub(super) struct Flags {
@@ -39,11 +40,13 @@ struct Listed {
     /// None: any number.
     max_receive_count: Option<i64>,
     dead_letter_queue: Option<String>,
+    /// Topics that it reads beside its own, by name or pattern.
+    source: Option<String>,
 }
 
 impl Row for Listed {
     const TITLES: &'static [&'static str] =
-        &["QUEUE", "PARTITIONS", "FIFO", "VISIBILITY MS", "MAX RECEIVES", "DEAD LETTERS"];
+        &["QUEUE", "PARTITIONS", "FIFO", "VISIBILITY MS", "MAX RECEIVES", "DEAD LETTERS", "ALSO READS"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -53,6 +56,7 @@ impl Row for Listed {
             or_nothing(self.visibility_timeout_ms),
             or_nothing(self.max_receive_count),
             or_nothing(self.dead_letter_queue.as_ref()),
+            or_nothing(self.source.as_ref()),
         ]
     }
 }
@@ -79,7 +83,7 @@ fn described<'a>(
     cluster: &mut Cluster,
     topics: impl Iterator<Item = &'a Str>,
 ) -> Result<Vec<DescribeConfigsResult>, ClientError> {
-    let keys = [ENABLE, VISIBILITY, RECEIVES, DEAD_LETTERS, FIFO].map(Str::from_static);
+    let keys = [ENABLE, VISIBILITY, RECEIVES, DEAD_LETTERS, FIFO, SOURCE].map(Str::from_static);
     let resource = |topic: &Str| DescribeConfigsResource {
         resource_type: TOPIC_RESOURCE,
         resource_name: topic.clone(),
@@ -117,5 +121,6 @@ fn listed(topic: &DescribeConfigsResult, partitions: &HashMap<Str, usize>) -> Op
         visibility_timeout_ms: number(VISIBILITY),
         max_receive_count: number(RECEIVES).filter(|count| *count > 0),
         dead_letter_queue: value(DEAD_LETTERS).map(str::to_owned),
+        source: value(SOURCE).map(str::to_owned),
     })
 }

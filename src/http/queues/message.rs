@@ -432,7 +432,13 @@ mod tests {
     fn a_delivery_shows_text_as_text_and_the_rest_in_base64() {
         let header = |name: &str, value: &'static [u8]| (name.to_owned(), Bytes::from_static(value));
         let delivery = Delivery {
-            receipt: Receipt { topic_id: Uuid([1; 16]), partition: 2, offset: 3, deliveries: 4 },
+            receipt: Receipt {
+                queue_id: Uuid([1; 16]),
+                topic_id: Uuid([1; 16]),
+                partition: 2,
+                offset: 3,
+                deliveries: 4,
+            },
             message_id: "id".to_owned(),
             body: Bytes::from_static(b"\xff"),
             key: Some(Bytes::from_static(b"k")),

@@ -12,7 +12,8 @@ const PREFIX: &str = "ottla.queue.";
 const ENABLE: &str = "enable";
 
 /// The settings that are texts.
-const TEXTS: [&str; 4] = ["dead.letter.queue", "dedup.scope", "overflow", "sqs.attributes"];
+const TEXTS: [&str; 6] =
+    ["dead.letter.queue", "dedup.scope", "filter", "overflow", "source", "sqs.attributes"];
 
 /// Settings in a request; there are not half as many.
 const SETTINGS_MAX: usize = 100;
@@ -55,6 +56,7 @@ pub(super) fn all(queue: &Queue) -> Value {
         "dedup.window.ms": config.dedup_window_ms,
         "delay.ms": config.delay_ms,
         "fifo": config.fifo,
+        "filter": config.filter.to_string(),
         "keep.acknowledged": config.keep_acknowledged,
         "key.concurrency": config.key_concurrency,
         "key.rate": config.key_rate,
@@ -67,6 +69,7 @@ pub(super) fn all(queue: &Queue) -> Value {
         "priorities": config.priorities,
         "receive.wait.ms": config.receive_wait_ms,
         "retention.ms": config.retention_ms,
+        "source": config.source.to_string(),
         "sqs.attributes": config.sqs_attributes,
         "ttl.ms": config.ttl_ms,
         "visibility.timeout.ms": config.visibility_timeout_ms,

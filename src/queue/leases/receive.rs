@@ -233,18 +233,36 @@ impl Leases {
         }
     }
 
+    /// What was a queue's window goes by a share group's terms again: what waited for its time or its turn can be had, and what was
+    /// dead is done, unless the group keeps its dead.
+    pub fn go_plain(&mut self, marks: &mut Vec<Mark>) {
+        if self.terms.is_none() {
+            return;
+        }
+        let dead = self.all_runs().filter(|(_, run)| matches!(run.state, State::Dead { .. }));
+        for (first, run) in dead.collect::<Vec<_>>() {
+            self.die_as(self.dead_of_group, first, run, marks);
+        }
+        self.rebuild(Self::new(self.start));
+        self.changes += 1;
+        self.advance();
+    }
+
     /// Begins to see records anew: after a restart, or when it is other things about them that count.
     fn forget_kinds(&mut self, terms: &QueueTerms) {
-        let (start, end) = (self.start, self.end);
-        let old = std::mem::replace(self, Self::new(start));
-        *self = Self {
+        self.rebuild(Self {
             lines: Lines::new(terms.key_rule(), terms.levels()),
-            terms: old.terms,
-            seen: start,
-            log_start: old.log_start,
-            changes: old.changes,
-            ..Self::new(start)
-        };
+            terms: self.terms,
+            seen: self.start,
+            ..Self::new(self.start)
+        });
+    }
+
+    /// Becomes the empty window `new`, and puts all runs into it, without what was known of their records.
+    fn rebuild(&mut self, new: Self) {
+        let end = self.end;
+        let old = std::mem::replace(self, new);
+        (self.log_start, self.changes, self.dead_of_group) = (old.log_start, old.changes, old.dead_of_group);
         for (first, run) in old.all_runs() {
             let state = if run.is_untouched() { State::Available } else { run.state };
             self.set(first, Run { state, kind: KindId::default(), ..run });

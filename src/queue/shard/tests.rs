@@ -3,7 +3,8 @@ use super::super::{Ack, Dead, Portion, Verdict};
 use super::*;
 use crate::coordinator::Stored;
 
-const TERMS: Terms = Terms { lock_duration_ms: 100, delivery_limit: 5, max_in_flight: 10, dead: Dead::Archive };
+const TERMS: Terms =
+    Terms { lock_duration_ms: 100, delivery_limit: 5, max_in_flight: 10, dead: Dead::Archive };
 
 fn key(group: &str, partition: i32) -> QueueKey {
     QueueKey { group: group.into(), topic_id: Uuid([3; 16]), partition }

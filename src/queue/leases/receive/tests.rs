@@ -491,3 +491,37 @@ fn a_run_is_kept_in_sixteen_bytes() {
         assert_eq!(super::super::Packed::new(&run).run(9), run);
     }
 }
+
+#[test]
+fn what_was_a_queues_window_goes_by_a_share_groups_terms_once_one_takes_from_it() {
+    let terms = QueueTerms { fifo: true, delivery_limit: 1, ..TERMS };
+    let mut window = Window::new(terms);
+    let (later, keyed) = (Kind { due: Some(9_000), ..PLAIN }, Kind { key: Some(7), ..PLAIN });
+    window.bring([PLAIN, later, keyed, keyed, PLAIN]);
+    assert_eq!(window.offsets(1), [0]);
+    assert_eq!(window.settle(0, 1, Settlement::Reject), Ok(()));
+    assert_eq!((window.leases.counts().dead, window.offsets(1)), (1, vec![2]));
+    let changes = window.leases.changes();
+    window.leases.go_plain(&mut window.marks);
+    // The dead one is done, one is with somebody, and the others can be had in the order of the log.
+    assert!(window.leases.changes() > changes);
+    assert_eq!((window.leases.start(), window.leases.next(), window.leases.end()), (1, 1, 5));
+    assert_eq!(window.leases.counts(), Counts { ready: 3, leased: 1, ..Counts::default() });
+    let take = super::super::Take {
+        from: 1,
+        batches: vec![(1, 9)],
+        max_records: 100,
+        range_records: 100,
+        portion: super::super::Portion::WholeBatches,
+        until: 2_000,
+        delivery_limit: 5,
+        max_in_flight: 100,
+    };
+    let taken = window.leases.take(Holder(1), &take, &mut window.marks);
+    let taken: Vec<_> = taken.into_iter().map(|range| (range.first, range.last)).collect();
+    assert_eq!(taken, [(1, 1), (3, 9)]);
+    // Nothing is left to be done a second time.
+    let marks = window.marks.len();
+    window.leases.go_plain(&mut window.marks);
+    assert_eq!((window.leases.end(), window.marks.len()), (10, marks));
+}
