@@ -57,7 +57,7 @@ enum Command {
     Serve(serve::Flags),
     /// List, make, describe, alter and delete topics
     Topic(topic::Flags),
-    /// List, make, describe, alter and delete queues
+    /// Make and describe queues; send, receive and look at messages; deal with dead letters
     Queue(queue::Flags),
     /// Append lines of stdin or files to a topic
     Produce(produce::Flags),
@@ -98,6 +98,8 @@ enum CommandError {
     Log(#[from] log::DumpError),
     #[error(transparent)]
     Import(#[from] import::ImportError),
+    #[error(transparent)]
+    Http(#[from] queue::HttpError),
     #[error("cannot write: {0}")]
     Output(#[source] io::Error),
     #[error("log directory {reason}: a broker cannot go on without it")]
@@ -118,6 +120,7 @@ impl CommandError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Client(error) if !error.is_of_connection() => REFUSED,
+            Self::Http(error) if error.is_refusal() => REFUSED,
             Self::Refusals(_) | Self::Output(_) => REFUSED,
             Self::Produce(error) => error.exit_code(),
             Self::Consume(error) => error.exit_code(),

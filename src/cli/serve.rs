@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use super::client::BOOTSTRAP_VARIABLE;
 use super::logging::START_TARGET;
+use super::queue::HTTP_VARIABLE;
 use super::{CommandError, logging};
 use crate::broker::Broker;
 use crate::catalog::topic_config::{self, Inherited, NOT_ACTED_ON, TopicConfig};
@@ -141,7 +142,7 @@ fn configuration(
     let file = flags.config.clone();
     let (config, mut unknown) = Config::load(file.as_deref(), environment, flags.settings()?)?;
     // What the tools look at in the same shell.
-    unknown.retain(|variable| variable != BOOTSTRAP_VARIABLE);
+    unknown.retain(|variable| variable != BOOTSTRAP_VARIABLE && variable != HTTP_VARIABLE);
     check_topic_configs(&config)?;
     Ok((config, unknown))
 }

@@ -16,7 +16,7 @@ use crate::catalog::group_config::{Reset, ShareConfig};
 use crate::catalog::{Topic, View};
 use crate::coordinator::CoordinatorError;
 use crate::log::{LogError, Partition, Waiter};
-use crate::operations::QueueRefusal;
+use crate::operations::{QueueRefusal, consumer_name};
 use crate::protocol::ErrorCode;
 use crate::protocol::messages::share_fetch::{
     ShareFetchAcquired, ShareFetchPartitionResponse, ShareFetchRequest, ShareFetchResponse,
@@ -382,7 +382,9 @@ impl Loan<'_> {
     async fn take_of_queue(&mut self, at: usize, partition: &Arc<Partition>) -> Result<Lent, Refusal> {
         let (place, ShareMember { group, member }) = (self.targets[at].place, &self.member);
         let Limits { max_records, max_bytes, .. } = self.limits;
-        let lent = self.cx.door.lend(group, place, member, max_records, max_bytes).await;
+        let client = self.cx.client_id.as_deref().unwrap_or_default();
+        let consumer = consumer_name(client, self.cx.peer().ip());
+        let lent = self.cx.door.lend(group, place, (member, &consumer), max_records, max_bytes).await;
         let received = match lent {
             Ok(received) => received,
             Err(QueueRefusal::Storage(error)) => return Err(error.into()),

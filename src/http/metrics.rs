@@ -70,7 +70,7 @@ const OFFSET_METRICS: [OffsetMetric; 2] = [
 type QueueCounter = (Metric, fn(&QueueCounters) -> &Counter);
 
 /// The counters of queues.
-const QUEUE_COUNTERS: [QueueCounter; 10] = [
+const QUEUE_COUNTERS: [QueueCounter; 11] = [
     (names::QUEUE_SENT, |queue| &queue.sent),
     (names::QUEUE_DUPLICATES, |queue| &queue.duplicates),
     (names::QUEUE_RECEIVED, |queue| &queue.received),
@@ -80,6 +80,7 @@ const QUEUE_COUNTERS: [QueueCounter; 10] = [
     (names::QUEUE_RELEASED, |queue| &queue.released),
     (names::QUEUE_REJECTED, |queue| &queue.rejected),
     (names::QUEUE_DEAD_LETTERED, |queue| &queue.dead_lettered),
+    (names::QUEUE_REDRIVEN, |queue| &queue.redriven),
     (names::QUEUE_DROPPED, |queue| &queue.dropped),
 ];
 
@@ -333,6 +334,12 @@ impl Exposition {
             if let Some(oldest_ms) = stats.and_then(|stats| stats.oldest_ms) {
                 let age = now_ms.saturating_sub(oldest_ms).max(0) as f64 / 1e3;
                 text.sample(&names::QUEUE_OLDEST_AGE, &[("queue", queue)], age);
+            }
+        }
+        text.describe(&names::QUEUE_DEAD_LETTERS);
+        for (queue, _, stats) in &known {
+            if let Some(letters) = stats.and_then(|stats| stats.dead_letters) {
+                text.sample(&names::QUEUE_DEAD_LETTERS, &[("queue", queue)], letters);
             }
         }
         text.describe(&names::QUEUE_RECEIVERS);

@@ -14,7 +14,7 @@ pub mod sqs;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -127,7 +127,9 @@ struct Site {
 /// Serves one connection, and counts its end.
 async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
     let loans = Loans::default();
-    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request, &loans).await) });
+    let peer = stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(site.answer(request, peer, &loans).await) });
     let bounds = Bounds { idle: site.idle, life: LIFE_MAX, headers: HEADERS_MAX, buffer_bytes: BUFFER_BYTES };
     let closed = conversation::converse(stream, service, &bounds, &stop).await;
     site.connections.closed(closed);
@@ -139,10 +141,10 @@ async fn converse(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
 }
 
 impl Site {
-    async fn answer(&self, request: Request<Incoming>, loans: &Loans) -> Response<Answer> {
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, loans: &Loans) -> Response<Answer> {
         let page = match request.uri().path() {
             path if queues::is_path(path) => {
-                return queues::answer(self, loans, request).await;
+                return queues::answer(self, peer, loans, request).await;
             }
             "/metrics" => Self::metrics,
             "/healthz" => Self::health,

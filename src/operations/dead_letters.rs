@@ -9,11 +9,13 @@ use bytes::Bytes;
 use tracing::{debug, warn};
 
 use super::desk::{Desk, Station};
+use super::history::{self, Attempt};
 use super::intake::{DELAY_MS, DELIVER_AT, TTL_MS, header, number};
 use super::receive::message_id;
 use super::{QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
+use crate::clock::TimestampMs;
 use crate::coordinator::CoordinatorError;
 use crate::queue::{Settle, Settlement};
 use crate::record::records::Record;
@@ -30,6 +32,14 @@ const REASON: &str = "ottla.dead-letter.reason";
 pub(super) const DELIVERIES: &str = "ottla.dead-letter.deliveries";
 /// When it was moved, ms since the epoch.
 const MOVED_AT: &str = "ottla.dead-letter.moved-at";
+/// Who had it and what came of that, as far as it is remembered: JSON.
+const HISTORY: &str = "ottla.dead-letter.history";
+/// What the headers above begin with: a message that is sent on is no dead letter any more.
+pub(super) const PREFIX: &str = "ottla.dead-letter.";
+/// How often it was a dead letter and has been sent on. It keeps that when it dies again.
+pub(super) const REDRIVEN: &str = "ottla.redriven";
+/// Where it lay among the dead letters: tells whether it has been sent on already.
+pub(super) const REDRIVEN_FROM: &str = "ottla.redriven-from";
 
 /// Messages that are moved at a time.
 const MOVED_TOGETHER: i64 = 100;
@@ -39,6 +49,43 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(6
 
 /// How long a mover has for them, ms.
 const MOVE_MS: i64 = 60_000;
+
+/// What a dead letter tells of its end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Letter {
+    /// The queue that it comes from.
+    pub queue: String,
+    /// Where it lay there, as a [`super::Place`] is written.
+    pub source: String,
+    /// Why it is here.
+    pub reason: String,
+    /// How often it had been delivered.
+    pub deliveries: u32,
+    /// When it was moved, ms since the epoch.
+    pub moved_at_ms: TimestampMs,
+    /// Who had it and what came of that: JSON, a list of [`super::Attempt`]s.
+    pub history: Option<String>,
+}
+
+impl Letter {
+    /// Of a record that is one.
+    pub(super) fn of(record: &Record) -> Option<Self> {
+        let text = |name| header(record, name).map(|value| String::from_utf8_lossy(value).into_owned());
+        Some(Self {
+            queue: text(QUEUE)?,
+            source: text(SOURCE)?,
+            reason: text(REASON)?,
+            deliveries: number(record, DELIVERIES).and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+            moved_at_ms: number(record, MOVED_AT)?,
+            history: text(HISTORY),
+        })
+    }
+}
+
+/// How often a message was a dead letter and has been sent on.
+pub(super) fn redriven(record: &Record) -> u32 {
+    number(record, REDRIVEN).and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+}
 
 impl QueueDoor {
     /// Has the dead letters of all queues moved that there are, and that come: after a restart, nobody need ask for a message.
@@ -154,13 +201,20 @@ impl QueueDoor {
                 let Some((_, deliveries)) = dead.iter().find(|(offset, _)| *offset == record.offset) else {
                     continue;
                 };
-                let now = self.now_ms();
-                letters.push(letter(&desk.topic, station, config, record, *deliveries, source, now));
+                let attempts = desk.history.lock().of(station.place(record.offset));
+                let end = End { deliveries: *deliveries, source, attempts, now_ms: self.now_ms() };
+                letters.push(letter(&desk.topic, station, config, record, end));
             }
             let failed = self.store(&target_desk, &target_config, letters).await?;
             let is_moved = |(offset, _): &(i64, u16)| !failed.contains_key(&source_of(station, *offset));
             let settle = |(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Done };
             let settles: Vec<_> = dead.into_iter().filter(is_moved).map(settle).collect();
+            {
+                let mut history = desk.history.lock();
+                for settle in &settles {
+                    history.forget(station.place(settle.offset));
+                }
+            }
             let moved = settles.len();
             self.0.queues.settle(&station.key, settles).await?;
             // What cannot go stays, and is tried again in a minute; the others do not wait for it.
@@ -203,6 +257,14 @@ fn source_of(station: &Station, offset: i64) -> String {
     format!("{}-{}-{offset}", station.key.topic_id, station.key.partition)
 }
 
+/// What is known of a message's end.
+struct End {
+    deliveries: u16,
+    source: String,
+    attempts: Vec<Attempt>,
+    now_ms: TimestampMs,
+}
+
 /// What stands in the dead letter queue for `record`: the record itself, which keeps its id and its headers, without what would
 /// delay it once more, and with what is known of its end.
 fn letter(
@@ -210,12 +272,13 @@ fn letter(
     station: &Station,
     config: &QueueConfig,
     record: &Record,
-    deliveries: u16,
-    source: String,
-    now_ms: i64,
+    end: End,
 ) -> super::send::Prepared {
-    let ours = [MESSAGE_ID, QUEUE, SOURCE, REASON, DELIVERIES, MOVED_AT, DELAY_MS, DELIVER_AT, TTL_MS];
-    let is_kept = |key: &Bytes| !ours.iter().any(|ours| key == ours.as_bytes());
+    let End { deliveries, source, attempts, now_ms } = end;
+    let others = [MESSAGE_ID, REDRIVEN_FROM, DELAY_MS, DELIVER_AT, TTL_MS];
+    let is_kept = |key: &Bytes| {
+        !key.starts_with(PREFIX.as_bytes()) && !others.iter().any(|other| key == other.as_bytes())
+    };
     let mut headers: Vec<(String, Bytes)> = record
         .headers
         .iter()
@@ -236,6 +299,7 @@ fn letter(
     add(REASON, reason.to_owned());
     add(DELIVERIES, deliveries.to_string());
     add(MOVED_AT, now_ms.to_string());
+    headers.extend(history::text(&attempts).map(|text| (HISTORY.to_owned(), text)));
     super::send::Prepared {
         key: record.key.clone(),
         body: record.value.clone(),

@@ -1,6 +1,6 @@
 //! What the broker remembers of a queue in use: where to read on, who waits, what was read last. All of it can be forgotten.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,9 @@ use tracing::{debug, error, warn};
 
 use super::breaker::Breaker;
 use super::dedup::Dedup;
-use super::{Inner, QueueDoor, QueueRefusal};
+use super::history::History;
+use super::stats::Rates;
+use super::{Inner, Place, QueueDoor, QueueRefusal};
 use crate::catalog::queue_config::QueueConfig;
 use crate::catalog::{SourceTopic, Topic};
 use crate::clock::TimestampMs;
@@ -30,9 +32,6 @@ use crate::uuid::Uuid;
 
 /// Bytes of the log that are looked at together.
 pub(super) const READ_BYTES: usize = 256 << 10;
-
-/// Messages of a queue of which it is remembered when they were received first.
-const FIRST_RECEIVED_MAX: usize = 10_000;
 
 /// Compressed bytes that are decompressed together where sockets are served; more go elsewhere, as each batch does that is costly.
 const COSTLY_READ_BYTES: usize = 64 << 10;
@@ -57,7 +56,13 @@ pub(super) struct Desk {
     /// Tells [`Desk::watch`] that a receiver has looked, or gone.
     looked: Notify,
     waiting: Mutex<Waiting>,
-    first_received: Arc<Mutex<FirstReceived>>,
+    /// Who has had what is not done.
+    pub(super) history: Arc<Mutex<History>>,
+    /// Kept while its messages are sent on, or dropped by what they are: by topic that they went to, those that a process before
+    /// this one has sent on, and not yet been done with.
+    pub(super) sweeping: Arc<tokio::sync::Mutex<HashMap<Uuid, HashSet<Place>>>>,
+    /// What was handed out of late.
+    pub(super) rates: Arc<Mutex<Rates>>,
     pub(super) counters: Arc<QueueCounters>,
     pub(super) breaker: Arc<Mutex<Breaker>>,
     /// Kept while the oldest messages give way: what one has taken for that, another must not count again.
@@ -103,16 +108,6 @@ static NEXT_DESK: AtomicU64 = AtomicU64::new(0);
 /// Reads of the log after which something is handed out even if a higher priority may come further on.
 const LOOK_AHEAD_READS: usize = 256;
 
-/// Topic, partition and offset of a message.
-pub(super) type Place = (Uuid, i32, i64);
-
-/// When messages that are in flight were received first: of the last ones, so that it stays small.
-#[derive(Default)]
-struct FirstReceived {
-    at: HashMap<Place, TimestampMs>,
-    order: VecDeque<Place>,
-}
-
 /// What somebody is to have of a station.
 struct Share<'a> {
     max_records: i64,
@@ -153,7 +148,9 @@ impl Desk {
             changed: Notify::new(),
             looked: Notify::new(),
             waiting: Mutex::default(),
-            first_received: before.map(|before| Arc::clone(&before.first_received)).unwrap_or_default(),
+            history: before.map(|before| Arc::clone(&before.history)).unwrap_or_default(),
+            sweeping: before.map(|before| Arc::clone(&before.sweeping)).unwrap_or_default(),
+            rates: before.map(|before| Arc::clone(&before.rates)).unwrap_or_default(),
             counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
             breaker: before.map(|before| Arc::clone(&before.breaker)).unwrap_or_default(),
             giving_way: before.map(|before| Arc::clone(&before.giving_way)).unwrap_or_default(),
@@ -186,28 +183,6 @@ impl Desk {
     /// The station of a partition.
     pub(super) fn station(&self, topic_id: Uuid, partition: i32) -> Option<&Arc<Station>> {
         self.by_place.get(&(topic_id, partition))
-    }
-
-    /// When the message was received first, which is now if nothing is known of that.
-    pub(super) fn first_received(&self, place: Place, now: TimestampMs, is_first: bool) -> TimestampMs {
-        let mut known = self.first_received.lock();
-        if !is_first {
-            return known.at.get(&place).copied().unwrap_or(now);
-        }
-        if known.at.insert(place, now).is_none() {
-            known.order.push_back(place);
-        }
-        while known.order.len() > FIRST_RECEIVED_MAX {
-            if let Some(oldest) = known.order.pop_front() {
-                known.at.remove(&oldest);
-            }
-        }
-        now
-    }
-
-    /// When the message was received first, if that is remembered, for the last time.
-    pub(super) fn forget_first_received(&self, place: Place) -> Option<TimestampMs> {
-        self.first_received.lock().at.remove(&place)
     }
 
     /// A delivery has come to something or not; says so once when that pauses the queue.
@@ -323,6 +298,11 @@ impl Station {
         }
     }
 
+    /// Where a record of it lies.
+    pub(super) fn place(&self, offset: i64) -> Place {
+        Place { topic_id: self.key.topic_id, partition: self.key.partition, offset }
+    }
+
     /// Has the engine hand out up to `max_records`, to a member of a share group or against receipts, after it was shown what
     /// the log has gained: as much of it as it takes to find so many.
     pub(super) async fn take(
@@ -430,7 +410,8 @@ impl Station {
             let is_enough = count(&received) >= max_records && max_records > 0;
             // A window that goes by other terms now begins to see its records anew, from its start.
             let is_all = is_known && read.is_none() && !has_grown;
-            let is_over = received.is_full || (is_known && !has_grown);
+            // Who only wants to know what there is goes on: what is new is taken in, however much is with somebody.
+            let is_over = (received.is_full && max_records > 0) || (is_known && !has_grown);
             if is_enough || is_all || (is_over && (is_time || max_records == 0)) {
                 return Ok(received);
             }

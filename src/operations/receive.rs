@@ -7,20 +7,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::dead_letters::{DELIVERIES, MESSAGE_ID};
-use super::desk::{Desk, Place, Station};
+use super::desk::{Desk, Station};
 use super::intake::{due, header, number};
 use super::stats::between;
-use super::{Delivery, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
+use super::{Delivery, Place, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
 use crate::log::LogError;
 use crate::queue::{Range, Received, Settle, SettleError, Settlement};
-use crate::record::records::Record;
+use crate::record::records::{Header, Record};
 use crate::uuid::Uuid;
 
 /// How long a queue is left alone that is full, or could not answer.
@@ -37,6 +38,7 @@ struct Look {
     config: Arc<QueueConfig>,
     max: usize,
     lease_ms: i64,
+    consumer: Option<Arc<str>>,
 }
 
 type Found = Result<Vec<Delivery>, QueueRefusal>;
@@ -82,6 +84,19 @@ impl QueueDoor {
     /// # Errors
     /// No such queue; too many messages in flight and none to be had; a queue that cannot say now.
     pub async fn receive(&self, name: &str, wanted: Wanted) -> Result<Vec<Delivery>, QueueRefusal> {
+        self.receive_for(name, wanted, None).await
+    }
+
+    /// The same, remembering who it was: see [`super::consumer_name`].
+    ///
+    /// # Errors
+    /// As [`QueueDoor::receive`].
+    pub async fn receive_for(
+        &self,
+        name: &str,
+        wanted: Wanted,
+        consumer: Option<&Arc<str>>,
+    ) -> Result<Vec<Delivery>, QueueRefusal> {
         let (_, config) = self.topic(name)?;
         let wait = wanted.wait.unwrap_or_else(|| {
             Duration::from_millis(u64::try_from(config.receive_wait_ms).unwrap_or_default())
@@ -92,7 +107,14 @@ impl QueueDoor {
             let (topic, config) = self.topic(name)?;
             let lease_ms = wanted.visibility_ms.unwrap_or(config.visibility_timeout_ms);
             let desk = self.desk(&topic);
-            let look = Look { desk: Arc::clone(&desk), topic, config, max: wanted.max, lease_ms };
+            let look = Look {
+                desk: Arc::clone(&desk),
+                topic,
+                config,
+                max: wanted.max,
+                lease_ms,
+                consumer: consumer.cloned(),
+            };
             let found = match until {
                 None => self.looking(&look).await.map(Some),
                 Some(until) => self.look_until(until, &look).await,
@@ -178,6 +200,7 @@ impl QueueDoor {
     }
 
     async fn look(&self, wanted: &Look) -> Found {
+        let look = wanted;
         let Look { desk, config, max, lease_ms, .. } = wanted;
         let (max, lease_ms) = (*max, *lease_ms);
         let mut found = Vec::new();
@@ -193,7 +216,7 @@ impl QueueDoor {
             is_full |= received.is_full;
             self.move_dead_letters(desk, station, config);
             if !received.ranges.is_empty() {
-                match self.deliver(desk, config, station, &received.ranges).await {
+                match self.deliver(look, station, &received.ranges).await {
                     Ok(delivered) => found.extend(delivered),
                     Err(error) => {
                         let (topic_id, partition) = (station.key.topic_id, station.key.partition);
@@ -251,7 +274,8 @@ impl QueueDoor {
         received
     }
 
-    /// Lends records of a queue, of its own topic or another that it reads, to a member of its share group, about so many bytes at most, in the order of their offsets.
+    /// Lends records of a queue, of its own topic or another that it reads, to a member of its share group, of which is remembered
+    /// that it was this consumer: about so many bytes at most, in the order of their offsets.
     ///
     /// # Errors
     /// No such queue; one that cannot say now.
@@ -259,7 +283,7 @@ impl QueueDoor {
         &self,
         name: &str,
         (topic_id, partition): (Uuid, i32),
-        member: &Arc<str>,
+        (member, consumer): (&Arc<str>, &Arc<str>),
         max_records: i64,
         max_bytes: usize,
     ) -> Result<Received, QueueRefusal> {
@@ -272,8 +296,13 @@ impl QueueDoor {
         let mut received =
             self.take_as_allowed(&desk, station, &config, max_records, lease_ms, Some(member)).await?;
         self.move_dead_letters(&desk, station, &config);
+        let now = self.now_ms();
+        desk.rates.lock().add(now, &received.ranges);
         for range in &received.ranges {
-            let now = self.now_ms();
+            let records = range.last.abs_diff(range.first) + 1;
+            desk.counters.received.add(records);
+            desk.counters.redelivered.add(if range.deliveries > 1 { records } else { 0 });
+            desk.history.lock().lent(&station.key, *range, now, consumer);
             (range.first..=range.last)
                 .filter(|_| range.deliveries > 1)
                 .for_each(|_| desk.note(&config, false, now));
@@ -286,6 +315,8 @@ impl QueueDoor {
     pub fn settled(&self, name: &str, (topic_id, partition): (Uuid, i32), accepted: i64, refused: i64) {
         let Ok((topic, config)) = self.topic(name) else { return };
         let (desk, now, refuses) = (self.desk(&topic), self.now_ms(), refused > 0);
+        desk.counters.acknowledged.add(accepted.max(0).cast_unsigned());
+        desk.counters.rejected.add(refused.max(0).cast_unsigned());
         // More than the breaker looks at need not be told to it.
         let told = |records: i64| records.min(i64::from(config.breaker_window));
         (0..told(accepted)).for_each(|_| desk.note(&config, true, now));
@@ -299,11 +330,11 @@ impl QueueDoor {
 
     async fn deliver(
         &self,
-        desk: &Desk,
-        config: &QueueConfig,
+        wanted: &Look,
         station: &Station,
         ranges: &[Range],
     ) -> Result<Vec<Delivery>, QueueRefusal> {
+        let Look { desk, config, consumer, .. } = wanted;
         let places: Vec<(i64, u16)> = ranges.iter().flat_map(|range| range.records()).collect();
         let offsets: Vec<i64> = places.iter().map(|(offset, _)| *offset).collect();
         let records = station.records_at(self, &offsets).await?;
@@ -319,7 +350,8 @@ impl QueueDoor {
             };
             let receipt = Receipt { queue_id: desk.topic.id, topic_id, partition, offset, deliveries };
             let is_first = deliveries == 1;
-            let first_received_ms = desk.first_received((topic_id, partition, offset), now, is_first);
+            let place = station.place(offset);
+            let first_received_ms = desk.history.lock().received(place, deliveries, now, consumer.as_ref());
             desk.counters.received.increment();
             match is_first {
                 true => desk.counters.wait.observe(between(due(config, &record), now)),
@@ -331,6 +363,7 @@ impl QueueDoor {
             }
             found.push(delivery(receipt, first_received_ms, record));
         }
+        desk.rates.lock().add(now, ranges);
         if !missing.is_empty() {
             // Compaction or retention has taken them between the two looks: there is nothing to be done with them.
             self.0.queues.settle(&station.key, missing).await?;
@@ -338,26 +371,40 @@ impl QueueDoor {
         Ok(found)
     }
 
-    fn count(&self, desk: &Desk, config: &QueueConfig, place: Place, what: Settlement) {
-        let counters = &desk.counters;
-        match what {
+    fn count(&self, desk: &Desk, config: &QueueConfig, place: Place, settle: &Settle) {
+        let (counters, now) = (&desk.counters, self.now_ms());
+        match settle.what {
             Settlement::Done => {
-                desk.note(config, true, self.now_ms());
+                desk.note(config, true, now);
                 counters.acknowledged.increment();
             }
-            Settlement::Drop | Settlement::Unseen => return,
+            Settlement::Unseen => return,
             Settlement::Reject => {
-                desk.note(config, false, self.now_ms());
+                desk.note(config, false, now);
                 counters.rejected.increment();
             }
-            Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => {
-                return counters.released.increment();
-            }
-            Settlement::Extend { .. } => return,
+            Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => counters.released.increment(),
+            Settlement::Drop | Settlement::Extend { .. } => {}
         }
-        if let Some(since) = desk.forget_first_received(place) {
-            counters.processing.observe(between(since, self.now_ms()));
+        let since = desk.history.lock().settled(place, settle.deliveries, settle.what, now);
+        if let Some(since) = since.filter(|_| settle.what != Settlement::Drop) {
+            counters.processing.observe(between(since, now));
         }
+    }
+
+    /// Keeps why deliveries are about to be given back or refused, in their consumers' words, for who looks at what becomes of them.
+    ///
+    /// # Errors
+    /// No such queue.
+    pub fn explain(&self, name: &str, errors: &[(Receipt, String)]) -> Result<(), QueueRefusal> {
+        let (topic, _) = self.topic(name)?;
+        let desk = self.desk(&topic);
+        let mut history = desk.history.lock();
+        for (receipt, error) in errors {
+            let Receipt { topic_id, partition, offset, deliveries, .. } = *receipt;
+            history.explain(Place { topic_id, partition, offset }, deliveries, error);
+        }
+        Ok(())
     }
 
     pub(super) async fn settle_at(
@@ -371,7 +418,10 @@ impl QueueDoor {
         let mut by_partition: BTreeMap<(Uuid, i32), Vec<(usize, Settle)>> = BTreeMap::new();
         for (index, (receipt, what)) in what.into_iter().enumerate() {
             let Receipt { queue_id, topic_id, partition, offset, deliveries } = receipt;
-            if queue_id == desk.topic.id && desk.station(topic_id, partition).is_some() {
+            if deliveries == 0 {
+                // Of no delivery: that is how messages are taken by what they are.
+                settled[index] = Err(SettleRefusal::Gone);
+            } else if queue_id == desk.topic.id && desk.station(topic_id, partition).is_some() {
                 let settle = Settle { offset, deliveries, what };
                 by_partition.entry((topic_id, partition)).or_default().push((index, settle));
             }
@@ -388,8 +438,7 @@ impl QueueDoor {
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
                 if done.is_ok() {
-                    let place = (topic_id, partition, settles[at].offset);
-                    self.count(desk, config, place, settles[at].what);
+                    self.count(desk, config, station.place(settles[at].offset), &settles[at]);
                 }
                 settled[index] = done.map_err(|error| match error {
                     SettleError::Gone => SettleRefusal::Gone,
@@ -425,16 +474,18 @@ fn delivery(receipt: Receipt, first_received_ms: i64, record: Record) -> Deliver
         receipt,
         body: record.value.unwrap_or_default(),
         key: record.key,
-        headers: record
-            .headers
-            .into_iter()
-            .map(|header| {
-                (String::from_utf8_lossy(&header.key).into_owned(), header.value.unwrap_or_default())
-            })
-            .collect(),
+        headers: headers(record.headers),
         sent_ms: record.timestamp,
         first_received_ms,
     }
+}
+
+/// Headers as texts and bytes.
+pub(super) fn headers(headers: Vec<Header>) -> Vec<(String, Bytes)> {
+    let text = |header: Header| {
+        (String::from_utf8_lossy(&header.key).into_owned(), header.value.unwrap_or_default())
+    };
+    headers.into_iter().map(text).collect()
 }
 
 /// The id of a message: the one that it has been given, or one that follows from its place.

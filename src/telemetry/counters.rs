@@ -71,6 +71,21 @@ impl Histogram {
         self.buckets.iter().map(Counter::value).sum()
     }
 
+    /// How long one took on average; `None` if there was none.
+    pub fn mean(&self) -> Option<Duration> {
+        let count = self.count();
+        (count > 0).then(|| Duration::from_nanos(self.nanoseconds.value() / count))
+    }
+
+    /// How long such a part of them took at most: the end of a bucket. `None` if there was none, or it is beyond the last.
+    pub fn quantile(&self, part: f64) -> Option<Duration> {
+        let sums = self.cumulated();
+        let all = sums[BUCKETS.len()];
+        let wanted = (all as f64 * part).ceil().max(1.0) as u64;
+        let bucket = BUCKETS.iter().zip(sums).find(|(_, sum)| *sum >= wanted && all > 0);
+        bucket.map(|((end, _), _)| Duration::from_nanos(*end))
+    }
+
     /// How many took up to the end of each bucket; the last number is all of them.
     pub(super) fn cumulated(&self) -> [u64; BUCKETS.len() + 1] {
         let mut sum = 0;
@@ -103,6 +118,18 @@ mod tests {
         assert_eq!(counts[BUCKETS.len()], 2 * BUCKETS.len() as u64);
         let sum: u64 = BUCKETS.iter().map(|(end, _)| 2 * end + 1).sum();
         assert!((histogram.seconds() - sum as f64 / 1e9).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_quantile_is_the_end_of_its_bucket() {
+        let histogram = Histogram::default();
+        assert_eq!((histogram.mean(), histogram.quantile(0.5)), (None, None));
+        (0..99).for_each(|_| histogram.observe(Duration::from_micros(9)));
+        histogram.observe(Duration::from_secs(100));
+        assert_eq!(histogram.quantile(0.5), Some(Duration::from_micros(10)));
+        assert_eq!(histogram.quantile(0.99), Some(Duration::from_micros(10)));
+        assert_eq!(histogram.quantile(1.0), None);
+        assert_eq!(histogram.mean(), Some(Duration::from_nanos(1_000_008_910)));
     }
 
     #[test]

@@ -168,13 +168,15 @@ metrics! {
     QUEUE_MESSAGES: Gauge "ottla_queue_messages";
     /// Age of the oldest message of a queue that is not done; none if all are.
     QUEUE_OLDEST_AGE: Gauge "ottla_queue_oldest_age_seconds";
+    /// Messages in the dead letter queue of a queue, wherever they come from; none if it has no such queue.
+    QUEUE_DEAD_LETTERS: Gauge "ottla_queue_dead_letters";
     /// Receivers that wait for a message of a queue, over HTTP.
     QUEUE_RECEIVERS: Gauge "ottla_queue_waiting_receivers";
     /// Messages sent to a queue over HTTP; Kafka's producers append to its topic.
     QUEUE_SENT: Counter "ottla_queue_sent_total";
     /// Messages that were not stored since they repeat one of the deduplication window.
     QUEUE_DUPLICATES: Counter "ottla_queue_duplicates_total";
-    /// Messages of a queue that were handed out over HTTP.
+    /// Messages of a queue that were handed out, to its share group too.
     QUEUE_RECEIVED: Counter "ottla_queue_received_total";
     /// Those of them that had been handed out before.
     QUEUE_REDELIVERED: Counter "ottla_queue_redeliveries_total";
@@ -188,7 +190,9 @@ metrics! {
     QUEUE_REJECTED: Counter "ottla_queue_rejected_total";
     /// Messages moved to the dead letter queue.
     QUEUE_DEAD_LETTERED: Counter "ottla_queue_dead_lettered_total";
-    /// Messages that gave way to others in a full queue.
+    /// Dead letters that were sent on, of a dead letter queue.
+    QUEUE_REDRIVEN: Counter "ottla_queue_redriven_total";
+    /// Messages that gave way to others in a full queue, or were purged by what they are.
     QUEUE_DROPPED: Counter "ottla_queue_dropped_total";
     /// From when a message was sent, or due, to its first delivery over HTTP.
     QUEUE_WAIT: Histogram "ottla_queue_wait_seconds";

@@ -23,7 +23,9 @@ pub struct QueueCounters {
     pub rejected: Counter,
     /// Messages moved to the dead letter queue.
     pub dead_lettered: Counter,
-    /// Messages that gave way to others.
+    /// Messages sent on to where they came from, or elsewhere.
+    pub redriven: Counter,
+    /// Messages that gave way to others, or were dropped by what they are.
     pub dropped: Counter,
     /// From when a message was sent, or due, to its first delivery.
     pub wait: Histogram,

@@ -44,6 +44,20 @@ impl Known {
         until > now
     }
 
+    /// Whether who has looked at it, and was not handed it, may do that to it.
+    fn is_for_who_looked(&self, now: i64, what: Settlement) -> bool {
+        self.deliveries == 0
+            && self.dead.is_none()
+            && match what {
+                Settlement::Done | Settlement::Drop => true,
+                Settlement::Extend { for_ms } => {
+                    self.lease.is_some() || (for_ms > 0 && !self.is_waiting(now))
+                }
+                Settlement::Return { after_ms } => self.lease.is_some() && after_ms == Some(0),
+                Settlement::Reject | Settlement::Unseen => false,
+            }
+    }
+
     fn is_expired(&self, now: i64) -> bool {
         self.kind.expires.is_some_and(|at| at <= now)
     }
@@ -182,7 +196,7 @@ impl World {
             }
             assert_eq!(known.fate, None, "seed {seed}: {offset} ends again by {batch:?}");
             let is_right = match state {
-                ACKNOWLEDGED => known.deliveries > 0 && known.dead.is_none(),
+                ACKNOWLEDGED => (known.deliveries > 0 || is_doomed) && known.dead.is_none(),
                 ARCHIVING => is_doomed && known.dead.is_none(),
                 _ => {
                     let is_gone = offset < self.log_start || !known.is_there || known.kind.skip;
@@ -548,7 +562,8 @@ impl World {
     /// The model moves first: what is done comes with the machine's records.
     fn foresee(&mut self, settle: &Settle) -> Result<(), SettleError> {
         let Settle { offset, deliveries, what } = *settle;
-        let end = self.machine.leases(&key()).unwrap().end();
+        let leases = self.machine.leases(&key()).unwrap();
+        let (end, seen) = (leases.end(), leases.seen());
         let (now, terms) = (self.now, self.ruling);
         let Some(known) = self.known.get_mut(offset as usize).filter(|_| offset < end) else {
             return Err(SettleError::Gone);
@@ -556,7 +571,7 @@ impl World {
         if known.fate.is_some() {
             return if what == Settlement::Done { Ok(()) } else { Err(SettleError::Gone) };
         }
-        if deliveries == 0 {
+        if deliveries == 0 && (offset >= seen || !known.is_for_who_looked(now, what)) {
             return Err(SettleError::Gone);
         }
         let is_anothers = known.lease.is_some_and(|(by, _)| by.is_some() || deliveries > known.deliveries);
@@ -582,7 +597,12 @@ impl World {
         known.deliveries = deliveries;
         let backoff = backoff(terms, deliveries);
         let after_ms = match what {
-            Settlement::Done => return Ok(()),
+            Settlement::Done => {
+                if deliveries == 0 {
+                    self.doomed.insert(offset);
+                }
+                return Ok(());
+            }
             Settlement::Reject | Settlement::Drop => {
                 self.doomed.insert(offset);
                 return Ok(());

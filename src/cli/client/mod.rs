@@ -45,4 +45,9 @@ impl ClusterFlags {
     pub(super) fn connect(&self) -> Result<Cluster, ClientError> {
         Cluster::connect(&self.bootstrap, self.timeout)
     }
+
+    /// How long to wait for an answer.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
 }

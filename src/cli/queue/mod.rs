@@ -1,13 +1,20 @@
-//! `ottla queue`: list, make, describe, alter and delete queues: topics with `ottla.queue.enable`, by Kafka's admin APIs.
+//! `ottla queue`: list, make, describe, alter and delete queues: topics with `ottla.queue.enable`, by Kafka's admin APIs; and what is
+//! in them, by HTTP.
 
 mod alter;
 mod create;
 mod delete;
 mod describe;
+mod http;
+mod letters;
 mod list;
+mod messages;
+mod stats;
 
 use clap::{Args, Subcommand};
 
+use self::http::{Door, HttpFlags};
+pub(super) use self::http::{HTTP_VARIABLE, HttpError};
 use super::client::{ClientError, Cluster, ClusterFlags};
 use super::topic::describe::configs;
 use super::{CommandError, EXIT_CODES};
@@ -23,13 +30,23 @@ Examples:
   ottla queue list
   ottla queue describe jobs
   ottla queue alter jobs --config delay.ms=5000 --delete-config visibility.timeout.ms
-  ottla queue delete jobs";
+  ottla queue delete jobs
+  ottla queue send jobs one two --header kind=number --delay 5
+  ottla queue receive jobs --max 10 --wait 20 --ack
+  ottla queue peek jobs --state delayed --json
+  ottla queue stats --all
+  ottla queue dlq list jobs --reason max-receive-count
+  ottla queue dlq redrive jobs --body timeout --rate 50 --dry-run
+  ottla queue dlq purge jobs --older-than 604800 --yes
+  ottla queue purge jobs --yes";
 
 #[derive(Args, Debug)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"), arg_required_else_help = false)]
 pub(super) struct Flags {
     #[command(flatten)]
     cluster: ClusterFlags,
+    #[command(flatten)]
+    http: HttpFlags,
     #[command(subcommand)]
     what: What,
 }
@@ -46,17 +63,36 @@ enum What {
     Alter(alter::Flags),
     /// Delete queues with their topics and all that is in them
     Delete(delete::Flags),
+    /// Messages and how long they took, by queue
+    Stats(stats::Flags),
+    /// Look at messages without receiving them
+    Peek(messages::PeekFlags),
+    /// Put messages in
+    Send(messages::SendFlags),
+    /// Take messages out: until they are acknowledged, or their time is over, nobody else gets them
+    Receive(messages::ReceiveFlags),
+    /// Drop all messages, or those that are such
+    Purge(letters::PurgeFlags),
+    /// Dead letters: list, show, send them on, drop them
+    Dlq(letters::Flags),
 }
 
 /// Does one of them.
 pub(super) fn run(flags: Flags) -> Result<(), CommandError> {
-    let mut cluster = flags.cluster.connect()?;
+    let cluster = || flags.cluster.connect();
+    let door = || Door::new(&flags.http, flags.cluster.timeout());
     match flags.what {
-        What::List(flags) => list::run(&mut cluster, &flags),
-        What::Create(flags) => create::run(&mut cluster, &flags),
-        What::Describe(flags) => describe::run(&mut cluster, &flags),
-        What::Alter(flags) => alter::run(&mut cluster, &flags),
-        What::Delete(flags) => delete::run(&mut cluster, &flags),
+        What::List(flags) => list::run(&mut cluster()?, &flags),
+        What::Create(flags) => create::run(&mut cluster()?, &flags),
+        What::Describe(flags) => describe::run(&mut cluster()?, &flags),
+        What::Alter(flags) => alter::run(&mut cluster()?, &flags),
+        What::Delete(flags) => delete::run(&mut cluster()?, &flags),
+        What::Stats(flags) => stats::run(&door()?, &flags),
+        What::Peek(flags) => messages::peek(&door()?, &flags),
+        What::Send(flags) => messages::send(&door()?, &flags),
+        What::Receive(flags) => messages::receive(&door()?, &flags),
+        What::Purge(flags) => letters::purge(&door()?, &flags),
+        What::Dlq(flags) => letters::run(&door()?, &flags),
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::super::receipt::Handle;
 use super::bounded::{Integer, List, Members, Object, Texts};
 use super::error::Refusal;
-use crate::operations::{Delivery, Outgoing, Sent};
+use crate::operations::{Attempt, Delivery, Letter, Outgoing, Peeked, Sent};
 use crate::queue::Settlement;
 
 /// Messages of a request: to send, to receive, to settle.
@@ -23,6 +23,12 @@ const WAIT_MAX_MS: i64 = 20_000;
 
 /// Longest that a message is with one receiver, or kept from all of them after it came back.
 const VISIBILITY_MAX_MS: i64 = 12 * 60 * 60 * 1000;
+
+/// Longest text by which a consumer says why a delivery came to nothing; of it some hundred bytes are kept.
+const ERROR_MAX_CHARS: usize = 1_000;
+
+/// Longest name that a consumer gives itself; of it some hundred bytes are kept.
+const CONSUMER_MAX_CHARS: usize = 1_000;
 
 /// What headers begin with that say how a message is to be treated. Here it is said by members.
 const RESERVED: &str = "ottla.";
@@ -117,7 +123,12 @@ fn decode(name: &str, base64: &str) -> Result<Bytes, Refusal> {
 }
 
 /// The number, if it is from `least` to `most`.
-fn within(name: &str, number: Option<Integer>, least: i64, most: i64) -> Result<Option<i64>, Refusal> {
+pub(super) fn within(
+    name: &str,
+    number: Option<Integer>,
+    least: i64,
+    most: i64,
+) -> Result<Option<i64>, Refusal> {
     let number = number.map(|Integer(number)| number);
     match number.filter(|number| !(least..=most).contains(number)) {
         Some(number) if most == i64::MAX => {
@@ -151,6 +162,8 @@ pub(super) struct Receive {
     max: Option<Integer>,
     wait_ms: Option<Integer>,
     visibility_ms: Option<Integer>,
+    /// What the receiver calls itself.
+    pub(super) consumer: Option<String>,
 }
 
 impl Receive {
@@ -162,6 +175,9 @@ impl Receive {
         let max = within("max", self.max, 1, MESSAGES_MAX as i64)?.unwrap_or(1);
         let wait_ms = within("wait_ms", self.wait_ms, 0, WAIT_MAX_MS)?;
         let visibility_ms = within("visibility_ms", self.visibility_ms, 0, VISIBILITY_MAX_MS)?;
+        if self.consumer.as_ref().is_some_and(|name| name.chars().count() > CONSUMER_MAX_CHARS) {
+            return Err(Refusal::invalid(format!("consumer: more than {CONSUMER_MAX_CHARS} characters")));
+        }
         Ok((max as usize, visibility_ms, wait_ms.map(i64::cast_unsigned)))
     }
 }
@@ -172,13 +188,7 @@ pub(super) struct ReceivedMessage {
     receipt: String,
     message_id: String,
     #[serde(flatten)]
-    body: Named,
-    #[serde(flatten)]
-    key: Named,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    headers: Map<String, Value>,
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    headers_base64: Map<String, Value>,
+    content: Content,
     partition: i32,
     offset: i64,
     sent_ms: i64,
@@ -189,11 +199,23 @@ pub(super) struct ReceivedMessage {
 /// Members for bytes: none, or one that is text or base64.
 type Named = Map<String, Value>;
 
-impl ReceivedMessage {
-    /// As of `now_ms`, when it was received.
-    pub(super) fn new(delivery: Delivery, now_ms: i64) -> Self {
+/// What its sender has put into a message.
+#[derive(Serialize)]
+struct Content {
+    #[serde(flatten)]
+    body: Named,
+    #[serde(flatten)]
+    key: Named,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    headers: Map<String, Value>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    headers_base64: Map<String, Value>,
+}
+
+impl Content {
+    fn new(body: Bytes, key: Option<Bytes>, all: Vec<(String, Bytes)>) -> Self {
         let (mut headers, mut headers_base64) = (Map::new(), Map::new());
-        for (name, value) in delivery.headers {
+        for (name, value) in all {
             let (members, text) = match std::str::from_utf8(&value) {
                 Ok(text) => (&mut headers, text.to_owned()),
                 Err(_) => (&mut headers_base64, STANDARD.encode(&value)),
@@ -204,19 +226,84 @@ impl ReceivedMessage {
                 Some(first) => *first = Value::Array(vec![first.take(), text.into()]),
             }
         }
+        Self { body: named("body", Some(body)), key: named("key", key), headers, headers_base64 }
+    }
+}
+
+impl ReceivedMessage {
+    /// As of `now_ms`, when it was received.
+    pub(super) fn new(delivery: Delivery, now_ms: i64) -> Self {
         let handle = Handle { receipt: delivery.receipt, received_ms: now_ms };
         Self {
             receipt: handle.text(),
             message_id: delivery.message_id,
-            body: named("body", Some(delivery.body)),
-            key: named("key", delivery.key),
-            headers,
-            headers_base64,
+            content: Content::new(delivery.body, delivery.key, delivery.headers),
             partition: delivery.receipt.partition,
             offset: delivery.receipt.offset,
             sent_ms: delivery.sent_ms,
             first_received_ms: delivery.first_received_ms,
             deliveries: delivery.deliveries,
+        }
+    }
+}
+
+/// A message that is looked at.
+#[derive(Serialize)]
+pub(super) struct PeekedMessage {
+    place: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until_ms: Option<i64>,
+    message_id: String,
+    #[serde(flatten)]
+    content: Content,
+    partition: i32,
+    offset: i64,
+    sent_ms: i64,
+    deliveries: u32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    history: Vec<Attempt>,
+    redriven: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dead_letter: Option<DeadLetter>,
+}
+
+/// What is known of the end of a message.
+#[derive(Serialize)]
+struct DeadLetter {
+    queue: String,
+    source: String,
+    reason: String,
+    deliveries: u32,
+    moved_at_ms: i64,
+    history: Value,
+}
+
+impl From<Letter> for DeadLetter {
+    fn from(letter: Letter) -> Self {
+        let Letter { queue, source, reason, deliveries, moved_at_ms, history } = letter;
+        // Whoever can append to the topic can write what is none.
+        let history = history.and_then(|text| serde_json::from_str(&text).ok());
+        let history = history.filter(Value::is_array).unwrap_or_else(|| Value::Array(Vec::new()));
+        Self { queue, source, reason, deliveries, moved_at_ms, history }
+    }
+}
+
+impl From<Peeked> for PeekedMessage {
+    fn from(peeked: Peeked) -> Self {
+        Self {
+            place: peeked.place.to_string(),
+            state: peeked.state.name(),
+            until_ms: peeked.until_ms,
+            message_id: peeked.message_id,
+            content: Content::new(peeked.body, peeked.key, peeked.headers),
+            partition: peeked.place.partition,
+            offset: peeked.place.offset,
+            sent_ms: peeked.sent_ms,
+            deliveries: peeked.deliveries,
+            history: peeked.history,
+            redriven: peeked.redriven,
+            dead_letter: peeked.letter.map(DeadLetter::from),
         }
     }
 }
@@ -244,9 +331,10 @@ pub(super) struct Verdict {
     action: Action,
     after_ms: Option<Integer>,
     for_ms: Option<Integer>,
+    error: Option<String>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Action {
     Acknowledge,
@@ -270,6 +358,21 @@ impl Verdict {
             (Action::Extend, None, Some(for_ms)) => Ok(Settlement::Extend { for_ms }),
             (Action::Extend, None, None) => Err(Refusal::invalid("extend needs for_ms")),
             _ => Err(Refusal::invalid("after_ms is for release, for_ms for extend")),
+        }
+    }
+
+    /// Why it came to nothing, in the words of who had the message.
+    ///
+    /// # Errors
+    /// It did not come to nothing, or too many words.
+    pub(super) fn error(&self) -> Result<Option<String>, Refusal> {
+        let Some(error) = &self.error else { return Ok(None) };
+        if !matches!(self.action, Action::Reject | Action::Release) {
+            return Err(Refusal::invalid("error is for reject and release"));
+        }
+        match error.chars().count() > ERROR_MAX_CHARS {
+            true => Err(Refusal::invalid(format!("error: more than {ERROR_MAX_CHARS} characters"))),
+            false => Ok(Some(error.clone())),
         }
     }
 }

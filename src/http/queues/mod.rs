@@ -6,14 +6,18 @@
 
 mod bounded;
 mod error;
+mod letters;
 mod message;
+mod query;
 mod settings;
+mod stats;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
+use hyper::header::{ALLOW, CONNECTION, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Version};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -24,12 +28,13 @@ use tokio::time::timeout;
 use self::bounded::{Integer, Object};
 use self::error::Refusal;
 use self::message::{Batch, MESSAGES_MAX, Message, Receive, ReceivedMessage, SentMessage, Settle};
+use self::query::Query;
 use self::settings::Changes;
 use super::loans::Loans;
 use super::receipt::Handle;
 use super::{Answer, Observed, Site, body, respond};
 use crate::net::budget::FREE_BYTES;
-use crate::operations::{Queue, QueueDoor, QueueRefusal, Receipt, Wanted};
+use crate::operations::{Queue, QueueDoor, QueueRefusal, Receipt, Wanted, consumer_name};
 use crate::queue::Settlement;
 
 /// What can be asked, and what is answered.
@@ -55,6 +60,8 @@ enum Place<'a> {
     Receive(&'a str),
     Settle(&'a str),
     Purge(&'a str),
+    DeadLetters(&'a str),
+    Redrive(&'a str),
 }
 
 impl<'a> Place<'a> {
@@ -70,6 +77,8 @@ impl<'a> Place<'a> {
             ["", "queues", name, "receive"] => Self::Receive(name),
             ["", "queues", name, "settle"] => Self::Settle(name),
             ["", "queues", name, "purge"] => Self::Purge(name),
+            ["", "queues", name, "dead-letters"] => Self::DeadLetters(name),
+            ["", "queues", name, "redrive"] => Self::Redrive(name),
             _ => return None,
         })
     }
@@ -77,10 +86,11 @@ impl<'a> Place<'a> {
     /// The methods that it takes.
     fn allow(self) -> &'static str {
         match self {
-            Self::Document => "GET, HEAD",
+            Self::Document | Self::DeadLetters(_) => "GET, HEAD",
+            Self::Messages(_) => "GET, HEAD, POST",
             Self::Queues => "GET, HEAD, POST",
             Self::Queue(_) => "GET, HEAD, PATCH, DELETE",
-            Self::Messages(_) | Self::Receive(_) | Self::Settle(_) | Self::Purge(_) => "POST",
+            Self::Receive(_) | Self::Settle(_) | Self::Purge(_) | Self::Redrive(_) => "POST",
             Self::Message(..) => "DELETE",
         }
     }
@@ -91,12 +101,17 @@ pub(super) fn is_path(path: &str) -> bool {
     path.strip_prefix("/queues").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Answers a request of a connection that has these loans.
-pub(super) async fn answer(site: &Site, loans: &Loans, request: Request<Incoming>) -> Response<Answer> {
+/// Answers a request of a peer, over a connection that has these loans.
+pub(super) async fn answer(
+    site: &Site,
+    peer: IpAddr,
+    loans: &Loans,
+    request: Request<Incoming>,
+) -> Response<Answer> {
     let answered = match site.observed.get() {
         None => Err(Refusal::not_now("starting")),
         Some(observed) if observed.is_stopping() => Err(Refusal::not_now("stopping")),
-        Some(observed) => perform(site, observed, loans, request).await,
+        Some(observed) => perform(site, observed, peer, loans, request).await,
     };
     answered.unwrap_or_else(|refusal| {
         let mut response = told(refusal.status, &json!({ "error": refusal }));
@@ -117,6 +132,7 @@ pub(super) async fn answer(site: &Site, loans: &Loans, request: Request<Incoming
 async fn perform(
     site: &Site,
     observed: &Observed,
+    peer: IpAddr,
     loans: &Loans,
     request: Request<Incoming>,
 ) -> Result<Response<Answer>, Refusal> {
@@ -126,13 +142,17 @@ async fn perform(
     if !place.allow().split(", ").any(|allowed| allowed == method.as_str()) {
         return Err(Refusal::method(place.allow()));
     }
-    if parts.uri.query().is_some_and(|query| !query.is_empty()) {
-        return Err(Refusal::invalid("nothing here is asked for by a query"));
-    }
+    let query = Query::parse(parts.uri.query())?;
     if is_foreign(&parts.headers) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "foreign_origin", "asked by a page of another site"));
     }
-    let door = &observed.shared.door;
+    let (door, stopping) = (&observed.shared.door, &observed.shared.stopping);
+    let query = match place {
+        Place::Messages(name) if method == Method::GET => return letters::peek(door, name, query).await,
+        Place::DeadLetters(name) => return letters::list(door, name, query).await,
+        _ => query,
+    };
+    query.end()?;
     // Who closes the connection after the answer does not vanish by that.
     let kept = Some(loans).filter(|_| stays(parts.version, &parts.headers));
     match place {
@@ -161,10 +181,16 @@ async fn perform(
                 Place::Queues => create(door, &body).await,
                 Place::Queue(name) => configure(door, name, &body).await,
                 Place::Messages(name) => send(door, name, &body).await,
-                Place::Receive(name) => receive(door, &site.waiting, kept, name, &body).await,
+                Place::Receive(name) => {
+                    let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok());
+                    receive(door, &site.waiting, kept, name, &body, (agent, peer)).await
+                }
                 Place::Settle(name) => settle(door, loans, name, &body).await,
-                Place::Purge(name) => purge(door, name, &body).await,
-                Place::Document | Place::Message(..) => Err(Refusal::method(place.allow())),
+                Place::Purge(name) => letters::purge(door, stopping, name, &body).await,
+                Place::Redrive(name) => letters::redrive(door, stopping, name, &body).await,
+                Place::Document | Place::Message(..) | Place::DeadLetters(_) => {
+                    Err(Refusal::method(place.allow()))
+                }
             }
         }
     }
@@ -230,7 +256,9 @@ async fn list(door: &QueueDoor) -> Result<Response<Answer>, Refusal> {
 
 async fn describe(door: &QueueDoor, queue: &Queue) -> Result<Response<Answer>, Refusal> {
     let mut shown = shown(queue);
-    shown["counts"] = counts(door, queue).await?;
+    let stats = door.stats(&queue.name).await?;
+    shown["counts"] = stats::counts(&stats.counts);
+    shown["stats"] = stats::all(&stats, &*door.counters(&queue.name)?, door.now_ms());
     Ok(told(StatusCode::OK, &shown))
 }
 
@@ -239,8 +267,7 @@ fn shown(queue: &Queue) -> Value {
 }
 
 async fn counts(door: &QueueDoor, queue: &Queue) -> Result<Value, QueueRefusal> {
-    let counts = door.counts(&queue.name).await?;
-    Ok(json!({ "ready": counts.ready, "in_flight": counts.in_flight, "delayed": counts.delayed }))
+    Ok(stats::counts(&door.counts(&queue.name).await?))
 }
 
 async fn configure(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Answer>, Refusal> {
@@ -301,6 +328,7 @@ async fn receive(
     loans: Option<&Loans>,
     name: &str,
     body: &Bytes,
+    (agent, peer): (Option<&str>, IpAddr),
 ) -> Result<Response<Answer>, Refusal> {
     let queue = queue(door, name)?;
     let wanted: Receive = if body.is_empty() { Receive::default() } else { parse(body)? };
@@ -308,7 +336,9 @@ async fn receive(
     let wait_ms = wait_ms.unwrap_or_else(|| u64::try_from(queue.config.receive_wait_ms).unwrap_or_default());
     let place = Some(wait_ms).filter(|wait_ms| *wait_ms > 0).and_then(|_| waiting.try_acquire().ok());
     let wait = place.as_ref().map_or(Duration::ZERO, |_| Duration::from_millis(wait_ms));
-    let received = door.receive(name, Wanted { max, visibility_ms, wait: Some(wait) }).await?;
+    let consumer = consumer_name(wanted.consumer.as_deref().or(agent).unwrap_or_default(), peer);
+    let wanted = Wanted { max, visibility_ms, wait: Some(wait) };
+    let received = door.receive_for(name, wanted, Some(&consumer)).await?;
     let now_ms = door.now_ms();
     if let Some(loans) = loans.filter(|_| queue.config.lease_ends_with_connection) {
         let until = now_ms.saturating_add(visibility_ms.unwrap_or(queue.config.visibility_timeout_ms));
@@ -337,10 +367,18 @@ async fn settle(
         return Err(none_of("receipts"));
     }
     let mut what = Vec::with_capacity(verdicts.len());
+    let mut errors = Vec::new();
     let mut results = Vec::with_capacity(verdicts.len());
     for Object(verdict) in verdicts {
         let read = verdict.settlement().and_then(|what| Ok((receipt(&verdict.receipt)?, what)));
-        results.push(read.map(|verdict| what.push(verdict)));
+        let read = read.and_then(|(receipt, what)| Ok((receipt, what, verdict.error()?)));
+        results.push(read.map(|(receipt, settlement, error)| {
+            what.push((receipt, settlement));
+            errors.extend(error.map(|error| (receipt, error)));
+        }));
+    }
+    if !errors.is_empty() {
+        door.explain(name, &errors)?;
     }
     let mut settled = settle_all(door, loans, name, what).await?.into_iter();
     let mut answered = |()| settled.next().unwrap_or_else(|| Err(Refusal::not_now("not answered")));
@@ -375,14 +413,6 @@ async fn settle_all(
         loans.settled(receipt, what, now_ms);
     }
     Ok(settled.into_iter().map(|settled| settled.map_err(Refusal::from)).collect())
-}
-
-async fn purge(door: &QueueDoor, name: &str, body: &Bytes) -> Result<Response<Answer>, Refusal> {
-    if !body.is_empty() {
-        return Err(Refusal::invalid("a purge has no body: it takes all"));
-    }
-    door.purge(name).await?;
-    Ok(nothing())
 }
 
 fn queue(door: &QueueDoor, name: &str) -> Result<Queue, Refusal> {
@@ -434,6 +464,8 @@ mod tests {
             ("/queues/q/messages/r", Some(Place::Message("q", "r"))),
             ("/queues/q/receive", Some(Place::Receive("q"))),
             ("/queues/q/settle", Some(Place::Settle("q"))),
+            ("/queues/q/dead-letters", Some(Place::DeadLetters("q"))),
+            ("/queues/q/redrive", Some(Place::Redrive("q"))),
             ("/queues/", None),
             ("/queues//purge", None),
             ("/queues/q/", None),
@@ -478,6 +510,6 @@ mod tests {
                 place.allow().split(", ").filter(|method| *method != "HEAD").map(str::to_lowercase).collect();
             assert_eq!(told, taken, "{path}");
         }
-        assert_eq!(paths.len(), 8);
+        assert_eq!(paths.len(), 10);
     }
 }

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -180,17 +180,19 @@ impl Drop for SqsDoors {
 /// Serves one connection, and counts its end.
 async fn converse(stream: TcpStream, site: Arc<Site>) {
     let local = stream.local_addr().map(|address| address.to_string()).unwrap_or_default();
-    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request, &local).await) });
+    let peer = stream.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip());
+    let ends = (&*local, peer);
+    let service = service_fn(|request| async { Ok::<_, Infallible>(site.answer(request, ends).await) });
     let bounds = Bounds { idle: site.idle, life: LIFE_MAX, headers: HEADERS_MAX, buffer_bytes: BUFFER_BYTES };
     let closed = conversation::converse(stream, service, &bounds, &site.stop).await;
     site.connections.closed(closed);
 }
 
 impl Site {
-    async fn answer(self: &Arc<Self>, request: Request<Incoming>, local: &str) -> Response<Whole> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>, ends: (&str, IpAddr)) -> Response<Whole> {
         let (parts, body) = request.into_parts();
         let request_id = Uuid::random().hyphenated();
-        match self.perform(&parts, body, local, &request_id).await {
+        match self.perform(&parts, body, ends, &request_id).await {
             Ok((protocol, answer)) => respond(protocol, StatusCode::OK, &request_id, answer),
             Err((protocol, error)) => {
                 match &error {
@@ -215,7 +217,7 @@ impl Site {
         self: &Arc<Self>,
         parts: &Parts,
         body: Incoming,
-        local: &str,
+        (local, peer): (&str, IpAddr),
         request_id: &str,
     ) -> Result<(Protocol, Vec<u8>), (Protocol, SqsError)> {
         let protocol =
@@ -243,7 +245,9 @@ impl Site {
         }
         let call = Call::new(&parts.method, parts.uri.query(), &parts.headers, body)?;
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or(local);
-        let cx = Context { site: self, host, path: parts.uri.path(), body: call.body() };
+        let agent = parts.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        let (path, body) = (parts.uri.path(), call.body());
+        let cx = Context { site: self, host, path, body, agent, peer };
         let answer = actions::perform(&cx, &call, request_id).await.map_err(failed)?;
         Ok((call.protocol, answer))
     }

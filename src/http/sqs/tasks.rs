@@ -1,10 +1,9 @@
 //! Message-move tasks: dead letters on their way back to where they came from, or elsewhere. A task runs in this process; that it
 //! runs, and how it ended, is kept with its source queue, so that one which a restart has cut short is told as failed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -14,21 +13,10 @@ use tracing::{info, warn};
 use super::Site;
 use super::attributes::Kept;
 use super::error::SqsError;
-use super::message::{DEDUP_HEADER, SOURCE_HEADER, STEERING_DELAYS, text_header};
-use crate::operations::{Delivery, Outgoing, QueueRefusal, Receipt, Wanted};
-use crate::queue::Settlement;
+use crate::operations::{Fate, QueueRefusal, Sweep, Why};
 
 /// Tasks of a queue that are remembered.
 const TASKS_MAX: usize = 10;
-
-/// Messages moved at a time.
-const MOVED_TOGETHER: usize = 100;
-
-/// What the server notes on dead letters; a message that is moved is none any more.
-const DEAD_LETTER_PREFIX: &str = "ottla.dead-letter.";
-
-/// How long messages are held while they are moved, ms.
-const HELD_MS: i64 = 30_000;
 
 /// Why a task failed that was running when the server ended.
 const CUT_SHORT: &str = "The server was restarted.";
@@ -94,6 +82,18 @@ enum Failure {
     NoQueue,
     #[error("{0}")]
     Refused(String),
+}
+
+impl Failure {
+    /// Of a message that stays; who has it, may.
+    fn of(why: &Why) -> Option<Self> {
+        match why {
+            Why::NoSource => Some(Self::NoSource),
+            Why::NoQueue(_) => Some(Self::NoQueue),
+            Why::Refused(_) | Why::Redriven(_) => Some(Self::Refused(why.to_string())),
+            Why::Taken => None,
+        }
+    }
 }
 
 impl From<QueueRefusal> for Failure {
@@ -205,100 +205,26 @@ async fn run(site: &Site, source: &str, task: &KeptTask, running: &Running) {
     site.tasks.0.lock().remove(source);
 }
 
-/// Moves as many messages as there were at the start: those that come back meanwhile are not moved again and again.
+/// Moves as many messages as there were at the start: those that come back meanwhile are not moved again and again. Ends at the first
+/// that cannot be moved, with those that are moved together with it.
 async fn move_all(site: &Site, source: &str, task: &KeptTask, running: &Running) -> Result<(), Failure> {
-    let per_round = task.rate.map_or(MOVED_TOGETHER, |rate| (rate as usize).clamp(1, MOVED_TOGETHER));
-    while !running.is_cancelled.load(Ordering::Acquire) {
-        let left = task.to_move - running.moved.load(Ordering::Acquire);
-        let max = per_round.min(usize::try_from(left).unwrap_or(0));
-        if max == 0 {
-            break;
-        }
-        let wanted = Wanted { max, visibility_ms: Some(HELD_MS), wait: Some(Duration::ZERO) };
-        let taken = site.door.receive(source, wanted).await?;
-        if taken.is_empty() {
-            break;
-        }
-        let count = taken.len();
-        move_some(site, source, task, taken, running).await?;
-        if let Some(rate) = task.rate {
-            let pause = Duration::from_secs_f64(count as f64 / rate as f64);
-            let _: Result<(), _> = tokio::time::timeout(pause, running.cancel.cancelled()).await;
-        }
-    }
-    Ok(())
-}
-
-/// Sends messages to where they belong, and is done with those that got there. The others are given back.
-async fn move_some(
-    site: &Site,
-    source: &str,
-    task: &KeptTask,
-    taken: Vec<Delivery>,
-    running: &Running,
-) -> Result<(), Failure> {
-    let mut failure = None;
-    let mut by_destination: BTreeMap<String, Vec<Delivery>> = BTreeMap::new();
-    let mut left: Vec<Receipt> = Vec::new();
-    for delivery in taken {
-        let own = || text_header(&delivery.headers, SOURCE_HEADER).map(str::to_owned);
-        match task.destination.clone().or_else(own) {
-            Some(destination) => by_destination.entry(destination).or_default().push(delivery),
-            None => {
-                failure = Some(Failure::NoSource);
-                left.push(delivery.receipt);
-            }
-        }
-    }
-    let mut done = Vec::new();
-    for (destination, deliveries) in by_destination {
-        let receipts: Vec<Receipt> = deliveries.iter().map(|delivery| delivery.receipt).collect();
-        let outgoing = deliveries.into_iter().map(outgoing).collect();
-        match site.door.send(&destination, outgoing).await {
-            Ok(sent) => {
-                for (receipt, sent) in receipts.into_iter().zip(sent) {
-                    match sent {
-                        Ok(_) => done.push((receipt, Settlement::Done)),
-                        Err(refusal) => {
-                            failure = Some(Failure::Refused(refusal.to_string()));
-                            left.push(receipt);
-                        }
-                    }
-                }
-            }
-            Err(refusal) => {
-                failure = Some(refusal.into());
-                left.extend(receipts);
-            }
-        }
-    }
-    let moved = done.len() as i64;
-    let back = left.into_iter().map(|receipt| (receipt, Settlement::Return { after_ms: Some(0) }));
-    done.extend(back);
-    site.door.settle(source, done).await?;
-    running.moved.fetch_add(moved, Ordering::AcqRel);
-    failure.map_or(Ok(()), Err)
-}
-
-/// The message as it was before it was dead: a new one in its age, with nothing left of its end.
-fn outgoing(delivery: Delivery) -> Outgoing {
-    let headers = delivery.headers.into_iter();
-    let is_over = |name: &str| {
-        name.starts_with(DEAD_LETTER_PREFIX) || name == DEDUP_HEADER || STEERING_DELAYS.contains(&name)
+    // Who starts a task means it, however often a message was moved before.
+    let fate = Fate::Redrive { to: task.destination.clone(), is_forced: true };
+    let sweep = Sweep {
+        max: Some(u64::try_from(task.to_move).unwrap_or_default()),
+        rate: task.rate.and_then(|rate| u32::try_from(rate).ok()),
+        ..Sweep::new(fate, task.started_ms)
     };
-    let headers = headers.filter(|(name, _)| !is_over(name));
-    Outgoing {
-        body: delivery.body,
-        key: delivery.key,
-        headers: headers.collect(),
-        delay_ms: Some(0),
-        // Whatever the destination remembers of ids: this one is to arrive.
-        dedup_id: Some(format!(
-            "{}-{}-{}",
-            delivery.receipt.topic_id, delivery.receipt.partition, delivery.receipt.offset
-        )),
-        ..Outgoing::default()
-    }
+    let mut failure = None;
+    let moving = site.door.sweep(source, sweep, &running.cancel, |swept| {
+        running.moved.fetch_add(i64::try_from(swept.done).unwrap_or_default(), Ordering::AcqRel);
+        failure = swept.left.iter().find_map(|left| Failure::of(&left.why));
+        if failure.is_some() {
+            running.cancel.cancel();
+        }
+    });
+    moving.await?;
+    failure.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

@@ -34,6 +34,10 @@ pub(super) struct Context<'c> {
     pub(super) path: &'c str,
     /// The whole request.
     pub(super) body: &'c Bytes,
+    /// What the client calls itself.
+    pub(super) agent: &'c str,
+    /// Where it is.
+    pub(super) peer: std::net::IpAddr,
 }
 
 /// Rows `Action => function;`.

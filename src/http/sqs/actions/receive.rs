@@ -17,7 +17,7 @@ use crate::http::sqs::message::{
     is_legal_text, md5_of_attributes, md5_of_body, text_header, wants,
 };
 use crate::http::sqs::names::Place;
-use crate::operations::{Delivery, Queue, QueueRefusal, Wanted};
+use crate::operations::{Delivery, Queue, QueueRefusal, Wanted, consumer_name};
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
@@ -94,7 +94,8 @@ pub(super) async fn receive<'c>(
 }
 
 async fn take(cx: &Context<'_>, queue: &Queue, wanted: Wanted) -> Result<Vec<Delivery>, SqsError> {
-    match cx.site.door.receive(&queue.name, wanted).await {
+    let consumer = consumer_name(cx.agent, cx.peer);
+    match cx.site.door.receive_for(&queue.name, wanted, Some(&consumer)).await {
         // A FIFO queue with too much in flight has nothing to give; it is no error.
         Err(QueueRefusal::Full) if queue.config.fifo => Ok(Vec::new()),
         taken => Ok(taken?),

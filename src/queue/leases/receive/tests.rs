@@ -127,6 +127,25 @@ fn a_receipt_is_good_until_its_record_is_taken_again() {
 }
 
 #[test]
+fn what_was_never_handed_out_can_be_taken_by_who_has_looked_and_counts_no_delivery() {
+    let mut window = Window::new(TERMS);
+    window.bring([PLAIN; 3]);
+    let hold = Settlement::Extend { for_ms: 50 };
+    assert_eq!(window.settle(0, 0, hold), Ok(()));
+    assert_eq!(window.offsets(1), [1], "nobody else gets it");
+    assert_eq!(window.settle(1, 0, hold), Err(SettleError::Gone), "somebody was faster");
+    window.pass(50);
+    assert_eq!(window.receive(1), [(0, 1)], "it was with nobody");
+    assert_eq!(window.settle(0, 0, Settlement::Done), Err(SettleError::Gone));
+    assert_eq!(window.settle(2, 0, back(5)), Err(SettleError::Gone), "it is with nobody");
+    assert_eq!(window.settle(2, 0, Settlement::Drop), Ok(()));
+    assert_eq!(window.settle(2, 0, hold), Err(SettleError::Gone));
+    window.done(0);
+    window.done(1);
+    assert_eq!((window.leases.start(), window.leases.counts().leased), (3, 0));
+}
+
+#[test]
 fn what_is_delayed_comes_when_it_is_due_and_holds_nobody_up() {
     let mut window = Window::new(TERMS);
     let due = |at| Kind { due: Some(at), ..PLAIN };

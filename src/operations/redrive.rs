@@ -1,0 +1,478 @@
+//! Messages of a queue dealt with by what they are: dead letters sent on, to where they came from or elsewhere, and messages dropped.
+//!
+//! What is to be sent on is taken first, so that nobody receives it meanwhile, as if it had not been delivered; then it is sent,
+//! with the place that it is taken from in its headers; then it is done. What a process that ended in between has sent on is
+//! found by these headers, so that it is there once.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::dead_letters::{PREFIX, REDRIVEN, REDRIVEN_FROM};
+use super::desk::Desk;
+use super::intake::{DEDUP_ID, DELAY_MS, DELIVER_AT, header};
+use super::{MessageState, Outgoing, Peek, Peeked, Place, QueueDoor, QueueRefusal};
+use crate::clock::TimestampMs;
+use crate::coordinator::CoordinatorError;
+use crate::log::LogError;
+use crate::queue::{QueueKey, Settle, SettleError, Settlement};
+use crate::uuid::Uuid;
+
+/// Messages that are dealt with at a time.
+const TOGETHER_MAX: usize = 100;
+
+/// How long messages are held while they are sent on, ms.
+const HELD_MS: i64 = 10_000;
+
+/// How often a message is sent on, unless it must be: what dies each time is sent on for ever else.
+const REDRIVEN_MAX: u32 = 3;
+
+/// How far the clock may have gone back, ms, between a letter and its being sent on.
+const CLOCK_SLACK_MS: i64 = 60_000;
+
+/// Bytes of the log that are read together.
+const READ_BYTES: usize = 1 << 20;
+
+/// Which messages. All that is said must be so.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Filter {
+    /// It died for this reason.
+    pub reason: Option<String>,
+    /// It died in this queue.
+    pub queue: Option<String>,
+    /// It has these headers; `None` is for any value.
+    pub headers: Vec<(String, Option<String>)>,
+    /// Its body has these bytes somewhere.
+    pub body: Option<String>,
+    /// It died, or else was sent, so long ago at least, ms.
+    pub older_than_ms: Option<i64>,
+    /// It died, or else was sent, so long ago at most, ms.
+    pub newer_than_ms: Option<i64>,
+    /// It has this id.
+    pub message_id: Option<String>,
+}
+
+impl Filter {
+    /// Whether the message is one of those.
+    pub fn takes(&self, message: &Peeked, now: TimestampMs) -> bool {
+        let letter = message.letter.as_ref();
+        let is = |wanted: &Option<String>, found: Option<&String>| {
+            wanted.as_ref().is_none_or(|wanted| found == Some(wanted))
+        };
+        let has = |(name, value): &(String, Option<String>)| {
+            message.headers.iter().any(|(found, bytes)| {
+                found == name && value.as_ref().is_none_or(|value| value.as_bytes() == &bytes[..])
+            })
+        };
+        let age_ms = now.saturating_sub(letter.map_or(message.sent_ms, |letter| letter.moved_at_ms));
+        is(&self.reason, letter.map(|letter| &letter.reason))
+            && is(&self.queue, letter.map(|letter| &letter.queue))
+            && is(&self.message_id, Some(&message.message_id))
+            && self.headers.iter().all(has)
+            && self.older_than_ms.is_none_or(|ms| age_ms >= ms)
+            && self.newer_than_ms.is_none_or(|ms| age_ms <= ms)
+            && self.body.as_ref().is_none_or(|part| has_part(&message.body, part.as_bytes()))
+    }
+}
+
+fn has_part(bytes: &[u8], part: &[u8]) -> bool {
+    part.is_empty() || bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// What becomes of messages.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// They are sent on. Those that somebody has, or that are delayed, stay.
+    Redrive {
+        /// To which queue; without, each to the one that it died in.
+        to: Option<String>,
+        /// However often they were sent on before.
+        is_forced: bool,
+    },
+    /// They are dropped. Those that somebody has stay.
+    Drop,
+}
+
+/// Messages to be dealt with, in order of their places.
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    /// Which.
+    pub filter: Filter,
+    /// What becomes of them.
+    pub fate: Fate,
+    /// Behind that one.
+    pub after: Option<Place>,
+    /// What died later stays: so that what comes back at once is not sent on again and again. Ms since the epoch.
+    pub began_ms: TimestampMs,
+    /// At most; `None` for all.
+    pub max: Option<u64>,
+    /// Messages a second; `None` for as fast as can be.
+    pub rate: Option<u32>,
+    /// Only tells which there are.
+    pub is_dry_run: bool,
+    /// When to end with what has been done.
+    pub until: Option<Instant>,
+}
+
+impl Sweep {
+    /// All messages, now, to their end.
+    pub fn new(fate: Fate, began_ms: TimestampMs) -> Self {
+        Self {
+            filter: Filter::default(),
+            fate,
+            after: None,
+            began_ms,
+            max: None,
+            rate: None,
+            is_dry_run: false,
+            until: None,
+        }
+    }
+}
+
+/// What has become of messages.
+#[derive(Clone, Default, Debug)]
+pub struct Swept {
+    /// Messages that were such.
+    pub matched: u64,
+    /// Messages that were sent on, or dropped.
+    pub done: u64,
+    /// Those that stay, although they were such: the first ones.
+    pub left: Vec<Left>,
+    /// What to go on behind; `None` at the end.
+    pub next: Option<Place>,
+}
+
+/// A message that stays where it is.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// Its id.
+    pub message_id: String,
+    /// Where it lies.
+    pub place: Place,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why a message stays where it is.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Why {
+    /// It does not say where it comes from.
+    #[error("it does not say which queue it comes from")]
+    NoSource,
+    /// There is no such queue.
+    #[error("there is no queue {0:?}")]
+    NoQueue(String),
+    /// The queue does not take it.
+    #[error("{0}")]
+    Refused(String),
+    /// It has been sent on, and died, too often.
+    #[error("it has been redriven {0} times already")]
+    Redriven(u32),
+    /// It went to somebody, or was done, meanwhile.
+    #[error("somebody has it")]
+    Taken,
+}
+
+/// Messages of a sweep that stay are told up to this many.
+const LEFT_MAX: usize = 1_000;
+
+impl QueueDoor {
+    /// Where the dead letters of a queue are: in its dead letter queue those that come from it; if it has none, it is one itself, and
+    /// all that is in it counts.
+    ///
+    /// # Errors
+    /// No such queue.
+    pub fn letters_of(&self, name: &str) -> Result<(String, Option<String>), QueueRefusal> {
+        let (_, config) = self.topic(name)?;
+        Ok(match &config.dead_letter_queue {
+            Some(letters) => (letters.clone(), Some(name.to_owned())),
+            None => (name.to_owned(), None),
+        })
+    }
+
+    /// Messages like [`QueueDoor::peek`], of those that `filter` takes.
+    ///
+    /// # Errors
+    /// No such queue, or one that cannot say now.
+    pub async fn peek_for(
+        &self,
+        name: &str,
+        wanted: &Peek,
+        filter: &Filter,
+    ) -> Result<super::Page, QueueRefusal> {
+        let (topic, config) = self.topic(name)?;
+        let now = self.now_ms();
+        self.peek_at(&self.desk(&topic), &config, wanted, |message| filter.takes(message, now)).await
+    }
+
+    /// Deals with messages of a queue, some at a time, until there are no more, or `stop`; `told` hears of each time. Dropped, it ends
+    /// after those that it is about to deal with.
+    ///
+    /// # Errors
+    /// No such queue, or one that cannot say now; some may have been dealt with.
+    pub async fn sweep(
+        &self,
+        name: &str,
+        sweep: Sweep,
+        stop: &CancellationToken,
+        mut told: impl FnMut(&Swept),
+    ) -> Result<Swept, QueueRefusal> {
+        let (name, mut sweep): (Arc<str>, _) = (name.into(), sweep);
+        let mut swept = Swept { next: sweep.after, ..Swept::default() };
+        let per_round = sweep.rate.map_or(TOGETHER_MAX, |rate| (rate as usize).clamp(1, TOGETHER_MAX));
+        loop {
+            let counted = if sweep.is_dry_run { swept.matched } else { swept.done };
+            let left = sweep.max.map_or(u64::MAX, |max| max - counted.min(max));
+            let together = per_round.min(usize::try_from(left).unwrap_or(usize::MAX));
+            if together == 0
+                || stop.is_cancelled()
+                || sweep.until.is_some_and(|until| until <= Instant::now())
+            {
+                return Ok(swept);
+            }
+            let (door, queue, some) = (self.clone(), Arc::clone(&name), sweep.clone());
+            // To its end, even if who wants it is gone by then: what is sent on must be done with.
+            let round = tokio::spawn(async move { door.sweep_some(&queue, &some, together).await });
+            let round = round.await.unwrap_or(Err(CoordinatorError::NotHere.into()))?;
+            swept.matched += round.matched;
+            swept.done += round.done;
+            swept.next = round.next;
+            told(&round);
+            let room = LEFT_MAX - swept.left.len();
+            swept.left.extend(round.left.into_iter().take(room));
+            let Some(next) = round.next else { return Ok(swept) };
+            sweep.after = Some(next);
+            if let Some(rate) = sweep.rate.filter(|_| round.done > 0) {
+                let pause = Duration::from_secs_f64(round.done as f64 / f64::from(rate.max(1)));
+                let _: Result<(), _> = timeout(pause, stop.cancelled()).await;
+            }
+        }
+    }
+
+    async fn sweep_some(&self, name: &str, sweep: &Sweep, max: usize) -> Result<Swept, QueueRefusal> {
+        let (topic, config) = self.topic(name)?;
+        let desk = self.desk(&topic);
+        // One at a time: a message that one has taken, another would take too.
+        let mut sweeping = desk.sweeping.lock().await;
+        let states = match sweep.fate {
+            Fate::Redrive { .. } => vec![MessageState::Ready],
+            Fate::Drop => vec![MessageState::Ready, MessageState::Delayed],
+        };
+        let now = self.now_ms();
+        let is_wanted = |message: &Peeked| {
+            let died = message.letter.as_ref().map_or(i64::MIN, |letter| letter.moved_at_ms);
+            died <= sweep.began_ms && sweep.filter.takes(message, now)
+        };
+        let peek = Peek { states, after: sweep.after, max };
+        let page = self.peek_at(&desk, &config, &peek, is_wanted).await?;
+        let mut swept = Swept { matched: page.messages.len() as u64, next: page.next, ..Swept::default() };
+        match &sweep.fate {
+            _ if sweep.is_dry_run => {}
+            Fate::Drop => {
+                let what = page.messages.iter().map(|message| (message, Settlement::Drop)).collect();
+                let refused = self.settle_places(&desk, what).await?;
+                swept.done = swept.matched - refused.len() as u64;
+                swept.leave(&page.messages, |place| refused.contains(place).then_some(Why::Taken));
+                desk.counters.dropped.add(swept.done);
+            }
+            Fate::Redrive { to, is_forced } => {
+                let why =
+                    self.redrive(&desk, &mut sweeping, &page.messages, to.as_deref(), *is_forced).await?;
+                swept.done = swept.matched - why.len() as u64;
+                swept.leave(&page.messages, |place| why.get(place).cloned());
+                desk.counters.redriven.add(swept.done);
+            }
+        }
+        if swept.done > 0 {
+            desk.stations.iter().for_each(|station| station.let_go(self, &desk, &config));
+        }
+        Ok(swept)
+    }
+
+    /// Sends messages on. Gives those that stay, and why.
+    async fn redrive(
+        &self,
+        desk: &Arc<Desk>,
+        sent_before: &mut HashMap<Uuid, HashSet<Place>>,
+        messages: &[Peeked],
+        to: Option<&str>,
+        is_forced: bool,
+    ) -> Result<HashMap<Place, Why>, QueueRefusal> {
+        let mut stay = HashMap::new();
+        let mut by_target: BTreeMap<&str, Vec<&Peeked>> = BTreeMap::new();
+        for message in messages {
+            match to.or_else(|| message.letter.as_ref().map(|letter| letter.queue.as_str())) {
+                _ if !is_forced && message.redriven >= REDRIVEN_MAX => {
+                    stay.insert(message.place, Why::Redriven(message.redriven));
+                }
+                None => drop(stay.insert(message.place, Why::NoSource)),
+                Some(target) if self.queue(target).is_none() => {
+                    stay.insert(message.place, Why::NoQueue(target.to_owned()));
+                }
+                Some(target) => by_target.entry(target).or_default().push(message),
+            }
+        }
+        for (target, messages) in by_target {
+            self.know_sent_before(desk, sent_before, target).await?;
+            let hold = Settlement::Extend { for_ms: HELD_MS };
+            let taken =
+                self.settle_places(desk, messages.iter().map(|message| (*message, hold)).collect()).await?;
+            let (mut held, mut going) = (Vec::new(), Vec::new());
+            let topic_id = self.topic(target)?.0.id;
+            let there = sent_before.get(&topic_id);
+            let is_there = |place| there.as_ref().is_some_and(|there| there.contains(place));
+            for message in messages {
+                match taken.contains(&message.place) {
+                    true => drop(stay.insert(message.place, Why::Taken)),
+                    false if is_there(&message.place) => held.push((message, Settlement::Done)),
+                    false => going.push(message),
+                }
+            }
+            let sent = self.send(target, going.iter().map(|message| outgoing(message)).collect()).await;
+            for (index, message) in going.into_iter().enumerate() {
+                let refused = match &sent {
+                    Ok(sent) => sent.get(index).and_then(|sent| sent.as_ref().err()).map(ToString::to_string),
+                    Err(refusal) => Some(refusal.to_string()),
+                };
+                let back = Settlement::Return { after_ms: Some(0) };
+                held.push((message, if refused.is_none() { Settlement::Done } else { back }));
+                stay.extend(refused.map(|why| (message.place, Why::Refused(why))));
+            }
+            let is_certain = held.iter().all(|(_, what)| *what == Settlement::Done);
+            let settled = self.settle_places(desk, held).await;
+            if !is_certain || settled.is_err() {
+                // What of them is there already is looked for the next time.
+                sent_before.remove(&topic_id);
+            }
+            for place in settled? {
+                // Its time was over, and somebody has received it.
+                warn!(queue = &*desk.topic.name, %place, target, "a message was received while it was sent on");
+            }
+        }
+        Ok(stay)
+    }
+
+    /// Settles messages as they were seen, and gives those that are otherwise by now.
+    async fn settle_places(
+        &self,
+        desk: &Desk,
+        what: Vec<(&Peeked, Settlement)>,
+    ) -> Result<HashSet<Place>, QueueRefusal> {
+        let mut by_partition: BTreeMap<(Uuid, i32), Vec<Settle>> = BTreeMap::new();
+        for (message, what) in what {
+            let Place { topic_id, partition, offset } = message.place;
+            let settle = Settle { offset, deliveries: message.deliveries_here, what };
+            by_partition.entry((topic_id, partition)).or_default().push(settle);
+        }
+        let mut refused = HashSet::new();
+        for ((topic_id, partition), settles) in by_partition {
+            let is_of = |key: &QueueKey| (key.topic_id, key.partition) == (topic_id, partition);
+            let Some(station) = desk.stations.iter().find(|station| is_of(&station.key)) else { continue };
+            let done: Vec<Result<(), SettleError>> =
+                self.0.queues.settle(&station.key, settles.clone()).await?;
+            let mut history = desk.history.lock();
+            for (settle, done) in settles.iter().zip(done) {
+                let place = station.place(settle.offset);
+                match done {
+                    Err(_) => drop(refused.insert(place)),
+                    Ok(()) if matches!(settle.what, Settlement::Done | Settlement::Drop) => {
+                        history.forget(place);
+                    }
+                    Ok(()) => {}
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Looks, once in a process, for what one before it has sent on to `target` without being done with it.
+    async fn know_sent_before(
+        &self,
+        desk: &Desk,
+        sent_before: &mut HashMap<Uuid, HashSet<Place>>,
+        target: &str,
+    ) -> Result<(), QueueRefusal> {
+        let (topic, _) = self.topic(target)?;
+        if sent_before.contains_key(&topic.id) {
+            return Ok(());
+        }
+        // Not sent on before it came; and of what is done nothing needs to be known.
+        let mut starts = HashMap::new();
+        let mut since: Option<TimestampMs> = None;
+        for station in &desk.stations {
+            let Some(progress) = self.0.queues.describe(&station.key).await? else { continue };
+            starts.insert((station.key.topic_id, station.key.partition), progress.start);
+            let log_start = match station.partition.offsets().map_err(QueueRefusal::from) {
+                Err(error) if desk.is_gone(station, &error) => continue,
+                offsets => offsets?.log_start_offset,
+            };
+            let from = progress.start.max(log_start);
+            let oldest = station.read(self, from, 1).await?.records;
+            // What is no letter may say any time.
+            let came =
+                oldest.first().map(|record| super::Letter::of(record).map_or(0, |letter| letter.moved_at_ms));
+            since = [since, came].into_iter().flatten().min();
+        }
+        let mut found = HashSet::new();
+        let target_desk = self.desk(&topic);
+        for station in target_desk.own() {
+            let Some(since) = since else { break };
+            let partition = Arc::clone(&station.partition);
+            let first = tokio::task::spawn_blocking(move || {
+                partition.offset_for_timestamp(since.saturating_sub(CLOCK_SLACK_MS))
+            })
+            .await;
+            let first = first.map_err(|_stopped| LogError::Shutdown)??;
+            let mut from = first.map(|first| first.offset);
+            while let Some(at) =
+                from.filter(|at| station.partition.offsets().is_ok_and(|of| *at < of.high_watermark))
+            {
+                let read = station.read(self, at, READ_BYTES).await?;
+                let places = read.records.iter().filter_map(|record| {
+                    std::str::from_utf8(header(record, REDRIVEN_FROM)?).ok()?.parse::<Place>().ok()
+                });
+                found.extend(places.filter(|place| {
+                    let start = starts.get(&(place.topic_id, place.partition));
+                    start.is_some_and(|start| place.offset >= *start)
+                }));
+                from = (read.end > at).then_some(read.end);
+            }
+        }
+        sent_before.insert(topic.id, found);
+        Ok(())
+    }
+}
+
+impl Swept {
+    fn leave(&mut self, messages: &[Peeked], why: impl Fn(&Place) -> Option<Why>) {
+        self.left.extend(messages.iter().filter_map(|message| {
+            let (message_id, place) = (message.message_id.clone(), message.place);
+            why(&place).map(|why| Left { message_id, place, why })
+        }));
+    }
+}
+
+/// The message as it was before it was dead: a new one in its age, with nothing left of its end but how often it was sent on.
+fn outgoing(message: &Peeked) -> Outgoing {
+    let is_over = |name: &str| {
+        name.starts_with(PREFIX) || [DEDUP_ID, DELAY_MS, DELIVER_AT, REDRIVEN, REDRIVEN_FROM].contains(&name)
+    };
+    let kept = message.headers.iter().filter(|(name, _)| !is_over(name)).cloned();
+    let place = message.place.to_string();
+    let ours = [(REDRIVEN, message.redriven.saturating_add(1).to_string()), (REDRIVEN_FROM, place.clone())];
+    Outgoing {
+        body: message.body.clone(),
+        key: message.key.clone(),
+        headers: kept.chain(ours.map(|(name, value)| (name.to_owned(), Bytes::from(value)))).collect(),
+        delay_ms: Some(0),
+        // Whatever the destination remembers of ids: this one is to arrive, and once.
+        dedup_id: Some(place),
+        ..Outgoing::default()
+    }
+}
