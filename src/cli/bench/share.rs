@@ -194,12 +194,13 @@ impl Member {
         };
         let deadline = Instant::now() + PATIENCE;
         loop {
-            member.beat()?;
-            if !member.assigned.is_empty() {
-                return Ok(member);
-            }
-            if Instant::now() > deadline {
-                return Err(ClientError::Incomplete { api: ShareGroupHeartbeat::NAME });
+            let is_late = Instant::now() > deadline;
+            match member.beat() {
+                Ok(()) if !member.assigned.is_empty() => return Ok(member),
+                Ok(()) if is_late => return Err(ClientError::Incomplete { api: ShareGroupHeartbeat::NAME }),
+                // A coordinator that was just found may have to load first.
+                Err(error) if error.is_retriable() && !is_late => {}
+                beaten => beaten?,
             }
             thread::sleep(PAUSE);
         }
