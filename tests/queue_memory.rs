@@ -23,7 +23,7 @@ const BYTES_MAX: u64 = 64;
 const BYTES_IN_LINE_MAX: u64 = 96;
 
 /// Of memory, for each record that is the only one of its key: what is known of the key counts, too.
-const BYTES_WITH_KEY_MAX: u64 = 144;
+const BYTES_WITH_KEY_MAX: u64 = 160;
 
 const NOW: i64 = 1_753_000_000_000;
 

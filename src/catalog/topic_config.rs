@@ -857,7 +857,7 @@ mod tests {
     #[test]
     fn the_table_is_sorted_and_its_defaults_are_valid() {
         let names: Vec<_> = TopicConfig::all().map(|config| config.definition.name).collect();
-        assert!(names.is_sorted() && names.len() == 67, "{names:?}");
+        assert!(names.is_sorted() && names.len() == 68, "{names:?}");
         for config in TopicConfig::all() {
             assert!(
                 config.definition.parse(config.definition.default.unwrap()).is_ok(),

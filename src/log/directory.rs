@@ -743,6 +743,12 @@ impl LogDirectory {
         recovered
     }
 
+    /// Whether the names of a start are durable, and nothing more is done for that.
+    #[cfg(test)]
+    pub(super) fn has_synced_names(&self) -> bool {
+        self.shared.root.ever_synced.load(Ordering::SeqCst)
+    }
+
     /// Does what a syncing thread does next; whether there was anything.
     #[cfg(test)]
     pub(super) fn sync_next(&self) -> bool {
@@ -2568,6 +2574,23 @@ mod tests {
         let fixture = fixture.kill();
         assert_eq!(fixture.directory.partition_folders(), [(TOPIC.to_owned(), 0)]);
         eventually("the folder goes", || !names(&fixture.disk, "/data").iter().any(is_deleted));
+    }
+
+    #[test]
+    fn a_topic_that_is_deleted_in_the_midst_of_its_sync_takes_no_other_along() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        fixture.disk.hold_syncs();
+        partition.append(batch(1)).unwrap();
+        eventually("a thread syncs", || fixture.disk.syncs_waiting() > 0);
+        fixture.directory.delete(&partition).unwrap();
+        fixture.disk.release_syncs();
+        run(partition.durable(1)).unwrap_err();
+        let other = fixture.directory.partition("other", TOPIC_ID, 0, 0, Arc::new(commit()));
+        append(&other, batch(1)).unwrap();
+        // That waits for all syncs.
+        run(fixture.directory.close());
+        assert_eq!(fixture.directory.offline(), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct Fixture {
 impl Fixture {
     pub fn new() -> Self {
         let fixture = Self::on(SimulatedDisk::default());
-        eventually("its identity is synced", || fixture.disk.file_syncs() > 0);
+        eventually("its identity is synced", || fixture.directory.has_synced_names());
         fixture
     }
 

@@ -760,6 +760,8 @@ impl Partition {
         match synced {
             Ok(()) => self.end_sync(|view| view.raise_files_synced(work.end)),
             Err(LogError::Deleted | LogError::Shutdown | LogError::Offline) => {}
+            // Its folder has gone meanwhile, and nobody needs what was in it.
+            Err(_) if self.is_deleted() => {}
             Err(error) => self.directory.fail(&error),
         }
         self.wake();

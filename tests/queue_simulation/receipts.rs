@@ -118,7 +118,7 @@ fn random_terms(random: &mut fastrand::Rng) -> QueueTerms {
 /// How long a record waits that has come back for so many times.
 fn backoff(ruling: Option<QueueTerms>, deliveries: u16) -> i64 {
     let after = |terms: QueueTerms| terms.backoff.ms << (deliveries.clamp(1, 16) - 1);
-    ruling.map_or(0, |terms| after(terms).min(terms.backoff.max_ms))
+    ruling.filter(|_| deliveries > 0).map_or(0, |terms| after(terms).min(terms.backoff.max_ms))
 }
 
 impl World {

@@ -54,9 +54,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// After so many deliveries, ms.
+    /// After so many deliveries, ms. Who only looked at a record and leaves it has delivered nothing.
     pub(super) fn after(&self, deliveries: u16) -> i64 {
-        let times = self.multiplier.powi(i32::from(deliveries.max(1)) - 1);
+        if deliveries == 0 {
+            return 0;
+        }
+        let times = self.multiplier.powi(i32::from(deliveries) - 1);
         // Saturates, and takes what is no number as zero.
         let ms = (self.ms as f64 * times) as i64;
         ms.clamp(0, self.max_ms.max(0))
