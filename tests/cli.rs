@@ -151,7 +151,7 @@ fn queues_are_made_listed_described_altered_and_deleted() {
     let settings = &described["settings"];
     assert_eq!(settings["delay.ms"], json!({"value": "60000", "default": false}));
     assert_eq!(settings["max.receive.count"], json!({"value": "0", "default": true}));
-    assert_eq!(settings.as_object().unwrap().len(), 28);
+    assert_eq!(settings.as_object().unwrap().len(), 29);
     let text = tools.run("queue describe jobs");
     assert!(text.lines()[0].ends_with(", partitions 3"), "{text:?}");
     for row in [["delay.ms", "60000", "set"], ["sqs.attributes", "-", "default"]] {

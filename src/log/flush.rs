@@ -172,7 +172,7 @@ impl SyncQueue {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use super::super::fixture::{Fixture, batch, commit, high_watermark};
+    use super::super::fixture::{Fixture, batch, commit, high_watermark, is_ready};
     use super::*;
     use crate::storage::simulated::SimulatedDisk;
 
@@ -226,11 +226,15 @@ mod tests {
         while fixture.directory.sync_next() {}
         assert_eq!(high_watermark(&partition), 2);
         partition.append_unawaited(batch(1)).unwrap();
+        assert!(!fixture.directory.sync_next() && !is_ready(partition.durable(3)));
+        while fixture.directory.sync_next() {}
+        assert_eq!(high_watermark(&partition), 3, "somebody has asked for it after all");
+        partition.append_unawaited(batch(1)).unwrap();
         let disk = fixture.halt();
         disk.power_cut(1);
         let again = Fixture::on(disk);
         let partition = again.partition(commit());
         again.recover(&partition);
-        assert!(high_watermark(&partition) >= 2, "what was awaited is there");
+        assert!(high_watermark(&partition) >= 3, "what was awaited is there");
     }
 }

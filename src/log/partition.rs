@@ -374,10 +374,15 @@ impl Partition {
         loop {
             let mut moved = std::pin::pin!(self.moved.notified());
             moved.as_mut().enable();
-            if self.view.lock().high_watermark.offset >= offset_end_exclusive {
-                return Ok(());
-            }
+            let step = {
+                let mut view = self.view.lock();
+                if view.high_watermark.offset >= offset_end_exclusive {
+                    return Ok(());
+                }
+                view.is_awaited()
+            };
             self.check_syncable()?;
+            self.take_step(step);
             moved.await;
         }
     }

@@ -194,6 +194,14 @@ impl View {
         step
     }
 
+    /// Notes that somebody waits for a sync: one that had time is due now.
+    pub fn is_awaited(&mut self) -> SyncStep {
+        match self.sync {
+            SyncState::Listed | SyncState::RunningAndListed => self.wants_sync(true),
+            _ => SyncStep::None,
+        }
+    }
+
     /// Takes the partition off the directory's list; whether it is still to be synced.
     pub fn unlist(&mut self) -> bool {
         let listed = self.sync == SyncState::Listed;

@@ -128,13 +128,8 @@ impl QueueDoor {
     async fn keep_moving(&self, name: &str, station: &Arc<Station>) {
         let [mut pause, longest] = PAUSES;
         loop {
-            let Ok((topic, config)) = self.topic(name) else { return };
-            let desk = self.desk(&topic);
-            let is_its = desk.stations.iter().any(|its| Arc::ptr_eq(its, station));
-            if !is_its || config.dead_letter_queue.is_none() {
-                return;
-            }
-            match self.move_when_there_are(&desk, station, &config).await {
+            let Some((_, config)) = self.sends_its_dead(name, station) else { return };
+            match self.move_when_there_are(name, station, &config).await {
                 Ok(()) => [pause, _] = PAUSES,
                 // Its first receiver makes the window, and comes here once more.
                 Err(QueueRefusal::NotNow(CoordinatorError::Loading)) if !self.is_known(station).await => {
@@ -152,6 +147,14 @@ impl QueueDoor {
         }
     }
 
+    /// The queue as it is now, if the station is one of its and what is dead there goes somewhere.
+    fn sends_its_dead(&self, name: &str, station: &Arc<Station>) -> Option<(Arc<Desk>, Arc<QueueConfig>)> {
+        let (topic, config) = self.topic(name).ok()?;
+        let desk = self.desk(&topic);
+        let is_its = desk.stations.iter().any(|its| Arc::ptr_eq(its, station));
+        (is_its && config.dead_letter_queue.is_some()).then_some((desk, config))
+    }
+
     /// Whether the station has a window; if that cannot be told, it may.
     async fn is_known(&self, station: &Station) -> bool {
         !matches!(self.0.queues.describe(&station.key).await, Ok(None))
@@ -159,14 +162,18 @@ impl QueueDoor {
 
     async fn move_when_there_are(
         &self,
-        desk: &Desk,
-        station: &Station,
+        name: &str,
+        station: &Arc<Station>,
         config: &QueueConfig,
     ) -> Result<(), QueueRefusal> {
         // How often is too often, the engine is told by who receives: after a restart, that may be nobody.
         station.show_terms(self, config).await?;
         self.0.queues.await_dead_in(&station.key).await?;
-        self.move_all(desk, station, config).await
+        // That may have been days: where they go is what it is now.
+        match self.sends_its_dead(name, station) {
+            Some((desk, config)) => self.move_all(&desk, station, &config).await,
+            None => Ok(()),
+        }
     }
 
     async fn move_all(

@@ -180,8 +180,10 @@ impl QueueDoor {
                 Err(error) if desk.is_gone(station, &error) => continue,
                 taken => taken?,
             };
-            let from =
-                wanted.after.filter(|_| after == Some(place(station))).map_or(0, |after| after.offset + 1);
+            let from = wanted
+                .after
+                .filter(|_| after == Some(place(station)))
+                .map_or(0, |after| after.offset.saturating_add(1));
             if looking.look(self, desk, station, from, &is_wanted).await? {
                 break;
             }

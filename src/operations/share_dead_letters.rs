@@ -123,12 +123,17 @@ impl QueueDoor {
             return Ok(());
         };
         loop {
+            let config = self.share_config(&key.group);
+            // What a queue has left in a topic that it reads no more is kept until it reads that again.
+            let is_a_queue = self.0.catalog.topic(&key.group).is_some_and(|topic| topic.queue.is_some());
+            if is_a_queue && config.dead_letter_topic.is_none() {
+                return Ok(());
+            }
             let dead = self.0.queues.take_dead(key, MOVED_TOGETHER, MOVE_MS).await?;
             let dead: Vec<(i64, u16)> = dead.iter().flat_map(|range| range.records()).collect();
             if dead.is_empty() {
                 return Ok(());
             }
-            let config = self.share_config(&key.group);
             match self.place(&config).await? {
                 Ok(place) => self.write(key, source, &config, &place, &dead).await?,
                 Err(why) => {

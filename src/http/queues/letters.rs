@@ -29,6 +29,16 @@ const HEADERS_MAX: usize = 100;
 /// Most messages a second that can be asked for.
 const RATE_MAX: i64 = 100_000;
 
+/// Longest text that is looked for in bodies: the work of that is as many times a body's length.
+const BODY_MAX_CHARS: usize = 1_000;
+
+fn part_of_body(text: String) -> Result<String, Refusal> {
+    match text.chars().count() > BODY_MAX_CHARS {
+        true => Err(Refusal::invalid(format!("body: more than {BODY_MAX_CHARS} characters"))),
+        false => Ok(text),
+    }
+}
+
 /// `GET /queues/NAME/messages`.
 pub(super) async fn peek(
     door: &QueueDoor,
@@ -56,7 +66,7 @@ pub(super) async fn list(
         reason: query.text("reason"),
         queue: query.text("queue"),
         headers: header.into_iter().collect(),
-        body: query.text("body"),
+        body: query.text("body").map(part_of_body).transpose()?,
         older_than_ms: query.number("older_than_ms", 0, i64::MAX)?,
         newer_than_ms: query.number("newer_than_ms", 0, i64::MAX)?,
         message_id: query.text("message_id"),
@@ -126,7 +136,7 @@ impl FilterForm {
             reason: self.reason,
             queue: self.queue,
             headers: self.headers.0.into_iter().map(header).collect::<Result<_, _>>()?,
-            body: self.body,
+            body: self.body.map(part_of_body).transpose()?,
             older_than_ms: within("older_than_ms", self.older_than_ms, 0, i64::MAX)?,
             newer_than_ms: within("newer_than_ms", self.newer_than_ms, 0, i64::MAX)?,
             message_id: self.message_id,
