@@ -197,6 +197,12 @@ pub(super) async fn redrive(
     {
         return Err(Refusal::invalid("to: they are there already"));
     }
+    if let Fate::Redrive { to: Some(to), .. } = &sweep.fate
+        && door.queue(to).is_none()
+    {
+        // Not found would say that of the queue in the path.
+        return Err(Refusal::invalid(format!("to: there is no queue {to:?}")));
+    }
     let began_ms = sweep.began_ms;
     let swept = door.sweep(&letters, sweep, stopping, |_| ()).await?;
     Ok(told(StatusCode::OK, &outcome(swept, began_ms)))
