@@ -343,7 +343,7 @@ fn what_is_redriven_is_what_was_asked_for() {
     assert_eq!(broker.get("/queues/dead")["stats"]["redriven"], 31);
 
     for (body, status) in [
-        (json!({ "to": "nowhere" }), 404),
+        (json!({ "to": "nowhere" }), 400),
         (json!({ "to": "dead" }), 400),
         (json!({ "filter": { "queue": "other" } }), 400),
         (json!({ "rate": 0 }), 400),
