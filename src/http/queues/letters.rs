@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ use super::error::Refusal;
 use super::message::{MESSAGES_MAX, PeekedMessage, within};
 use super::query::Query;
 use super::{nothing, parse, told};
-use crate::operations::{Fate, Filter, MessageState, Page, Peek, Place, QueueDoor, Sweep, Swept};
+use crate::operations::{Fate, Filter, MessageState, Page, Peek, Place, QueueDoor, Sweep};
 
 /// How long a request goes on with messages before it tells how far it has come.
 const SWEEP_FOR: Duration = Duration::from_secs(10);
@@ -185,8 +185,11 @@ pub(super) async fn redrive(
     super::queue(door, name)?;
     let mut form: SweepForm = if body.is_empty() { SweepForm::default() } else { parse(body)? };
     let to = form.to.take();
-    if let Some(to) = &to {
-        super::queue(door, to)?;
+    if let Some(to) = &to
+        && door.queue(to).is_none()
+    {
+        // Not found would say that of the queue in the path.
+        return Err(Refusal::invalid(format!("to: there is no queue {to:?}")));
     }
     let fate = Fate::Redrive { to, is_forced: form.force.take().unwrap_or(false) };
     let mut sweep = form.sweep(fate, door.now_ms())?;
@@ -197,15 +200,7 @@ pub(super) async fn redrive(
     {
         return Err(Refusal::invalid("to: they are there already"));
     }
-    if let Fate::Redrive { to: Some(to), .. } = &sweep.fate
-        && door.queue(to).is_none()
-    {
-        // Not found would say that of the queue in the path.
-        return Err(Refusal::invalid(format!("to: there is no queue {to:?}")));
-    }
-    let began_ms = sweep.began_ms;
-    let swept = door.sweep(&letters, sweep, stopping, |_| ()).await?;
-    Ok(told(StatusCode::OK, &outcome(swept, began_ms)))
+    swept(door, stopping, &letters, sweep).await
 }
 
 /// `POST /queues/NAME/purge`: of all messages without a body, else of those that it says.
@@ -227,21 +222,27 @@ pub(super) async fn purge(
     if form.to.is_some() || form.force.is_some() {
         return Err(Refusal::invalid("to and force are for redrive"));
     }
-    let sweep = form.sweep(Fate::Drop, door.now_ms())?;
-    let began_ms = sweep.began_ms;
-    let swept = door.sweep(name, sweep, stopping, |_| ()).await?;
-    Ok(told(StatusCode::OK, &outcome(swept, began_ms)))
+    swept(door, stopping, name, form.sweep(Fate::Drop, door.now_ms())?).await
 }
 
-fn outcome(swept: Swept, began_ms: i64) -> Value {
+/// Does what was asked for with the messages of the queue, and tells what came of it.
+async fn swept(
+    door: &QueueDoor,
+    stopping: &CancellationToken,
+    name: &str,
+    sweep: Sweep,
+) -> Result<Response<Answer>, Refusal> {
+    let began_ms = sweep.began_ms;
+    let swept = door.sweep(name, sweep, stopping, |_| ()).await?;
     let left = swept.left.into_iter().map(|left| {
         json!({ "message_id": left.message_id, "place": left.place.to_string(), "why": left.why.to_string() })
     });
-    json!({
+    let outcome = json!({
         "matched": swept.matched,
         "done": swept.done,
         "left": left.collect::<Vec<_>>(),
         "next": swept.next.map(|next| next.to_string()),
         "began_ms": began_ms,
-    })
+    });
+    Ok(told(StatusCode::OK, &outcome))
 }
