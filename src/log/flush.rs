@@ -2,7 +2,8 @@
 //! waited its turn, one sync makes it durable; and one write of the commit journal does so for all that wait.
 //!
 //! Clients that wait for an append come back with the next one when they are answered. So that they share a sync instead of having
-//! one for each few, a commit that follows another waits for as many as were there: neither for more than [`COMPANY`] nor long.
+//! one for each few, a commit that follows another waits for as many as were there, and for some more to see whether there are
+//! more: neither for too many nor long.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,14 +14,23 @@ use parking_lot::{Condvar, Mutex};
 
 use super::partition::Partition;
 
-/// Appends for which a commit waits at most.
-const COMPANY: u64 = 32;
+/// Appends for which a commit waits at most, if the one before had something of one partition only.
+const COMPANY_OF_ONE: u64 = 14;
 
-/// How long it waits at most: so many times as long as the last one took.
-const PATIENCE: u32 = 3;
+/// The same for several: then each commit also saves syncs of their files.
+const COMPANY: u64 = 40;
+
+/// How long a commit waits at most: for each of those that it waits for, this part of the time that the last one took.
+const PATIENCE: u32 = 4;
 
 /// How long it waits in any case at most.
-const PATIENCE_MAX: Duration = Duration::from_millis(2);
+const PATIENCE_MAX: Duration = Duration::from_millis(3);
+
+/// By this part a commit waits for more than there were.
+const GROWTH: u64 = 4;
+
+/// Commits without that after one that has waited in vain.
+const WARY: u32 = 64;
 
 /// Partitions that wait for a syncing thread, each at most once.
 #[derive(Debug, Default)]
@@ -50,6 +60,10 @@ struct State {
     is_held: bool,
     /// Appends when the last commit began, and the one before.
     begun: [u64; 2],
+    /// Partitions that the last commit had something of.
+    partitions: u64,
+    /// Commits that do not wait for more than there were.
+    wary: u32,
 }
 
 /// What a syncing thread does next.
@@ -137,6 +151,8 @@ impl SyncQueue {
         (!state.committing && !is_held && !state.queue.is_empty()).then(|| {
             state.committing = true;
             state.begun = [self.appends.load(Ordering::SeqCst), state.begun[0]];
+            state.partitions = state.queue.len() as u64;
+            state.wary = if self.have_all_come() { state.wary.saturating_sub(1) } else { WARY };
             Turn::Commit(std::mem::take(&mut state.queue))
         })
     }
@@ -157,8 +173,12 @@ impl SyncQueue {
         let [begun, before] = state.begun;
         // Those who are answered by it, and those who have come meanwhile.
         let around = self.appends.load(Ordering::SeqCst) - before;
-        self.goal.store(begun + around.min(COMPANY), Ordering::SeqCst);
-        state.hold = Some(Instant::now() + (took * PATIENCE).min(PATIENCE_MAX));
+        let more = if state.wary == 0 { around / GROWTH } else { 0 };
+        let most = if state.partitions > 1 { COMPANY } else { COMPANY_OF_ONE };
+        let company = (around + more).min(most);
+        self.goal.store(begun + company, Ordering::SeqCst);
+        let patience = took.saturating_mul(u32::try_from(company).unwrap_or(u32::MAX)) / PATIENCE;
+        state.hold = Some(Instant::now() + patience.min(PATIENCE_MAX));
         let turns = rest.len() + usize::from(!state.queue.is_empty());
         state.files.extend(rest);
         drop(state);
@@ -193,13 +213,47 @@ mod tests {
 
     #[test]
     fn a_commit_waits_for_as_many_as_were_there() {
-        for (taking_part, meanwhile, missing) in
-            [(1, 0, 1), (2, 0, 2), (3, 2, 3), (1, 9, 1), (40, 0, 32), (20, 33, 0)]
-        {
+        for (taking_part, meanwhile, missing) in [
+            (1, 0, 1),
+            (2, 0, 2),
+            (3, 0, 3),
+            (4, 0, 5),
+            (8, 0, 10),
+            (3, 2, 4),
+            (1, 9, 3),
+            (40, 0, 14),
+            (20, 33, 0),
+        ] {
             let queue = SyncQueue::default();
             commits(&queue, taking_part, meanwhile);
             assert_eq!(awaited(&queue), missing, "{taking_part}, {meanwhile}");
         }
+    }
+
+    #[test]
+    fn who_has_waited_in_vain_for_more_than_there_were_does_so_no_more_for_a_while() {
+        let queue = SyncQueue::default();
+        commits(&queue, 8, 0);
+        // Two more were waited for.
+        commits(&queue, 8, 0);
+        for _ in 1..WARY {
+            assert_eq!(awaited(&queue), 8);
+            commits(&queue, 0, 0);
+        }
+        assert_eq!(awaited(&queue), 8);
+        commits(&queue, 0, 0);
+        assert_eq!(awaited(&queue), 10);
+    }
+
+    #[test]
+    fn several_partitions_are_worth_more_company() {
+        let fixture = Fixture::open(SimulatedDisk::default(), 0).unwrap();
+        let queue = SyncQueue::default();
+        (0..100).for_each(|_| queue.appended());
+        (0..2).for_each(|_| queue.push(fixture.partition(commit())));
+        assert!(matches!(queue.next_now(), Some(Turn::Commit(both)) if both.len() == 2));
+        queue.committed(Vec::new(), Duration::ZERO);
+        assert_eq!(awaited(&queue), COMPANY);
     }
 
     #[test]
