@@ -10,6 +10,7 @@ mod loans;
 mod metrics;
 mod queues;
 mod receipt;
+mod serving;
 pub mod sqs;
 
 use std::convert::Infallible;
@@ -26,15 +27,15 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use self::conversation::Bounds;
 use self::loans::Loans;
 use self::metrics::Exposition;
 pub use self::metrics::Observed;
+use self::serving::Serving;
 use crate::handlers::Later;
-use crate::net::listener::{ConnectionLimits, Listener, accept};
+use crate::net::listener::{ConnectionLimits, Listener};
 use crate::telemetry::{Closed, ConnectionCounters, Text};
 
 /// Connections that may be open; more wait to be accepted.
@@ -58,10 +59,7 @@ const LIFE_MAX: Duration = Duration::from_secs(300);
 /// The HTTP listeners of a broker, serving. Dropped, they are closed at once, whatever their tasks do.
 pub struct Doors {
     site: Arc<Site>,
-    listeners: Vec<Listener>,
-    addresses: Vec<SocketAddr>,
-    serving: JoinSet<()>,
-    stop: CancellationToken,
+    serving: Serving,
 }
 
 impl Doors {
@@ -70,7 +68,6 @@ impl Doors {
     /// # Errors
     /// The system's, when it does not tell where they listen.
     pub fn open(listeners: Vec<Listener>, connections_max_idle: Duration) -> io::Result<Self> {
-        let addresses = listeners.iter().map(Listener::local_addr).collect::<io::Result<_>>()?;
         let site = Arc::new(Site {
             observed: OnceLock::new(),
             connections: Arc::default(),
@@ -79,19 +76,15 @@ impl Doors {
         });
         let limits = ConnectionLimits::new(CONNECTIONS_MAX, CONNECTIONS_MAX);
         let stop = CancellationToken::new();
-        let mut serving = JoinSet::new();
-        for listener in &listeners {
-            let (shown, stopped) = (Arc::clone(&site), stop.clone());
-            let serve = move |stream, _| converse(stream, Arc::clone(&shown), stopped.clone());
-            let counters = Arc::clone(&site.connections);
-            serving.spawn(accept(listener.clone(), limits.clone(), counters, stop.clone(), serve));
-        }
-        Ok(Self { site, listeners, addresses, serving, stop })
+        let (shown, stopped) = (Arc::clone(&site), stop.clone());
+        let serve = move |stream| converse(stream, Arc::clone(&shown), stopped.clone());
+        let serving = Serving::open(listeners, &limits, &site.connections, stop, serve)?;
+        Ok(Self { site, serving })
     }
 
     /// The address of each listener, in order.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        self.serving.addresses()
     }
 
     /// The broker answers: from now on it is ready, until it stops.
@@ -102,15 +95,7 @@ impl Doors {
 
     /// Ends, after the requests under way.
     pub async fn close(&mut self) {
-        self.stop.cancel();
-        while self.serving.join_next().await.is_some() {}
-    }
-}
-
-impl Drop for Doors {
-    fn drop(&mut self) {
-        self.serving.abort_all();
-        self.listeners.iter().for_each(Listener::close);
+        self.serving.close().await;
     }
 }
 

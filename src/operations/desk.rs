@@ -30,8 +30,8 @@ use crate::record::validate::{COSTLY_DENSE_CODEC_BYTES, COSTLY_QUICK_CODEC_BYTES
 use crate::telemetry::QueueCounters;
 use crate::uuid::Uuid;
 
-/// Bytes of the log that are looked at together.
-pub(super) const READ_BYTES: usize = 256 << 10;
+/// Bytes of the log that are looked at together: so few that the allocator has room for their records from those before.
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// Compressed bytes that are decompressed together where sockets are served; more go elsewhere, as each batch does that is costly.
 const COSTLY_READ_BYTES: usize = 64 << 10;
@@ -106,7 +106,7 @@ const UNKNOWN: i64 = -1;
 static NEXT_DESK: AtomicU64 = AtomicU64::new(0);
 
 /// Reads of the log after which something is handed out even if a higher priority may come further on.
-const LOOK_AHEAD_READS: usize = 256;
+const LOOK_AHEAD_READS: usize = 1024;
 
 /// What somebody is to have of a station.
 struct Share<'a> {
@@ -380,7 +380,8 @@ impl Station {
             let is_stuck = taken.as_ref().is_some_and(|taken| taken.is_full) || reads > LOOK_AHEAD_READS;
             // What comes first among several levels is known when all has been seen.
             let is_time = is_known && (config.priorities == 1 || read.is_none() || is_stuck);
-            let arrivals = match &read {
+            let is_end = read.is_none();
+            let arrivals = match read {
                 Some(read) => self.arrivals(door, config, from, read).await?,
                 None => Vec::new(),
             };
@@ -409,7 +410,7 @@ impl Station {
             }
             let is_enough = count(&received) >= max_records && max_records > 0;
             // A window that goes by other terms now begins to see its records anew, from its start.
-            let is_all = is_known && read.is_none() && !has_grown;
+            let is_all = is_known && is_end && !has_grown;
             // Who only wants to know what there is goes on: what is new is taken in, however much is with somebody.
             let is_over = (received.is_full && max_records > 0) || (is_known && !has_grown);
             if is_enough || is_all || (is_over && (is_time || max_records == 0)) {
@@ -532,7 +533,7 @@ impl Station {
         door: &QueueDoor,
         config: &QueueConfig,
         from: i64,
-        read: &Read,
+        read: Read,
     ) -> Result<Vec<Arrival>, QueueRefusal> {
         let mut arrivals = match super::intake::deduplicates(config) {
             true => {
@@ -548,7 +549,7 @@ impl Station {
             let kind = Kind { skip: true, ..Kind::default() };
             arrivals.push(Arrival { first: seen, last: read.end - 1, kind });
         }
-        *self.recent.lock() = Arc::new(read.records.clone());
+        *self.recent.lock() = Arc::new(read.records);
         Ok(arrivals)
     }
 

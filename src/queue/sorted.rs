@@ -14,12 +14,14 @@ const GROWTH: usize = 32;
 pub(super) struct Sorted<K, V = ()> {
     /// Each holds something; what they hold is in order, and so are they.
     pages: VecDeque<Vec<(K, V)>>,
+    /// The first key of each page, side by side: the page of a key is found without a look into any other.
+    firsts: VecDeque<K>,
     len: usize,
 }
 
 impl<K, V> Default for Sorted<K, V> {
     fn default() -> Self {
-        Self { pages: VecDeque::new(), len: 0 }
+        Self { pages: VecDeque::new(), firsts: VecDeque::new(), len: 0 }
     }
 }
 
@@ -64,7 +66,7 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
     /// Adds an entry, or gives the one that there is another value.
     pub(super) fn insert(&mut self, key: K, value: V) {
         let Some(last) = self.pages.len().checked_sub(1) else {
-            self.pages.push_back(vec![(key, value)]);
+            self.push_page(key, value);
             self.len = 1;
             return;
         };
@@ -80,13 +82,14 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         if self.pages[at].len() == PAGE {
             if index == PAGE && at == last {
                 // What comes in order leaves full pages behind.
-                self.pages.push_back(vec![(key, value)]);
+                self.push_page(key, value);
                 return;
             }
             let page = &mut self.pages[at];
             let upper = page[PAGE / 2..].to_vec();
             page.truncate(PAGE / 2);
             page.shrink_to(PAGE / 2 + GROWTH);
+            self.firsts.insert(at + 1, upper[0].0);
             self.pages.insert(at + 1, upper);
             if index > PAGE / 2 {
                 (at, index) = (at + 1, index - PAGE / 2);
@@ -97,6 +100,19 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
             page.reserve_exact(page.len().clamp(1, GROWTH));
         }
         page.insert(index, (key, value));
+        if index == 0 {
+            self.firsts[at] = key;
+        }
+    }
+
+    fn push_page(&mut self, key: K, value: V) {
+        self.pages.push_back(vec![(key, value)]);
+        self.firsts.push_back(key);
+    }
+
+    fn remove_page(&mut self, at: usize) -> Vec<(K, V)> {
+        self.firsts.remove(at);
+        self.pages.remove(at).unwrap_or_default()
     }
 
     /// Takes an entry out.
@@ -106,16 +122,17 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         let index = page.binary_search_by(|(at, _)| at.cmp(&key)).ok()?;
         let (_, value) = page.remove(index);
         self.len -= 1;
-        if page.is_empty() {
-            self.pages.remove(at);
+        let Some((first, _)) = page.first() else {
+            self.remove_page(at);
             return Some(value);
-        }
+        };
+        self.firsts[at] = *first;
         let len = page.len();
         if page.capacity() > 2 * len + GROWTH {
             page.shrink_to(len + GROWTH / 2);
         }
         if len < PAGE / 4 && self.pages.get(at + 1).is_some_and(|next| next.len() + len <= PAGE / 2) {
-            let next = self.pages.remove(at + 1).unwrap_or_default();
+            let next = self.remove_page(at + 1);
             self.pages[at].reserve_exact(next.len());
             self.pages[at].extend(next);
         }
@@ -124,11 +141,11 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
 
     /// The page that begins at or below `key`, and the next above it.
     fn page_of(&self, key: K) -> Option<usize> {
-        if self.pages.back()?[0].0 <= key {
+        if *self.firsts.back()? <= key {
             // Where what comes in order goes.
-            return Some(self.pages.len() - 1);
+            return Some(self.firsts.len() - 1);
         }
-        self.pages.partition_point(|page| page[0].0 <= key).checked_sub(1)
+        self.firsts.partition_point(|first| *first <= key).checked_sub(1)
     }
 }
 

@@ -42,6 +42,7 @@ Examples:
   ottla bench members --groups 1000 --members 2 --pid \"$(pidof ottla)\"
   ottla bench queue --url http://127.0.0.1:9324 --clients 8 --batch 10
   ottla bench queue --waiting 200
+  ottla bench queue --send 1000000 --batch 10 --delay-seconds 900
   ottla bench share --members 8 --record-bytes 100 --batch-records 100
   ottla bench start --bootstrap 127.0.0.1:9999 -- ottla --ephemeral --listen 127.0.0.1:9999";
 
@@ -233,6 +234,9 @@ mod tests {
             (&["produce", "--seconds", "1", "--bytes", "1"], "--bytes"),
             (&["produce", "--rate", "1", "--in-flight", "1"], "--in-flight"),
             (&["latency", "--acks", "0"], "expected all or 1"),
+            (&["queue", "--send", "0"], "--send"),
+            (&["queue", "--send", "1", "--hold", "1"], "--hold"),
+            (&["queue", "--delay-seconds", "1"], "--send"),
             (&["start"], "COMMAND"),
         ] {
             let message = parse(arguments).unwrap_err();
@@ -242,12 +246,20 @@ mod tests {
 
     /// What `measure` gives against a broker of our own.
     fn with_broker<T>(measure: impl FnOnce(&[&str]) -> T) -> T {
+        with(|broker| measure(&["--bootstrap", &broker.bootstrap()]))
+    }
+
+    fn with<T>(measure: impl FnOnce(&Broker) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-        let settings = [("listeners", "127.0.0.1:0"), ("ottla.ephemeral", "true")];
+        let settings = [
+            ("listeners", "127.0.0.1:0"),
+            ("ottla.sqs.listeners", "127.0.0.1:0"),
+            ("ottla.ephemeral", "true"),
+        ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let broker = runtime.block_on(Broker::start(Config::from_settings(settings).unwrap()));
         let broker = broker.unwrap();
-        let measured = measure(&["--bootstrap", &broker.bootstrap()]);
+        let measured = measure(&broker);
         runtime.block_on(broker.stop());
         measured
     }
@@ -340,6 +352,31 @@ mod tests {
             let report = share::measure(&flags).unwrap();
             assert!(report.messages > 4_000 && report.seconds < 5.0, "{report:?}");
             assert!(report.latency_us.is_some(), "{report:?}");
+        });
+    }
+
+    #[test]
+    fn a_queue_is_gone_round_filled_and_held() {
+        with(|broker| {
+            let url = format!("http://{}", broker.sqs()[0]);
+            let measure = |words: &[&str]| {
+                let shape = ["queue", "--url", &url, "--clients", "3", "--batch", "10"];
+                let What::Queue(flags) = parse(&[&shape[..], words].concat()).unwrap() else {
+                    panic!("queue is a subcommand")
+                };
+                queue::measure(&flags)
+            };
+            let report = measure(&["--seconds", "0.2", "--warm-up", "0"]).unwrap();
+            assert!(report.messages > 0 && report.latency_us.is_some(), "{report:?}");
+
+            let report = measure(&["--queue", "late", "--send", "25", "--delay-seconds", "900"]).unwrap();
+            assert_eq!(report.messages, 25, "{report:?}");
+            let nothing = measure(&["--queue", "late", "--hold", "1"]).unwrap_err().to_string();
+            assert!(nothing.ends_with("there are no more messages"), "{nothing}");
+
+            assert_eq!(measure(&["--queue", "full", "--send", "25"]).unwrap().messages, 25);
+            assert_eq!(measure(&["--queue", "full", "--hold", "25"]).unwrap().messages, 25);
+            assert!(measure(&["--queue", "full", "--hold", "1"]).is_err(), "all are with somebody");
         });
     }
 

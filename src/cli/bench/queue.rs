@@ -1,5 +1,6 @@
 //! `ottla bench queue`: messages sent, received and deleted over AWS JSON 1.0, by clients that do one thing after the other; or
-//! how long a message takes to a receiver that waits for it. Works against whatever speaks SQS.
+//! how long a message takes to a receiver that waits for it; or only sent, or only received, so that a queue is full of what is
+//! delayed or in flight. Works against whatever speaks SQS.
 //!
 //! All clients share one thread, so that the driver takes one core at most.
 
@@ -15,6 +16,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -44,6 +46,15 @@ pub(super) struct Flags {
     /// Send so many messages a second to one receiver that waits instead, and measure the way
     #[arg(long, value_name = "RATE", conflicts_with_all = ["clients", "batch"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
     waiting: Option<u32>,
+    /// Send so many messages instead, and do nothing else
+    #[arg(long, value_name = "N", conflicts_with_all = ["waiting", "seconds", "warm_up"], value_parser = clap::value_parser!(u64).range(1..))]
+    send: Option<u64>,
+    /// Delay each that is sent by a time of its own: of half so many seconds to all of them
+    #[arg(long, value_name = "SECONDS", requires = "send", value_parser = clap::value_parser!(u32).range(1..=900))]
+    delay_seconds: Option<u32>,
+    /// Receive so many messages instead, and delete none
+    #[arg(long, value_name = "N", conflicts_with_all = ["waiting", "send", "seconds", "warm_up"], value_parser = clap::value_parser!(u64).range(1..))]
+    hold: Option<u64>,
     /// How long to measure
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = crate::cli::some_seconds)]
     seconds: Duration,
@@ -71,9 +82,11 @@ pub(super) fn measure(flags: &Flags) -> Result<Messages, BenchError> {
         if flags.waiting.is_some() || flags.clients == 1 {
             tokio::task::spawn_local(stay_awake());
         }
-        match flags.waiting {
-            None => exchange(flags, &url).await,
-            Some(rate) => deliver(flags, &url, Duration::from_secs(1) / rate).await,
+        match (flags.waiting, flags.send, flags.hold) {
+            (Some(rate), ..) => deliver(flags, &url, Duration::from_secs(1) / rate).await,
+            (_, Some(messages), _) => one_way(flags, &url, messages, send_some).await,
+            (.., Some(messages)) => one_way(flags, &url, messages, hold_some).await,
+            (None, None, None) => exchange(flags, &url).await,
         }
     }))
 }
@@ -121,22 +134,44 @@ impl Tally {
 /// Opens the window after the warm-up, closes it, and says what was seen in it.
 async fn watch(flags: &Flags, tally: &Tally) -> Result<Messages, BenchError> {
     tokio::time::sleep(flags.warm_up).await;
-    let (began, cpu) = (Instant::now(), flags.pid.map(process::cpu_time).transpose()?);
-    tally.is_open.set(true);
+    let window = Window::open(flags, tally)?;
     tokio::time::sleep(flags.seconds).await;
-    tally.is_open.set(false);
-    let (seconds, cpu_after) = (began.elapsed().as_secs_f64(), flags.pid.map(process::cpu_time).transpose()?);
-    tally.is_over.set(true);
-    let messages = tally.messages.get();
-    let cpu = cpu_after.zip(cpu).map(|(after, before)| (after - before).as_secs_f64());
-    Ok(Messages {
-        messages,
-        seconds,
-        messages_per_second: messages as f64 / seconds,
-        requests_per_second: tally.requests.get() as f64 / seconds,
-        latency_us: tally.latencies.borrow().percentiles(),
-        messages_per_server_cpu_second: cpu.map(|cpu| messages as f64 / cpu),
-    })
+    window.close()
+}
+
+/// While it is open, it is counted.
+struct Window<'a> {
+    flags: &'a Flags,
+    tally: &'a Tally,
+    began: Instant,
+    cpu_before: Option<Duration>,
+}
+
+impl<'a> Window<'a> {
+    fn open(flags: &'a Flags, tally: &'a Tally) -> Result<Self, BenchError> {
+        let cpu_before = flags.pid.map(process::cpu_time).transpose()?;
+        tally.is_open.set(true);
+        Ok(Self { flags, tally, began: Instant::now(), cpu_before })
+    }
+
+    /// What was seen; the clients end.
+    fn close(self) -> Result<Messages, BenchError> {
+        let Self { flags, tally, began, cpu_before } = self;
+        tally.is_open.set(false);
+        let seconds = began.elapsed().as_secs_f64();
+        let cpu_after = flags.pid.map(process::cpu_time).transpose()?;
+        tally.is_over.set(true);
+        let messages = tally.messages.get();
+        let cpu = cpu_after.zip(cpu_before).map(|(after, before)| (after - before).as_secs_f64());
+        Ok(Messages {
+            messages,
+            seconds,
+            messages_per_second: messages as f64 / seconds,
+            requests_per_second: tally.requests.get() as f64 / seconds,
+            latency_us: tally.latencies.borrow().percentiles(),
+            messages_per_server_cpu_second: cpu.map(|cpu| messages as f64 / cpu),
+        })
+    }
 }
 
 /// Every client sends a batch, receives one, and deletes it, over and over.
@@ -202,6 +237,84 @@ async fn go_round(
     Ok(())
 }
 
+/// All clients together send, or receive, so many messages: each has `some` of them go, again and again.
+async fn one_way(
+    flags: &Flags,
+    queue: &str,
+    messages: u64,
+    some: impl AsyncFn(&mut Client, &OneWay, usize) -> Result<usize, BenchError> + Copy + 'static,
+) -> Result<Messages, BenchError> {
+    let tally = Rc::new(Tally::default());
+    let way = Rc::new(OneWay {
+        queue: queue.to_owned(),
+        body: "x".repeat(flags.body_bytes as usize),
+        delay_seconds: flags.delay_seconds,
+        left: Cell::new(messages),
+    });
+    let mut connected = Vec::new();
+    for _ in 0..flags.clients {
+        connected.push(Client::connect(&flags.url).await?);
+    }
+    let window = Window::open(flags, &tally)?;
+    let clients = connected.into_iter().map(|mut client| {
+        let (way, tally, batch) = (Rc::clone(&way), Rc::clone(&tally), u64::from(flags.batch));
+        tokio::task::spawn_local(async move {
+            while way.left.get() > 0 {
+                let wanted = batch.min(way.left.get());
+                way.left.set(way.left.get() - wanted);
+                let began = Instant::now();
+                let gone = some(&mut client, &way, wanted as usize).await? as u64;
+                way.left.set(way.left.get() + wanted.saturating_sub(gone));
+                tally.add(gone, 1, began);
+            }
+            Ok::<_, BenchError>(())
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        if let Ok(ended) = client.await {
+            ended?;
+        }
+    }
+    window.close()
+}
+
+/// What clients that only send, or only receive, have in common.
+struct OneWay {
+    queue: String,
+    body: String,
+    delay_seconds: Option<u32>,
+    /// Messages that nobody has begun with.
+    left: Cell<u64>,
+}
+
+async fn send_some(client: &mut Client, way: &OneWay, messages: usize) -> Result<usize, BenchError> {
+    let entry = |id: usize| {
+        let mut entry = json!({ "Id": id.to_string(), "MessageBody": way.body });
+        if let Some(most) = way.delay_seconds {
+            entry["DelaySeconds"] = fastrand::u32(most.div_ceil(2)..=most).into();
+        }
+        entry
+    };
+    let entries: Vec<_> = (0..messages).map(entry).collect();
+    let send = json!({ "QueueUrl": way.queue, "Entries": entries }).to_string();
+    let sent: Sent = client.call("SendMessageBatch", &send).await?;
+    match sent.successful.len() == messages {
+        true => Ok(messages),
+        false => {
+            Err(client.failed(format!("SendMessageBatch: {} of {messages} sent", sent.successful.len())))
+        }
+    }
+}
+
+async fn hold_some(client: &mut Client, way: &OneWay, messages: usize) -> Result<usize, BenchError> {
+    let receive = json!({ "QueueUrl": way.queue, "MaxNumberOfMessages": messages }).to_string();
+    let received: Received = client.call("ReceiveMessage", &receive).await?;
+    match received.messages.len() {
+        0 => Err(client.failed("ReceiveMessage: there are no more messages".to_owned())),
+        held => Ok(held),
+    }
+}
+
 /// One client waits for each message, the other sends it.
 async fn deliver(flags: &Flags, queue: &str, period: Duration) -> Result<Messages, BenchError> {
     let (mut sender, mut receiver) = (Client::connect(&flags.url).await?, Client::connect(&flags.url).await?);
@@ -242,6 +355,12 @@ async fn deliver(flags: &Flags, queue: &str, period: Duration) -> Result<Message
         ended?;
     }
     Ok(watched)
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    #[serde(rename = "Successful", default)]
+    successful: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -286,8 +405,11 @@ impl Client {
     }
 
     fn read<T: for<'a> Deserialize<'a>>(&self, action: &'static str, answer: &[u8]) -> Result<T, BenchError> {
-        serde_json::from_slice(answer)
-            .map_err(|error| BenchError::Http { url: self.url.clone(), what: format!("{action}: {error}") })
+        serde_json::from_slice(answer).map_err(|error| self.failed(format!("{action}: {error}")))
+    }
+
+    fn failed(&self, what: String) -> BenchError {
+        BenchError::Http { url: self.url.clone(), what }
     }
 
     /// The body of the answer.

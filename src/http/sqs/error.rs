@@ -5,6 +5,8 @@ use std::borrow::Cow;
 
 use hyper::StatusCode;
 
+use crate::http::body::BodyFault;
+
 /// Why a call, or an entry of a batch, fails.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum SqsError {
@@ -78,6 +80,16 @@ pub(super) enum SqsError {
     Internal(String),
     #[error("The server is stopping.")]
     Unavailable,
+}
+
+impl From<BodyFault> for SqsError {
+    fn from(fault: BodyFault) -> Self {
+        match fault {
+            BodyFault::TooLarge { max_bytes } => Self::TooLong { limit: max_bytes },
+            BodyFault::TooSlow { .. } => Self::TooSlow,
+            BodyFault::Broken => Self::Malformed("the body ends before its end".to_owned()),
+        }
+    }
 }
 
 fn because(reason: &str) -> String {

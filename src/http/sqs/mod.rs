@@ -1,8 +1,9 @@
 //! SQS: queues for every AWS SDK, at a listener of its own. AWS JSON 1.0 and the older Query protocol are told apart by each call
 //! and lead to the same actions ([`actions`]), which end at the queues' operations ([`crate::operations`]).
 //!
-//! Bounded: requests in size and time, by the same budget as Kafka's; a long poll is one waiting task. When a client goes away
-//! while its call waits, the call ends with it, before it has taken any message.
+//! Bounded: requests in size and time, by the same budget as Kafka's; a long poll is one waiting task. Those that wait
+//! need no bound of their own: connections have one, and nothing else is asked here that would have to be answered beside them.
+//! When a client goes away while its call waits, the call ends with it, before it has taken any message.
 
 mod actions;
 mod answer;
@@ -18,15 +19,14 @@ mod tasks;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT};
 use hyper::http::request::Parts;
@@ -34,8 +34,6 @@ use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::actions::Context;
@@ -48,9 +46,11 @@ pub use self::signature::Credentials;
 use self::signature::Signed;
 use self::tasks::Tasks;
 use crate::clock::TimestampMs;
+use crate::http::body;
 use crate::http::conversation::{self, Bounds};
+use crate::http::serving::Serving;
 use crate::net::budget::{Budget, FREE_BYTES};
-use crate::net::listener::{ConnectionLimits, Listener, accept};
+use crate::net::listener::{ConnectionLimits, Listener};
 use crate::operations::QueueDoor;
 use crate::telemetry::ConnectionCounters;
 use crate::uuid::Uuid;
@@ -96,10 +96,7 @@ pub struct Settings {
 
 /// The SQS listeners of a broker, serving. Dropped, they are closed at once, whatever their tasks do.
 pub struct SqsDoors {
-    listeners: Vec<Listener>,
-    addresses: Vec<SocketAddr>,
-    serving: JoinSet<()>,
-    stop: CancellationToken,
+    serving: Serving,
     /// Tasks that move messages have no connection to end with.
     _stop_when_dropped: DropGuard,
 }
@@ -132,7 +129,6 @@ impl SqsDoors {
         settings: Settings,
         connections: Arc<ConnectionCounters>,
     ) -> io::Result<Self> {
-        let addresses = listeners.iter().map(Listener::local_addr).collect::<io::Result<_>>()?;
         let limits = ConnectionLimits::new(settings.connections_max, settings.connections_per_ip_max);
         let stop = CancellationToken::new();
         let site = Arc::new(Site {
@@ -148,32 +144,21 @@ impl SqsDoors {
             attempts: Attempts::default(),
             tasks: Tasks::default(),
         });
-        let mut serving = JoinSet::new();
-        for listener in &listeners {
-            let (site, counters) = (Arc::clone(&site), Arc::clone(&site.connections));
-            let serve = move |stream, _| converse(stream, Arc::clone(&site));
-            serving.spawn(accept(listener.clone(), limits.clone(), counters, stop.clone(), serve));
-        }
         let _stop_when_dropped = stop.clone().drop_guard();
-        Ok(Self { listeners, addresses, serving, stop, _stop_when_dropped })
+        let counters = Arc::clone(&site.connections);
+        let serve = move |stream| converse(stream, Arc::clone(&site));
+        let serving = Serving::open(listeners, &limits, &counters, stop, serve)?;
+        Ok(Self { serving, _stop_when_dropped })
     }
 
     /// The address of each listener, in order.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        self.serving.addresses()
     }
 
     /// Ends, after the requests under way.
     pub async fn close(&mut self) {
-        self.stop.cancel();
-        while self.serving.join_next().await.is_some() {}
-    }
-}
-
-impl Drop for SqsDoors {
-    fn drop(&mut self) {
-        self.serving.abort_all();
-        self.listeners.iter().for_each(Listener::close);
+        self.serving.close().await;
     }
 }
 
@@ -231,8 +216,8 @@ impl Site {
             true => Some(self.budget.share(expected).await),
             false => None,
         };
-        let read = timeout(BODY_MAX, read(body)).await;
-        let body = read.unwrap_or(Err(SqsError::TooSlow)).map_err(failed)?;
+        let body =
+            body::read(body, REQUEST_MAX_BYTES, BODY_MAX).await.map_err(|fault| failed(fault.into()))?;
         if let Some(credentials) = &self.credentials {
             let signed = Signed {
                 method: &parts.method,
@@ -251,31 +236,6 @@ impl Site {
         let answer = actions::perform(&cx, &call, request_id).await.map_err(failed)?;
         Ok((call.protocol, answer))
     }
-}
-
-/// The whole body, which is mostly one piece.
-async fn read(body: Incoming) -> Result<Bytes, SqsError> {
-    let mut body = pin!(body);
-    let mut whole = Bytes::new();
-    let mut pieces = BytesMut::new();
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        let lost = |_| SqsError::Malformed("the body ends before its end".to_owned());
-        let Ok(piece) = frame.map_err(lost)?.into_data() else { continue };
-        if whole.is_empty() && pieces.is_empty() {
-            whole = piece;
-            continue;
-        }
-        if pieces.is_empty() {
-            let expected = body.size_hint().lower() as usize + whole.len() + piece.len();
-            pieces.reserve(expected.min(REQUEST_MAX_BYTES));
-            pieces.extend_from_slice(&std::mem::take(&mut whole));
-        }
-        if pieces.len() + piece.len() > REQUEST_MAX_BYTES {
-            return Err(SqsError::TooLong { limit: REQUEST_MAX_BYTES });
-        }
-        pieces.extend_from_slice(&piece);
-    }
-    Ok(if pieces.is_empty() { whole } else { pieces.freeze() })
 }
 
 fn respond(protocol: Protocol, status: StatusCode, request_id: &str, body: Vec<u8>) -> Response<Whole> {
