@@ -26,13 +26,16 @@ import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.TopicDescription;
+import org.apache.kafka.clients.consumer.AcknowledgeType;
 import org.apache.kafka.clients.consumer.Consumer;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.Producer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.compress.Compression;
 import org.apache.kafka.common.config.ConfigResource;
@@ -77,6 +80,10 @@ public final class LogFormat {
             case "write" -> broker.write();
             // What only Kafka can do as yet.
             case "transactions" -> broker.transactions();
+            // A share group that is done with some of its records, and not with others.
+            case "share" -> broker.share();
+            // It is given those that it is not done with, each with so many deliveries, and is done with the first two of them.
+            case "lend" -> broker.lend(Arrays.asList(arguments).subList(2, arguments.length));
             // Waits until the cleaner has come to the end of its work.
             case "compacted" -> broker.awaitCompaction();
             // The same topics without records, for folders that are to be put there.
@@ -206,6 +213,50 @@ public final class LogFormat {
         }
     }
 
+    private void share() throws Exception {
+        create("lent", 1, Map.of());
+        try (Producer<byte[], byte[]> producer = producer(Map.of())) {
+            for (int number = 0; number < 12; number++) {
+                producer.send(new ProducerRecord<>("lent", 0, BEGIN_MS + number, null, bytes("lent-" + number))).get();
+            }
+        }
+        ConfigResource group = new ConfigResource(ConfigResource.Type.GROUP, "lenders");
+        admin.incrementalAlterConfigs(Map.of(group, List.of(
+            new AlterConfigOp(new ConfigEntry("share.auto.offset.reset", "earliest"), AlterConfigOp.OpType.SET)))).all().get();
+        AcknowledgeType[] verdicts = new AcknowledgeType[12];
+        Arrays.fill(verdicts, AcknowledgeType.RELEASE);
+        for (int offset : new int[] {0, 1, 2, 3, 6, 7}) verdicts[offset] = AcknowledgeType.ACCEPT;
+        verdicts[5] = AcknowledgeType.REJECT;
+        lend(IntStream.range(0, 12).mapToObj(offset -> offset + ":1").toList(), verdicts);
+    }
+
+    private void lend(List<String> expected) {
+        AcknowledgeType[] verdicts = new AcknowledgeType[expected.size()];
+        Arrays.fill(verdicts, AcknowledgeType.RELEASE);
+        Arrays.fill(verdicts, 0, 2, AcknowledgeType.ACCEPT);
+        lend(expected, verdicts);
+    }
+
+    private void lend(List<String> expected, AcknowledgeType[] verdicts) {
+        Map<String, Object> configs = Map.of("bootstrap.servers", bootstrap, "group.id", "lenders",
+            "share.acknowledgement.mode", "explicit");
+        try (KafkaShareConsumer<byte[], byte[]> consumer =
+                 new KafkaShareConsumer<>(configs, new ByteArrayDeserializer(), new ByteArrayDeserializer())) {
+            consumer.subscribe(List.of("lent"));
+            List<ConsumerRecord<byte[], byte[]>> lent = new ArrayList<>();
+            await("a share group gets records", () -> {
+                consumer.poll(Duration.ofMillis(200)).forEach(lent::add);
+                return !lent.isEmpty();
+            });
+            List<String> got = lent.stream().map(record -> record.offset() + ":" + record.deliveryCount().get()).toList();
+            if (!got.equals(expected)) throw new AssertionError("expected " + expected + ", got " + got);
+            for (int index = 0; index < verdicts.length; index++) consumer.acknowledge(lent.get(index), verdicts[index]);
+            consumer.commitSync().forEach((partition, error) -> {
+                if (error.isPresent()) throw new AssertionError(partition + ": " + error);
+            });
+        }
+    }
+
     /** Of 31 records the newest of each key stay, and go in the next round if they are tombstones. */
     private void awaitCompaction() throws Exception {
         TopicPartition partition = new TopicPartition("compacted", 0);
@@ -289,7 +340,8 @@ public final class LogFormat {
                 describe(new TopicPartition(topic.name(), partition));
             }
         }
-        for (String group : new TreeSet<>(admin.listGroups().all().get().stream().map(listing -> listing.groupId()).toList())) {
+        for (String group : new TreeSet<>(admin.listGroups().all().get().stream().filter(listing -> !listing.type().equals(Optional.of(GroupType.SHARE)))
+                .map(listing -> listing.groupId()).toList())) {
             Map<TopicPartition, OffsetAndMetadata> offsets =
                 admin.listConsumerGroupOffsets(group).partitionsToOffsetAndMetadata().get();
             offsets.entrySet().stream().sorted(Comparator.comparing(entry -> entry.getKey().toString()))
