@@ -10,18 +10,26 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ottla::operations::{
-    Delivery, Outgoing, QueueDoor, QueueRefusal, Receipt, SendRefusal, SettleRefusal, Wanted,
+    Delivery, Fate, Outgoing, QueueDoor, QueueRefusal, Receipt, SendRefusal, SettleRefusal, Sweep, Wanted,
 };
 use ottla::queue::Settlement;
 use ottla::{Broker, Config};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(20);
 
 async fn broker() -> Broker {
     Broker::start(Config::ephemeral()).await.unwrap()
+}
+
+/// A broker that finds what one before it has left in `data`.
+async fn lasting(data: &tempfile::TempDir) -> Broker {
+    let path = data.path().to_str().unwrap();
+    let config = Config::ephemeral().with("ottla.ephemeral", "false").unwrap();
+    Broker::start(config.with("log.dirs", path).unwrap()).await.unwrap()
 }
 
 async fn make(door: &QueueDoor, name: &str, settings: &[(&str, &str)]) {
@@ -231,11 +239,7 @@ async fn a_repeated_message_is_sent_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_counts_and_what_is_done_outlive_the_broker() {
     let data = tempfile::tempdir().unwrap();
-    let config = || {
-        let path = data.path().to_str().unwrap();
-        Config::ephemeral().with("ottla.ephemeral", "false").unwrap().with("log.dirs", path).unwrap()
-    };
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     make(door, "q", &[]).await;
     let sent = vec![
@@ -255,7 +259,7 @@ async fn leases_counts_and_what_is_done_outlive_the_broker() {
     // As if killed.
     drop(broker);
 
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     assert_eq!(depth(door, "q").await, (2, 1, 1));
     let again = Outgoing { dedup_id: Some("x".to_owned()), ..message("again") };
@@ -656,11 +660,7 @@ async fn who_hangs_up_in_the_middle_of_a_look_hides_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_dies_as_its_lease_ends_is_moved_with_nobody_around_and_after_a_restart() {
     let data = tempfile::tempdir().unwrap();
-    let config = || {
-        let path = data.path().to_str().unwrap();
-        Config::ephemeral().with("ottla.ephemeral", "false").unwrap().with("log.dirs", path).unwrap()
-    };
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     make(door, "dead", &[]).await;
     let settings =
@@ -677,10 +677,47 @@ async fn what_dies_as_its_lease_ends_is_moved_with_nobody_around_and_after_a_res
     // As if killed.
     drop(broker);
 
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     assert_eq!(bodies(&wait(door, "dead", 1).await), ["b"]);
     assert_eq!(depth(door, "q").await, (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_redriven_no_late_holder_keeps() {
+    const MESSAGES: usize = 600;
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "from", &[("visibility.timeout.ms", "1")]).await;
+    make(door, "to", &[]).await;
+    send(door, "from", (0..MESSAGES).map(|number| message(&number.to_string())).collect()).await;
+    let mut late = take(door, "from", MESSAGES).await;
+    while depth(door, "from").await != (MESSAGES as i64, 0, 0) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let sweeper = door.clone();
+    let redriving = tokio::spawn(async move {
+        let fate = Fate::Redrive { to: Some("to".to_owned()), is_forced: false };
+        let sweep = Sweep::new(fate, sweeper.now_ms());
+        sweeper.sweep("from", sweep, &CancellationToken::new(), |_| {}).await.unwrap().done
+    });
+    // Each asks to keep its own as it is about to go.
+    let mut kept = BTreeSet::new();
+    while !redriving.is_finished() {
+        let keep = Settlement::Extend { for_ms: 3_600_000 };
+        let next = late.iter().map(|delivery| (delivery.receipt, keep)).step_by(20).collect();
+        let settled = door.settle("from", next).await.unwrap();
+        let are_kept: Vec<_> =
+            late.iter().step_by(20).zip(settled).filter(|(_, settled)| settled.is_ok()).collect();
+        kept.extend(are_kept.into_iter().map(|(delivery, _)| delivery.body.clone()));
+        late.retain(|delivery| !kept.contains(&delivery.body));
+    }
+    let done = redriving.await.unwrap();
+    let sent: BTreeSet<_> =
+        take(door, "to", MESSAGES).await.into_iter().map(|delivery| delivery.body).collect();
+    assert_eq!(kept.intersection(&sent).collect::<Vec<_>>(), [] as [&Bytes; 0]);
+    assert_eq!((sent.len() as u64, sent.len() + kept.len()), (done, MESSAGES));
+    assert_eq!(depth(door, "from").await, (0, kept.len() as i64, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What the broker remembers of a queue in use: where to read on, who waits, what was read last. All of it can be forgotten.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -183,6 +183,19 @@ impl Desk {
     /// The station of a partition.
     pub(super) fn station(&self, topic_id: Uuid, partition: i32) -> Option<&Arc<Station>> {
         self.by_place.get(&(topic_id, partition))
+    }
+
+    /// What is to be done at places, by the station that each is of; what is of none is left out.
+    pub(super) fn by_station<T>(
+        &self,
+        what: impl IntoIterator<Item = (Place, T)>,
+    ) -> Vec<(&Arc<Station>, Vec<T>)> {
+        let mut by_partition: BTreeMap<(Uuid, i32), Vec<T>> = BTreeMap::new();
+        for (place, what) in what {
+            by_partition.entry((place.topic_id, place.partition)).or_default().push(what);
+        }
+        let known = by_partition.into_iter();
+        known.filter_map(|((id, partition), what)| Some((self.station(id, partition)?, what))).collect()
     }
 
     /// A delivery has come to something or not; says so once when that pauses the queue.

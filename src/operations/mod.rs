@@ -154,6 +154,14 @@ pub struct Receipt {
     pub deliveries: u16,
 }
 
+impl Receipt {
+    /// Where the record of its message lies.
+    pub(crate) fn place(self) -> Place {
+        let Self { topic_id, partition, offset, .. } = self;
+        Place { topic_id, partition, offset }
+    }
+}
+
 /// Messages of a queue, by what becomes of them next. Exact, and the same for all partitions together.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct QueueCounts {

@@ -155,8 +155,7 @@ pub struct Received {
 pub struct Settle {
     /// The record.
     pub offset: i64,
-    /// The number of its delivery: only the latest counts. 0, before there was any, is for who has looked for it and takes it
-    /// ([`Settlement::Extend`]) without being handed it.
+    /// The number of its delivery: only the latest counts, and 0 is none.
     pub deliveries: u16,
     /// What becomes of it.
     pub what: Settlement,
@@ -283,7 +282,10 @@ impl Leases {
         let old = std::mem::replace(self, new);
         (self.log_start, self.changes, self.dead_of_group) = (old.log_start, old.changes, old.dead_of_group);
         for (first, run) in old.all_runs() {
-            let state = if run.is_untouched() { State::Available } else { run.state };
+            let state = match run.state {
+                State::Waiting { .. } if run.deliveries == 0 => State::Available,
+                state => state,
+            };
             self.set(first, Run { state, kind: KindId::default(), ..run });
         }
         debug_assert_eq!(self.end, end, "runs tile the window");
@@ -498,11 +500,9 @@ impl Leases {
         match run.state {
             State::Acknowledged | State::Archived if what == Settlement::Done => return Ok(()),
             State::Acknowledged | State::Archived => return Err(SettleError::Gone),
-            state if deliveries == 0 && !self.is_for_who_looked(offset, run.deliveries, state, what) => {
-                return Err(SettleError::Gone);
-            }
+            _ if deliveries == 0 => return Err(SettleError::Gone),
             _ if deliveries < run.deliveries => return Err(SettleError::TakenAgain),
-            // Of a member; or of somebody else after a crash that has forgotten this receipt.
+            // Of a member, or held; or of somebody else after a crash that has forgotten this receipt.
             State::Leased { holder, .. } if holder != Holder::RECEIPT || deliveries > run.deliveries => {
                 return Err(SettleError::TakenAgain);
             }
@@ -515,19 +515,6 @@ impl Leases {
         }
         self.advance();
         Ok(())
-    }
-
-    /// Whether who has looked at a record that was never handed out may do that to it.
-    fn is_for_who_looked(&self, offset: i64, deliveries: u16, state: State, what: Settlement) -> bool {
-        let is_possible = match (state, what) {
-            (State::Available | State::Waiting { .. }, Settlement::Done | Settlement::Drop) => true,
-            (State::Available, Settlement::Extend { for_ms }) => for_ms > 0,
-            (State::Leased { .. }, Settlement::Return { after_ms }) => after_ms == Some(0),
-            (State::Leased { .. }, what) => !matches!(what, Settlement::Reject | Settlement::Unseen),
-            _ => false,
-        };
-        // When it is due is not known before.
-        deliveries == 0 && offset < self.seen() && is_possible
     }
 
     fn settle_live(
