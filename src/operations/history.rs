@@ -210,7 +210,9 @@ impl History {
         let end = match what {
             Settlement::Done | Settlement::Drop | Settlement::Unseen => return self.forget(place),
             Settlement::Extend { for_ms: 1.. } => return None,
-            Settlement::Return { .. } | Settlement::Extend { .. } => AttemptEnd::Released,
+            Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { .. } => {
+                AttemptEnd::Released
+            }
             Settlement::Reject => AttemptEnd::Rejected,
         };
         let known = self.known.get_mut(&place)?;

@@ -381,7 +381,9 @@ impl QueueDoor {
                 desk.note(config, false, now);
                 counters.rejected.increment();
             }
-            Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => counters.released.increment(),
+            Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { for_ms: 0 } => {
+                counters.released.increment();
+            }
             Settlement::Drop | Settlement::Extend { .. } => {}
         }
         let since = desk.history.lock().settled(place, settle.deliveries, settle.what, now);
@@ -422,7 +424,9 @@ impl QueueDoor {
             let is_last = |deliveries| config.max_receive_count.is_some_and(|max| deliveries >= max);
             let kills = settles.iter().any(|settle| match settle.what {
                 Settlement::Reject => true,
-                Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => is_last(settle.deliveries),
+                Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { for_ms: 0 } => {
+                    is_last(settle.deliveries)
+                }
                 Settlement::Done | Settlement::Drop | Settlement::Unseen | Settlement::Extend { .. } => false,
             });
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;

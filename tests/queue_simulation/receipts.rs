@@ -529,6 +529,7 @@ impl World {
                 5 if self.random.bool() => Settlement::Drop,
                 5 => Settlement::Reject,
                 6 => Settlement::Return { after_ms: None },
+                7 if self.random.u8(0..3) == 0 => self.abandoned(offset),
                 7 if self.random.bool() => Settlement::Unseen,
                 7 => Settlement::Return { after_ms: Some(self.random.i64(0..800)) },
                 _ => Settlement::Extend { for_ms: self.random.i64(0..800) },
@@ -536,6 +537,13 @@ impl World {
             what.push(Settle { offset, deliveries, what: settlement });
         }
         self.say(what);
+    }
+
+    /// Whoever has a record, or had it, is gone: they know until when they had it, or knew that once.
+    fn abandoned(&mut self, offset: i64) -> Settlement {
+        let lease = self.known.get(offset as usize).and_then(|known| known.lease);
+        let until = lease.map_or(self.now, |(_, until)| until) + self.random.i64(-3..4);
+        Settlement::Abandon { from_ms: until - 2, to_ms: until + 2 }
     }
 
     fn say(&mut self, what: Vec<Settle>) {
@@ -586,6 +594,11 @@ impl World {
         if what == Settlement::Unseen && known.lease.is_none() {
             return Ok(());
         }
+        if let Settlement::Abandon { from_ms, to_ms } = what
+            && !known.lease.is_some_and(|(_, until)| (from_ms..=to_ms).contains(&until))
+        {
+            return Err(SettleError::TakenAgain);
+        }
         known.deliveries = deliveries;
         let backoff = backoff(terms, deliveries);
         let after_ms = match what {
@@ -600,6 +613,7 @@ impl World {
                 return Ok(());
             }
             Settlement::Return { after_ms } => after_ms.unwrap_or(backoff),
+            Settlement::Abandon { .. } => backoff,
             Settlement::Unseen => {
                 (known.lease, known.deliveries, known.wait_until) = (None, deliveries - 1, 0);
                 return Ok(());

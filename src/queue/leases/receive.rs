@@ -177,6 +177,14 @@ pub enum Settlement {
     },
     /// Whoever was to have it is gone, and has not seen it: it is as if it had not been handed out, unless the lease is over.
     Unseen,
+    /// Whoever had it is gone: it comes back by the queue's backoff, if it is lent until one of these times. If it is not, somebody
+    /// has spoken of it since.
+    Abandon {
+        /// The earliest, ms since the epoch.
+        from_ms: TimestampMs,
+        /// The latest, inclusive.
+        to_ms: TimestampMs,
+    },
     /// The lease lasts longer, or shorter. Also after its end, if nobody took it since.
     Extend {
         /// Milliseconds from now; 0 gives it back.
@@ -190,7 +198,7 @@ pub enum SettleError {
     /// The record is done, or never was.
     #[error("the record is gone")]
     Gone,
-    /// There was a later delivery.
+    /// There was a later delivery, or it is with somebody otherwise.
     #[error("the record was handed out again since")]
     TakenAgain,
 }
@@ -506,6 +514,9 @@ impl Leases {
             State::Leased { holder, .. } if holder != Holder::RECEIPT || deliveries > run.deliveries => {
                 return Err(SettleError::TakenAgain);
             }
+            State::Available | State::Waiting { .. } | State::Leased { .. } if !is_lent(run.state, what) => {
+                return Err(SettleError::TakenAgain);
+            }
             // Its lease is over: that has counted.
             State::Available | State::Waiting { .. } if what == Settlement::Unseen => {}
             State::Dead { until } => self.settle_dead(now, run, until != FREE, offset, what, marks)?,
@@ -547,7 +558,7 @@ impl Leases {
             }
             Settlement::Extend { .. } => 0,
             Settlement::Return { after_ms: Some(ms) } => ms,
-            Settlement::Return { after_ms: None } => {
+            Settlement::Return { after_ms: None } | Settlement::Abandon { .. } => {
                 terms.map_or(0, |terms| terms.backoff.after(run.deliveries))
             }
         };
@@ -574,7 +585,9 @@ impl Leases {
                 return Ok(());
             }
             _ if !is_moved => return Err(SettleError::Gone),
-            Settlement::Reject | Settlement::Drop | Settlement::Unseen => return Err(SettleError::Gone),
+            Settlement::Reject | Settlement::Drop | Settlement::Unseen | Settlement::Abandon { .. } => {
+                return Err(SettleError::Gone);
+            }
             Settlement::Return { after_ms } => after_ms.unwrap_or(0),
             Settlement::Extend { for_ms } => for_ms,
         };
@@ -609,6 +622,17 @@ impl Leases {
         let run = Run::fresh(offset_end_exclusive - 1);
         self.finish(self.start, run, State::Archived, marks);
         self.advance();
+    }
+}
+
+/// Whether what is lent until a time is still what who is gone has had; of other settlements that does not matter.
+fn is_lent(state: State, what: Settlement) -> bool {
+    match (what, state) {
+        (Settlement::Abandon { from_ms, to_ms }, State::Leased { until, .. }) => {
+            (from_ms..=to_ms).contains(&until)
+        }
+        (Settlement::Abandon { .. }, _) => false,
+        _ => true,
     }
 }
 

@@ -295,6 +295,34 @@ fn what_nobody_has_seen_was_not_delivered() {
 }
 
 #[test]
+fn what_is_left_behind_comes_back_unless_somebody_has_spoken_of_it() {
+    let mut window = Window::new(QueueTerms { backoff: BACKOFF, ..TERMS });
+    window.bring([PLAIN; 5]);
+    assert_eq!(window.offsets(5), [0, 1, 2, 3, 4]);
+    let until = window.now + 100;
+    let abandon = |from_ms, to_ms| Settlement::Abandon { from_ms, to_ms };
+    window.settle(1, 1, back(500)).unwrap();
+    window.settle(2, 1, Settlement::Extend { for_ms: 130 }).unwrap();
+    window.done(3);
+    assert_eq!(window.settle(0, 1, abandon(until - 5, until)), Ok(()));
+    for (at, refused) in [(1, SettleError::TakenAgain), (2, SettleError::TakenAgain), (3, SettleError::Gone)]
+    {
+        assert_eq!(window.settle(at, 1, abandon(until - 5, until + 5)), Err(refused), "{at}");
+    }
+    window.settle(4, 1, Settlement::Extend { for_ms: 50 }).unwrap();
+    assert_eq!(
+        window.settle(4, 1, abandon(until - 5, until)),
+        Err(SettleError::TakenAgain),
+        "nor if shorter"
+    );
+    assert_eq!(window.counts(), (0, 2, 2, 0));
+    window.pass(100);
+    assert_eq!(window.receive(5), [(0, 2)], "after its backoff");
+    window.pass(30);
+    assert_eq!(window.settle(2, 1, abandon(0, i64::MAX)), Err(SettleError::TakenAgain), "it was over");
+}
+
+#[test]
 fn who_was_worn_out_before_a_restart_is_dead_at_the_first_look_after_it() {
     let mut window = Window::new(TERMS);
     window.bring([PLAIN; 2]);
