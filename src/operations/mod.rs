@@ -43,6 +43,7 @@ use crate::coordinator::CoordinatorError;
 use crate::group::Groups;
 use crate::log::LogError;
 use crate::queue::{QueueError, QueueFailure, Queues, Settlement};
+use crate::telemetry::Counter;
 use crate::uuid::Uuid;
 
 /// The way to all queues of a broker. Cheap to clone.
@@ -58,6 +59,7 @@ struct Inner {
     stopping: CancellationToken,
     /// What is remembered of queues that somebody has used, by the id of their topic.
     desks: Mutex<HashMap<Uuid, Arc<Desk>>>,
+    share_letters: Counter,
 }
 
 /// A queue as it is now.
@@ -269,8 +271,8 @@ impl QueueDoor {
         groups: Arc<Groups>,
         stopping: CancellationToken,
     ) -> Self {
-        let desks = Mutex::default();
-        Self(Arc::new(Inner { config, clock, catalog, queues, groups, stopping, desks }))
+        let (desks, share_letters) = (Mutex::default(), Counter::default());
+        Self(Arc::new(Inner { config, clock, catalog, queues, groups, stopping, desks, share_letters }))
     }
 
     /// The queue of that name.
