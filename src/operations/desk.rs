@@ -83,6 +83,8 @@ struct Waiting {
 /// A partition of a queue in use.
 pub(super) struct Station {
     pub(super) key: QueueKey,
+    /// Whether it is of the queue's own topic.
+    is_own: bool,
     pub(super) partition: Arc<Partition>,
     /// Where to read on, as the engine said last; `UNKNOWN` before.
     end: AtomicI64,
@@ -130,7 +132,7 @@ impl Desk {
     pub(super) fn of(topic: &Arc<Topic>, before: Option<&Self>) -> Self {
         let station = |topic_id: Uuid, partition: &Arc<Partition>| {
             let known = before.and_then(|before| before.station(topic_id, partition.index()));
-            known.cloned().unwrap_or_else(|| Arc::new(Station::of(&topic.name, topic_id, partition)))
+            known.cloned().unwrap_or_else(|| Arc::new(Station::of(topic, topic_id, partition)))
         };
         let own = topic.partitions.iter().map(|partition| station(topic.id, partition));
         let of_source = |source: &SourceTopic| -> Vec<_> {
@@ -297,9 +299,10 @@ impl Drop for Waits<'_> {
 }
 
 impl Station {
-    fn of(queue: &Arc<str>, topic_id: Uuid, partition: &Arc<Partition>) -> Self {
+    fn of(queue: &Topic, topic_id: Uuid, partition: &Arc<Partition>) -> Self {
         Self {
-            key: QueueKey { group: Arc::clone(queue), topic_id, partition: partition.index() },
+            key: QueueKey { group: Arc::clone(&queue.name), topic_id, partition: partition.index() },
+            is_own: topic_id == queue.id,
             partition: Arc::clone(partition),
             end: AtomicI64::new(UNKNOWN),
             changes: AtomicU64::new(0),
@@ -551,9 +554,9 @@ impl Station {
             true => {
                 let mut dedup = self.dedup.lock().await;
                 self.seed(door, config, &mut dedup).await?;
-                super::intake::arrivals(config, Some(&mut dedup), &read.records)
+                super::intake::arrivals(config, self.is_own, Some(&mut dedup), &read.records)
             }
-            false => super::intake::arrivals(config, None, &read.records),
+            false => super::intake::arrivals(config, self.is_own, None, &read.records),
         };
         // Compaction may have taken what the last batch ended with.
         let seen = arrivals.last().map_or(from, |last| last.last + 1);
@@ -585,7 +588,7 @@ impl Station {
                 break;
             }
             let read = self.read(door, at, READ_BYTES).await?;
-            super::intake::arrivals(config, Some(dedup), &read.records);
+            super::intake::arrivals(config, self.is_own, Some(dedup), &read.records);
             from = (read.end > at).then_some(read.end);
         }
         dedup.is_seeded = true;
