@@ -58,8 +58,8 @@ pub(super) struct Desk {
     waiting: Mutex<Waiting>,
     /// Who has had what is not done.
     pub(super) history: Arc<Mutex<History>>,
-    /// Kept while its messages are sent on, or dropped by what they are: by topic that they went to, those that a process before
-    /// this one has sent on, and not yet been done with.
+    /// Kept while its messages are sent on, or dropped by what they are: by topic that they went to, those that have been sent on,
+    /// by a process before this one too, and are not done with.
     pub(super) sweeping: Arc<tokio::sync::Mutex<HashMap<Uuid, HashSet<Place>>>>,
     /// What was handed out of late.
     pub(super) rates: Arc<Mutex<Rates>>,
@@ -98,8 +98,11 @@ pub(super) struct Station {
     pub(super) is_moving: AtomicBool,
     /// Whether it will soon be looked for what nobody needs any more.
     is_letting_go: AtomicBool,
-    /// Whether this process has moved any: what the one before was about to move has been seen to.
-    pub(super) has_moved: AtomicBool,
+    /// The dead that gave way to others in a full queue, by this process.
+    pub(super) gave_way: Mutex<HashSet<i64>>,
+    /// The dead whose letters are where they go, by this process or one before it, and that are not done with. `None` when that has
+    /// to be looked for there.
+    pub(super) moved: Mutex<Option<HashSet<i64>>>,
 }
 
 const UNKNOWN: i64 = -1;
@@ -310,7 +313,8 @@ impl Station {
             recent: Mutex::default(),
             is_moving: AtomicBool::new(false),
             is_letting_go: AtomicBool::new(false),
-            has_moved: AtomicBool::new(false),
+            gave_way: Mutex::default(),
+            moved: Mutex::default(),
         }
     }
 

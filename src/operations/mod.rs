@@ -229,6 +229,16 @@ pub enum SendRefusal {
     Storage(Arc<LogError>),
 }
 
+impl SendRefusal {
+    /// Whether the message is not there for certain.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::Invalid(_) | Self::Overflow => true,
+            Self::Storage(_) => false,
+        }
+    }
+}
+
 /// Why a delivery is not settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SettleRefusal {

@@ -16,7 +16,7 @@ use tracing::warn;
 use super::dead_letters::{PREFIX, REDRIVEN, REDRIVEN_FROM};
 use super::desk::Desk;
 use super::intake::{DEDUP_ID, DELAY_MS, DELIVER_AT, header};
-use super::{MessageState, Outgoing, Peek, Peeked, Place, QueueDoor, QueueRefusal};
+use super::{MessageState, Outgoing, Peek, Peeked, Place, QueueDoor, QueueRefusal, SendRefusal, Sent};
 use crate::clock::TimestampMs;
 use crate::coordinator::CoordinatorError;
 use crate::log::LogError;
@@ -324,27 +324,39 @@ impl QueueDoor {
             let taken = self.pick(desk, messages.iter().map(|message| (*message, hold))).await?;
             let (mut held, mut going) = (Vec::new(), Vec::new());
             let topic_id = self.topic(target)?.0.id;
-            let there = sent_before.get(&topic_id);
-            let is_there = |place| there.as_ref().is_some_and(|there| there.contains(place));
+            let there = sent_before.entry(topic_id).or_default();
             for message in messages {
                 match taken.contains(&message.place) {
                     true => drop(stay.insert(message.place, Why::Taken)),
-                    false if is_there(&message.place) => held.push((message, Pick::Drop)),
+                    false if there.contains(&message.place) => held.push((message, Pick::Drop)),
                     false => going.push(message),
                 }
             }
             let sent = self.send(target, going.iter().map(|message| outgoing(message)).collect()).await;
-            for (index, message) in going.into_iter().enumerate() {
-                let refused = match &sent {
-                    Ok(sent) => sent.get(index).and_then(|sent| sent.as_ref().err()).map(ToString::to_string),
-                    Err(refusal) => Some(refusal.to_string()),
-                };
-                held.push((message, if refused.is_none() { Pick::Drop } else { Pick::PutBack }));
-                stay.extend(refused.map(|why| (message.place, Why::Refused(why))));
+            let is_certain = is_certain(&sent);
+            let refused: Vec<_> = match sent {
+                Ok(sent) => sent.into_iter().map(|sent| sent.err().map(|why| why.to_string())).collect(),
+                Err(refusal) => vec![Some(refusal.to_string()); going.len()],
+            };
+            for (message, refused) in going.into_iter().zip(refused) {
+                match refused {
+                    None => {
+                        there.insert(message.place);
+                        held.push((message, Pick::Drop));
+                    }
+                    Some(why) => {
+                        stay.insert(message.place, Why::Refused(why));
+                        held.push((message, Pick::PutBack));
+                    }
+                }
             }
-            let is_certain = held.iter().all(|(_, what)| *what == Pick::Drop);
-            let settled = self.pick(desk, held).await;
-            if !is_certain || settled.is_err() {
+            let settled = self.pick(desk, held.iter().copied()).await;
+            if let Ok(others) = &settled {
+                for (message, _) in held.iter().filter(|(message, _)| !others.contains(&message.place)) {
+                    there.remove(&message.place);
+                }
+            }
+            if !is_certain {
                 // What of them is there already is looked for the next time.
                 sent_before.remove(&topic_id);
             }
@@ -382,7 +394,8 @@ impl QueueDoor {
         Ok(refused)
     }
 
-    /// Looks, once in a process, for what one before it has sent on to `target` without being done with it.
+    /// Looks for what a process before this one has sent on to `target` without being done with it: once, and again when it is not
+    /// known what has come of something.
     async fn know_sent_before(
         &self,
         desk: &Desk,
@@ -446,6 +459,14 @@ impl Swept {
             let (message_id, place) = (message.message_id.clone(), message.place);
             why(&place).map(|why| Left { message_id, place, why })
         }));
+    }
+}
+
+/// Whether it is known of each message if it was sent.
+fn is_certain(sent: &Result<Vec<Result<Sent, SendRefusal>>, QueueRefusal>) -> bool {
+    match sent {
+        Ok(sent) => sent.iter().filter_map(|sent| sent.as_ref().err()).all(SendRefusal::is_certain),
+        Err(_) => false,
     }
 }
 
