@@ -512,6 +512,30 @@ fn what_a_client_had_comes_back_when_it_is_gone_if_the_queue_says_so() {
 }
 
 #[test]
+fn what_another_connection_has_said_of_a_message_outlives_the_one_that_received_it() {
+    let server = start(&["--queue", "q:visibility.timeout.ms=600000:lease.ends.with.connection=true"]);
+    let (mut client, mut other) = (connect(&server), connect(&server));
+    let messages = ["later", "longer", "shorter", "left"].map(|body| json!({ "body": body }));
+    converse(&mut client, "/queues/q/messages", &json!({ "messages": messages }).to_string());
+    let received = converse(&mut client, "/queues/q/receive", r#"{"max": 10}"#);
+    let receipt = |at: usize| received["messages"][at]["receipt"].clone();
+    let verdicts = json!({"receipts": [
+        {"receipt": receipt(0), "action": "release", "after_ms": 500_000},
+        {"receipt": receipt(1), "action": "extend", "for_ms": 900_000},
+        {"receipt": receipt(2), "action": "extend", "for_ms": 300_000},
+    ]});
+    let said = converse(&mut other, "/queues/q/settle", &verdicts.to_string());
+    assert!(said["results"].as_array().unwrap().iter().all(|one| one["settled"] == true), "{said}");
+    drop(client);
+    let back = converse(&mut other, "/queues/q/receive", r#"{"max": 10, "wait_ms": 20000}"#);
+    assert_eq!(bodies_of(&back), ["left"]);
+    assert_eq!(
+        bodies_of(&converse(&mut other, "/queues/q/receive", r#"{"max": 10, "wait_ms": 300}"#)),
+        [""; 0]
+    );
+}
+
+#[test]
 fn receives_that_wait_leave_connections_to_who_asks_how_the_broker_is() {
     let server = start(&["--queue", "q"]);
     let wait = request("POST", "/queues/q/receive", r#"{"wait_ms": 20000}"#);

@@ -284,6 +284,12 @@ async fn a_filter_lets_through_what_its_terms_say() {
     send_bodies(door, "events", &["g"]).await;
     settle_all(door, "rest", &take(door, "rest").await, Settlement::Reject).await;
     assert_eq!(bodies(&wait(door, "dead").await), ["g"]);
+    // That is so where it was sent to: who reads it there goes by its own filter.
+    make(door, "picky", &[("source", "dead"), ("filter", "region=eu")]).await;
+    assert_eq!(take(door, "picky").await, []);
+    set(door, "dead", &[("filter", None)]).await;
+    send(door, "dead", vec![marked("h", &[("region", "eu")])]).await;
+    assert_eq!(bodies(&wait(door, "picky").await), ["h"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -412,7 +418,34 @@ async fn a_deleted_queue_forgets_its_place_in_other_topics() {
     assert_eq!(depth(door, "q").await, (0, 0, 0));
     door.delete("q").await.unwrap();
     make(door, "q", &[("source", "orders")]).await;
-    assert_eq!(bodies(&take(door, "q").await), ["a"], "it starts at the first record");
+    let again = take(door, "q").await;
+    assert_eq!(bodies(&again), ["a"], "it starts at the first record");
+    // Also in one that it does not read any more.
+    settle_all(door, "q", &again, Settlement::Done).await;
+    set(door, "q", &[("source", None)]).await;
+    door.delete("q").await.unwrap();
+    make(door, "q", &[("source", "orders")]).await;
+    assert_eq!(bodies(&take(door, "q").await), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_nobody_has_used_since_a_restart_forgets_its_place_too() {
+    let data = tempfile::tempdir().unwrap();
+    let config = Config::ephemeral().with("ottla.ephemeral", "false").unwrap();
+    let config = config.with("log.dirs", data.path().to_str().unwrap()).unwrap();
+    let broker = Broker::start(config.clone()).await.unwrap();
+    let door = broker.queues();
+    make(door, "orders", &[]).await;
+    make(door, "q", &[("source", "orders")]).await;
+    send_bodies(door, "orders", &["a"]).await;
+    settle_all(door, "q", &take(door, "q").await, Settlement::Done).await;
+    broker.stop().await;
+
+    let broker = Broker::start(config).await.unwrap();
+    let door = broker.queues();
+    door.delete("q").await.unwrap();
+    make(door, "q", &[("source", "orders")]).await;
+    assert_eq!(bodies(&take(door, "q").await), ["a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,23 +5,35 @@ use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ottla::operations::{
-    Delivery, Outgoing, QueueDoor, QueueRefusal, Receipt, SendRefusal, SettleRefusal, Wanted,
+    Delivery, Fate, Outgoing, QueueDoor, QueueRefusal, Receipt, SendRefusal, SettleRefusal, Sweep, Wanted,
 };
 use ottla::queue::Settlement;
+use ottla::storage::simulated::SimulatedDisk;
 use ottla::{Broker, Config};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_millis(100);
 const LONG: Duration = Duration::from_secs(20);
 
 async fn broker() -> Broker {
     Broker::start(Config::ephemeral()).await.unwrap()
+}
+
+/// A broker that finds what one before it has left in `data`.
+async fn lasting(data: &tempfile::TempDir) -> Broker {
+    let path = data.path().to_str().unwrap();
+    let config = Config::ephemeral().with("ottla.ephemeral", "false").unwrap();
+    Broker::start(config.with("log.dirs", path).unwrap()).await.unwrap()
 }
 
 async fn make(door: &QueueDoor, name: &str, settings: &[(&str, &str)]) {
@@ -231,11 +243,7 @@ async fn a_repeated_message_is_sent_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn leases_counts_and_what_is_done_outlive_the_broker() {
     let data = tempfile::tempdir().unwrap();
-    let config = || {
-        let path = data.path().to_str().unwrap();
-        Config::ephemeral().with("ottla.ephemeral", "false").unwrap().with("log.dirs", path).unwrap()
-    };
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     make(door, "q", &[]).await;
     let sent = vec![
@@ -255,7 +263,7 @@ async fn leases_counts_and_what_is_done_outlive_the_broker() {
     // As if killed.
     drop(broker);
 
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     assert_eq!(depth(door, "q").await, (2, 1, 1));
     let again = Outgoing { dedup_id: Some("x".to_owned()), ..message("again") };
@@ -322,7 +330,15 @@ async fn a_full_queue_refuses_or_makes_way_as_it_is_told() {
     make(door, "kept", &kept).await;
     send_bodies(door, "kept", &["a", "b", "c"]).await;
     assert_eq!(bodies(&take(door, "kept", 10).await), ["b", "c"]);
-    assert_eq!(bodies(&wait(door, "dead", 10).await), ["a"]);
+    let letter = wait(door, "dead", 10).await.remove(0);
+    let said = |name: &str| {
+        letter.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.clone()).unwrap()
+    };
+    assert_eq!((&letter.body[..], letter.deliveries), (&b"a"[..], 1), "it is received for the first time");
+    assert_eq!(
+        (&said("ottla.dead-letter.reason")[..], &said("ottla.dead-letter.deliveries")[..]),
+        (&b"overflow"[..], &b"0"[..])
+    );
 
     make(door, "heavy", &[("max.bytes", "1000")]).await;
     let sent = door.send("heavy", vec![message(&"x".repeat(1_000))]).await.unwrap();
@@ -656,11 +672,7 @@ async fn who_hangs_up_in_the_middle_of_a_look_hides_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_dies_as_its_lease_ends_is_moved_with_nobody_around_and_after_a_restart() {
     let data = tempfile::tempdir().unwrap();
-    let config = || {
-        let path = data.path().to_str().unwrap();
-        Config::ephemeral().with("ottla.ephemeral", "false").unwrap().with("log.dirs", path).unwrap()
-    };
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     make(door, "dead", &[]).await;
     let settings =
@@ -677,10 +689,101 @@ async fn what_dies_as_its_lease_ends_is_moved_with_nobody_around_and_after_a_res
     // As if killed.
     drop(broker);
 
-    let broker = Broker::start(config()).await.unwrap();
+    let broker = lasting(&data).await;
     let door = broker.queues();
     assert_eq!(bodies(&wait(door, "dead", 1).await), ["b"]);
     assert_eq!(depth(door, "q").await, (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_sent_once_although_that_cannot_be_kept_at_first() {
+    let disk = SimulatedDisk::default();
+    let config = Config::ephemeral().with("ottla.ephemeral", "false").unwrap();
+    let config = config.with("log.dirs", "/data").unwrap();
+    let config = config.with("share.coordinator.state.topic.num.partitions", "1").unwrap();
+    let broker = Broker::start_on(Arc::new(disk.clone()), config).await.unwrap();
+    let door = broker.queues();
+    make(door, "q", &[("dead.letter.queue", "dead")]).await;
+    send_bodies(door, "q", &["unlucky"]).await;
+    let received = take(door, "q", 1).await;
+    settle(door, "q", received[0].receipt, Settlement::Reject).await.unwrap();
+    let letters = Path::new("/data/dead-0/00000000000000000000.log");
+    disk.fail_below(Path::new("/data/__share_group_state-0"), Errno::NOSPC);
+    make(door, "dead", &[]).await;
+    let is_stored = || disk.content(letters).is_ok_and(|log| log.windows(7).any(|part| part == b"unlucky"));
+    while !is_stored() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Where it would go now, nobody finds it.
+    make(door, "elsewhere", &[]).await;
+    let now = ("ottla.queue.dead.letter.queue".to_owned(), Some("elsewhere".to_owned()));
+    door.configure("q", vec![now]).await.unwrap();
+    disk.mend_below();
+    while !door.stats("q").await.is_ok_and(|stats| stats.dead == 0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(bodies(&take(door, "dead", 10).await), ["unlucky"]);
+    assert_eq!(take(door, "elsewhere", 10).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_redriven_no_late_holder_keeps() {
+    const MESSAGES: usize = 600;
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "from", &[("visibility.timeout.ms", "1")]).await;
+    make(door, "to", &[]).await;
+    send(door, "from", (0..MESSAGES).map(|number| message(&number.to_string())).collect()).await;
+    let mut late = take(door, "from", MESSAGES).await;
+    while depth(door, "from").await != (MESSAGES as i64, 0, 0) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let sweeper = door.clone();
+    let redriving = tokio::spawn(async move {
+        let fate = Fate::Redrive { to: Some("to".to_owned()), is_forced: false };
+        let sweep = Sweep::new(fate, sweeper.now_ms());
+        sweeper.sweep("from", sweep, &CancellationToken::new(), |_| {}).await.unwrap().done
+    });
+    // Each asks to keep its own as it is about to go.
+    let mut kept = BTreeSet::new();
+    while !redriving.is_finished() {
+        let keep = Settlement::Extend { for_ms: 3_600_000 };
+        let next = late.iter().map(|delivery| (delivery.receipt, keep)).step_by(20).collect();
+        let settled = door.settle("from", next).await.unwrap();
+        let are_kept: Vec<_> =
+            late.iter().step_by(20).zip(settled).filter(|(_, settled)| settled.is_ok()).collect();
+        kept.extend(are_kept.into_iter().map(|(delivery, _)| delivery.body.clone()));
+        late.retain(|delivery| !kept.contains(&delivery.body));
+    }
+    let done = redriving.await.unwrap();
+    let sent: BTreeSet<_> =
+        take(door, "to", MESSAGES).await.into_iter().map(|delivery| delivery.body).collect();
+    assert_eq!(kept.intersection(&sent).collect::<Vec<_>>(), [] as [&Bytes; 0]);
+    assert_eq!((sent.len() as u64, sent.len() + kept.len()), (done, MESSAGES));
+    assert_eq!(depth(door, "from").await, (0, kept.len() as i64, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_queue_refuses_is_redriven_once_there_is_room() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "from", &[]).await;
+    make(door, "to", &[("max.messages", "4")]).await;
+    send(door, "from", (0..10).map(|number| message(&number.to_string())).collect()).await;
+    let mut came = Vec::new();
+    for (done, refused) in [(4, 6), (4, 2), (2, 0)] {
+        let fate = Fate::Redrive { to: Some("to".to_owned()), is_forced: false };
+        let sweep = Sweep::new(fate, door.now_ms());
+        let swept = door.sweep("from", sweep, &CancellationToken::new(), |_| {}).await.unwrap();
+        assert_eq!((swept.done, swept.left.len()), (done, refused));
+        assert!(swept.left.iter().all(|left| left.why.to_string() == "the queue is full"));
+        assert_eq!(depth(door, "from").await, (refused as i64, 0, 0), "what stays is held by nobody");
+        for delivery in take(door, "to", 10).await {
+            settle(door, "to", delivery.receipt, Settlement::Done).await.unwrap();
+            came.push(String::from_utf8(delivery.body.to_vec()).unwrap());
+        }
+    }
+    assert_eq!(came, (0..10).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

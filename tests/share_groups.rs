@@ -936,6 +936,30 @@ fn a_group_of_the_name_of_a_queue_that_reads_the_topic_goes_by_the_queues_settin
 }
 
 #[test]
+fn what_a_queue_leaves_dead_is_told_of_once_it_is_turned_off() {
+    let server = Server::start(&["--queue", "t:dead.letter.queue=nowhere"]);
+    let mut client = server.client();
+    client.create_topic("dlq.t", 1, &[("errors.deadletterqueue.group.enable", "true")]);
+    assert_eq!(config(&mut client, "t", "errors.deadletterqueue.topic.name", "dlq.t"), "NONE");
+    produce(&server, 0..3);
+    let mut anne = Member::join(&server, "t", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    assert_eq!(anne.acknowledge(0, 1, REJECT), "NONE");
+    drop(anne);
+    // Its own mover finds no queue to move them to.
+    eventually("the mover has tried", || {
+        server.log().contains("dead letters are kept until they can be moved").then_some(())
+    });
+    assert!(client.read_all("dlq.t", 0).is_empty());
+    running::stock::configure(&server, "t", &[]);
+    let letters = eventually("two letters", || {
+        let letters = server.client().read_all("dlq.t", 0);
+        (letters.len() == 2).then_some(letters)
+    });
+    assert_eq!(letters.iter().map(offset_of).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
 fn a_group_whose_queue_is_turned_off_goes_by_its_own_settings_at_once() {
     let server = Server::start(&["--queue", "t:visibility.timeout.ms=45000:fifo=true:delay.ms=3600000"]);
     let mut batch = BatchBuilder::new();

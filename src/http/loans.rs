@@ -1,7 +1,8 @@
 //! What one connection has received and not settled. Of queues that want that (`lease.ends.with.connection`) it is given back when
-//! the client is gone.
+//! the client is gone, unless somebody else has spoken of it: a client may have several connections.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,31 +19,47 @@ const LOOKED_THROUGH_FROM: usize = 1_024;
 #[derive(Default)]
 pub(super) struct Loans(Mutex<Held>);
 
+struct Loan {
+    queue: Arc<str>,
+    /// Until when: that is one of these times.
+    until: RangeInclusive<TimestampMs>,
+}
+
+/// When a time ends that began at one of these.
+fn ends(began: &RangeInclusive<TimestampMs>, after_ms: i64) -> RangeInclusive<TimestampMs> {
+    began.start().saturating_add(after_ms)..=began.end().saturating_add(after_ms)
+}
+
 #[derive(Default)]
 struct Held {
-    /// The queue of each, and until when it is lent.
-    loans: HashMap<Receipt, (Arc<str>, TimestampMs)>,
+    loans: HashMap<Receipt, Loan>,
     look_through_at: usize,
 }
 
 impl Loans {
-    /// The connection has got something of a queue, until a time.
-    pub(super) fn lent(&self, queue: &Arc<str>, receipt: Receipt, until: TimestampMs, now: TimestampMs) {
+    /// The connection has got something of a queue, at one of these times and for so long.
+    pub(super) fn lent(
+        &self,
+        queue: &Arc<str>,
+        receipt: Receipt,
+        began: &RangeInclusive<TimestampMs>,
+        lease_ms: i64,
+    ) {
         let mut held = self.0.lock();
         if held.loans.len() >= held.look_through_at.max(LOOKED_THROUGH_FROM) {
-            held.loans.retain(|_, (_, until)| *until > now);
+            held.loans.retain(|_, loan| loan.until.end() > began.end());
             held.look_through_at = 2 * held.loans.len();
         }
-        held.loans.insert(receipt, (Arc::clone(queue), until));
+        held.loans.insert(receipt, Loan { queue: Arc::clone(queue), until: ends(began, lease_ms) });
     }
 
-    /// Somebody has said over the connection what becomes of something.
-    pub(super) fn settled(&self, receipt: Receipt, what: Settlement, now: TimestampMs) {
+    /// Somebody has said over the connection, at one of these times, what becomes of something.
+    pub(super) fn settled(&self, receipt: Receipt, what: Settlement, said: &RangeInclusive<TimestampMs>) {
         let mut held = self.0.lock();
         match what {
             Settlement::Extend { for_ms } if for_ms > 0 => {
-                if let Some((_, until)) = held.loans.get_mut(&receipt) {
-                    *until = now.saturating_add(for_ms);
+                if let Some(loan) = held.loans.get_mut(&receipt) {
+                    loan.until = ends(said, for_ms);
                 }
             }
             _ => drop(held.loans.remove(&receipt)),
@@ -52,8 +69,9 @@ impl Loans {
     /// The client is gone: what it had comes back by its queue's backoff.
     pub(super) async fn give_back(self, door: &QueueDoor) {
         let mut by_queue: HashMap<Arc<str>, Vec<_>> = HashMap::new();
-        for (receipt, (queue, _)) in self.0.into_inner().loans {
-            by_queue.entry(queue).or_default().push((receipt, Settlement::Return { after_ms: None }));
+        for (receipt, Loan { queue, until }) in self.0.into_inner().loans {
+            let (from_ms, to_ms) = until.into_inner();
+            by_queue.entry(queue).or_default().push((receipt, Settlement::Abandon { from_ms, to_ms }));
         }
         for (queue, receipts) in by_queue {
             // Those that are worth nothing any more were settled elsewhere, or taken by others since.
@@ -75,15 +93,16 @@ mod tests {
         let id = Uuid([1; 16]);
         let receipt = |offset| Receipt { queue_id: id, topic_id: id, partition: 0, offset, deliveries: 1 };
         let known = |loans: &Loans| loans.0.lock().loans.len();
-        (0..2_000).for_each(|at| loans.lent(&queue, receipt(at), 10 + at, 0));
+        (0..2_000).for_each(|at| loans.lent(&queue, receipt(at), &(0..=0), 10 + at));
         assert_eq!(known(&loans), 2_000, "all are lent");
-        (2_000..4_000).for_each(|at| loans.lent(&queue, receipt(at), 10 + at, at));
+        (2_000..4_000).for_each(|at| loans.lent(&queue, receipt(at), &(at..=at), 10));
         assert!(known(&loans) < 2_100, "{}", known(&loans));
-        loans.settled(receipt(3_999), Settlement::Done, 4_000);
-        loans.settled(receipt(3_998), Settlement::Extend { for_ms: 5_000 }, 4_000);
-        loans.settled(receipt(3_997), Settlement::Extend { for_ms: 0 }, 4_000);
+        let said = 4_000..=4_003;
+        loans.settled(receipt(3_999), Settlement::Done, &said);
+        loans.settled(receipt(3_998), Settlement::Extend { for_ms: 5_000 }, &said);
+        loans.settled(receipt(3_997), Settlement::Extend { for_ms: 0 }, &said);
         let held = loans.0.lock();
-        assert_eq!(held.loans.get(&receipt(3_998)).map(|(_, until)| *until), Some(9_000));
+        assert_eq!(held.loans.get(&receipt(3_998)).map(|loan| loan.until.clone()), Some(9_000..=9_003));
         assert!([3_997, 3_999].iter().all(|at| !held.loans.contains_key(&receipt(*at))));
     }
 }

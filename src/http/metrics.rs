@@ -195,6 +195,7 @@ impl Exposition {
         text.single(&names::FETCH_SESSIONS_LIMIT, shared.config.max_incremental_fetch_session_cache_slots);
         text.single(&names::SHARE_SESSIONS, shared.share_sessions.len());
         text.single(&names::SHARE_SESSIONS_LIMIT, shared.config.group_share_max_share_sessions);
+        text.single(&names::SHARE_DEAD_LETTERS, shared.door.share_letters());
         let idle = shared.decompressions.available_permits();
         text.single(&names::DECOMPRESSIONS, decompressions_max.saturating_sub(idle));
         text.single(&names::DECOMPRESSIONS_LIMIT, decompressions_max);

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{Queue, QueueDoor, QueueRefusal};
 use crate::catalog::queue_config::{self, QueueConfig};
-use crate::catalog::state::NewTopic;
+use crate::catalog::state::{NewTopic, SHARE_GROUP_STATE};
 use crate::catalog::topic_config::{self, ConfigOp, Inherited, InvalidConfig, OpKind};
 use crate::catalog::{CatalogError, Topic};
 
@@ -106,15 +106,12 @@ impl QueueDoor {
         Ok(())
     }
 
-    /// Has groups forget what they have of topics that were deleted, and queues that were among these what they have of others.
+    /// Has groups forget what they have of topics that were deleted, and queues that were among these what they have of any topic,
+    /// also of those that they read no more.
     pub async fn forget_deleted(&self, topics: &[Arc<Topic>]) {
-        // Before the first of all queues is used, there is nothing.
-        let queues = topics.iter().filter(|topic| topic.queue.is_some() && self.0.queues.is_started());
-        for queue in queues {
-            for source in &*queue.sources {
-                if let Err(error) = self.0.queues.forget(&queue.name, Some(source.id)).await {
-                    warn!(queue = &*queue.name, topic = &*source.name, %error, "a deleted queue's place in a topic is kept");
-                }
+        for queue in topics.iter().filter(|topic| topic.queue.is_some()) {
+            if let Err(error) = self.forget_queue(&queue.name).await {
+                warn!(queue = &*queue.name, %error, "a deleted queue's places in topics are kept");
             }
         }
         if let Err(error) = self.0.groups.drop_offsets(self.0.catalog.topic_exists()).await {
@@ -124,6 +121,17 @@ impl QueueDoor {
         if let Err(error) = self.0.queues.drop_topics(self.0.catalog.topic_id_exists()).await {
             warn!(%error, "what share groups have of deleted topics is kept until the next start");
         }
+    }
+}
+
+impl QueueDoor {
+    async fn forget_queue(&self, name: &Arc<str>) -> Result<(), QueueRefusal> {
+        // Before the first of all queues was ever used, there is nothing.
+        if self.0.catalog.topic(SHARE_GROUP_STATE).is_some() {
+            self.start().await?;
+            self.0.queues.forget(name, None).await?;
+        }
+        Ok(())
     }
 }
 

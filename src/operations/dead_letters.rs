@@ -1,6 +1,6 @@
 //! Messages that nobody could deal with go to another queue, with what is known of them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::desk::{Desk, Station};
 use super::history::{self, Attempt};
 use super::intake::{DELAY_MS, DELIVER_AT, TTL_MS, header, number};
 use super::receive::message_id;
-use super::{QueueDoor, QueueRefusal};
+use super::{Place, QueueDoor, QueueRefusal, SendRefusal};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
 use crate::clock::TimestampMs;
@@ -138,8 +138,6 @@ impl QueueDoor {
                 Err(error) => {
                     let (queue, partition) = (name, station.partition.index());
                     warn!(queue, partition, %error, "dead letters are kept until they can be moved");
-                    // What of them is there already is looked for the next time.
-                    station.has_moved.store(false, Ordering::Release);
                     tokio::time::sleep(pause).await;
                     pause = longest.min(pause * 2);
                 }
@@ -191,42 +189,26 @@ impl QueueDoor {
                 return Ok(());
             }
             let dead: Vec<(i64, u16)> = dead.iter().flat_map(|range| range.records()).collect();
-            let offsets: Vec<i64> = dead.iter().map(|(offset, _)| *offset).collect();
-            let records = station.records_at(self, &offsets).await?;
-            // What a process before this one was about to move, it may have moved.
-            let copied = match station.has_moved.load(Ordering::Acquire) {
-                true => HashSet::new(),
-                false => self.copied_to(&target_desk, &desk.topic.name).await?,
-            };
-            station.has_moved.store(true, Ordering::Release);
-            let mut letters = Vec::with_capacity(records.len());
-            for record in &records {
-                let source = source_of(station, record.offset);
-                if copied.contains(source.as_bytes()) {
-                    continue;
-                }
-                let Some((_, deliveries)) = dead.iter().find(|(offset, _)| *offset == record.offset) else {
-                    continue;
-                };
-                let attempts = desk.history.lock().of(station.place(record.offset));
-                let end = End { deliveries: *deliveries, source, attempts, now_ms: self.now_ms() };
-                letters.push(letter(&desk.topic, station, config, record, end));
-            }
-            let failed = self.store(&target_desk, &target_config, letters).await?;
+            let failed =
+                self.store_letters(desk, station, config, (&target_desk, &target_config), &dead).await?;
             let is_moved = |(offset, _): &(i64, u16)| !failed.contains_key(&source_of(station, *offset));
             let settle = |(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Done };
             let settles: Vec<_> = dead.into_iter().filter(is_moved).map(settle).collect();
+            let offsets: Vec<i64> = settles.iter().map(|settle| settle.offset).collect();
+            self.0.queues.settle(&station.key, settles).await?;
             {
-                let mut history = desk.history.lock();
-                for settle in &settles {
-                    history.forget(station.place(settle.offset));
+                let (mut history, mut sent) = (desk.history.lock(), station.moved.lock());
+                let mut gave_way = station.gave_way.lock();
+                for offset in &offsets {
+                    history.forget(station.place(*offset));
+                    gave_way.remove(offset);
+                    sent.as_mut().map(|sent| sent.remove(offset));
                 }
             }
-            let moved = settles.len();
-            self.0.queues.settle(&station.key, settles).await?;
+            let moved = offsets.len();
             // What cannot go stays, and is tried again in a minute; the others do not wait for it.
             for (source, error) in failed {
-                warn!(queue = &*desk.topic.name, source, target, error, "a dead letter cannot be moved");
+                warn!(queue = &*desk.topic.name, source, target, %error, "a dead letter cannot be moved");
             }
             desk.counters.dead_lettered.add(moved as u64);
             target_desk.tell_one();
@@ -234,39 +216,79 @@ impl QueueDoor {
         }
     }
 
-    /// Where the dead letters lay that have come to a queue from another. Of a record that several read there is one from each.
-    async fn copied_to(&self, desk: &Desk, from_queue: &str) -> Result<HashSet<Bytes>, QueueRefusal> {
-        let is_from = |record: &&Record| header(record, QUEUE) == Some(from_queue.as_bytes());
-        let mut sources = HashSet::new();
+    /// Stores letters of the dead that have none yet. Gives the sources of those that cannot be stored, and why.
+    async fn store_letters(
+        &self,
+        desk: &Desk,
+        station: &Station,
+        config: &QueueConfig,
+        (target, target_config): (&Desk, &QueueConfig),
+        dead: &[(i64, u16)],
+    ) -> Result<BTreeMap<String, SendRefusal>, QueueRefusal> {
+        let is_known = station.moved.lock().is_some();
+        if !is_known {
+            let sent = self.sent_before(station, target).await?;
+            *station.moved.lock() = Some(sent);
+        }
+        let is_here = |offset: &i64| station.moved.lock().as_ref().is_none_or(|sent| !sent.contains(offset));
+        let offsets: Vec<i64> = dead.iter().map(|(offset, _)| *offset).filter(is_here).collect();
+        let records = station.records_at(self, &offsets).await?;
+        let mut letters = Vec::with_capacity(records.len());
+        for record in &records {
+            let Some((_, deliveries)) = dead.iter().find(|(offset, _)| *offset == record.offset) else {
+                continue;
+            };
+            let source = source_of(station, record.offset);
+            let attempts = desk.history.lock().of(station.place(record.offset));
+            let gave_way = station.gave_way.lock().contains(&record.offset);
+            let end = End { deliveries: *deliveries, gave_way, source, attempts, now_ms: self.now_ms() };
+            letters.push(letter(&desk.topic, station, config, record, end));
+        }
+        // Not known again until it is told what has come of these.
+        let mut sent = station.moved.lock().take().unwrap_or_default();
+        let failed = self.store(target, target_config, letters).await?;
+        if failed.values().all(SendRefusal::is_certain) {
+            sent.extend(offsets.iter().filter(|at| !failed.contains_key(&source_of(station, **at))));
+            *station.moved.lock() = Some(sent);
+        }
+        Ok(failed)
+    }
+
+    /// The dead of a station whose letters have come to a queue, and that are not done with. Of a record that several read there is
+    /// a letter from each.
+    async fn sent_before(&self, from: &Station, desk: &Desk) -> Result<HashSet<i64>, QueueRefusal> {
+        let Some(progress) = self.0.queues.describe(&from.key).await? else { return Ok(HashSet::new()) };
+        let is_from = |record: &&Record| header(record, QUEUE) == Some(from.key.group.as_bytes());
+        let source =
+            |record: &Record| std::str::from_utf8(header(record, SOURCE)?).ok()?.parse::<Place>().ok();
+        let is_its = |place: &Place| *place == from.place(place.offset) && place.offset >= progress.start;
+        let mut sent = HashSet::new();
         for station in desk.own() {
             let offsets = station.partition.offsets()?;
             let mut from = offsets.log_start_offset;
             while from < offsets.high_watermark {
                 let read = station.read(self, from, 1 << 20).await?;
-                sources.extend(
-                    read.records
-                        .iter()
-                        .filter(is_from)
-                        .filter_map(|record| header(record, SOURCE))
-                        .map(Bytes::copy_from_slice),
-                );
+                let places = read.records.iter().filter(is_from).filter_map(source).filter(is_its);
+                sent.extend(places.map(|place| place.offset));
                 if read.end <= from {
                     break;
                 }
                 from = read.end;
             }
         }
-        Ok(sources)
+        Ok(sent)
     }
 }
 
 fn source_of(station: &Station, offset: i64) -> String {
-    format!("{}-{}-{offset}", station.key.topic_id, station.key.partition)
+    station.place(offset).to_string()
 }
 
 /// What is known of a message's end.
 struct End {
     deliveries: u16,
+    /// To others, in a full queue.
+    gave_way: bool,
     source: String,
     attempts: Vec<Attempt>,
     now_ms: TimestampMs,
@@ -281,7 +303,7 @@ fn letter(
     record: &Record,
     end: End,
 ) -> super::send::Prepared {
-    let End { deliveries, source, attempts, now_ms } = end;
+    let End { deliveries, gave_way, source, attempts, now_ms } = end;
     let others = [MESSAGE_ID, REDRIVEN_FROM, DELAY_MS, DELIVER_AT, TTL_MS];
     let is_kept = |key: &Bytes| {
         !key.starts_with(PREFIX.as_bytes()) && !others.iter().any(|other| key == other.as_bytes())
@@ -297,8 +319,13 @@ fn letter(
         .collect();
     let before = number(record, DELIVERIES).unwrap_or(0);
     let is_worn_out = config.max_receive_count.is_some_and(|max| deliveries >= max);
-    let reason = if is_worn_out { "max-receive-count" } else { "rejected" };
-    let deliveries = before.saturating_add(i64::from(deliveries));
+    let reason = match is_worn_out {
+        _ if gave_way => "overflow",
+        true => "max-receive-count",
+        false => "rejected",
+    };
+    // To be made to give way is no delivery, though the engine counts it as one.
+    let deliveries = before.saturating_add(i64::from(deliveries) - i64::from(gave_way)).max(0);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), Bytes::from(value)));
     add(MESSAGE_ID, message_id(station.key.topic_id, station.key.partition, record));
     add(QUEUE, topic.name.to_string());

@@ -1,6 +1,6 @@
 //! What the broker remembers of a queue in use: where to read on, who waits, what was read last. All of it can be forgotten.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -58,8 +58,8 @@ pub(super) struct Desk {
     waiting: Mutex<Waiting>,
     /// Who has had what is not done.
     pub(super) history: Arc<Mutex<History>>,
-    /// Kept while its messages are sent on, or dropped by what they are: by topic that they went to, those that a process before
-    /// this one has sent on, and not yet been done with.
+    /// Kept while its messages are sent on, or dropped by what they are: by topic that they went to, those that have been sent on,
+    /// by a process before this one too, and are not done with.
     pub(super) sweeping: Arc<tokio::sync::Mutex<HashMap<Uuid, HashSet<Place>>>>,
     /// What was handed out of late.
     pub(super) rates: Arc<Mutex<Rates>>,
@@ -83,6 +83,8 @@ struct Waiting {
 /// A partition of a queue in use.
 pub(super) struct Station {
     pub(super) key: QueueKey,
+    /// Whether it is of the queue's own topic.
+    is_own: bool,
     pub(super) partition: Arc<Partition>,
     /// Where to read on, as the engine said last; `UNKNOWN` before.
     end: AtomicI64,
@@ -96,8 +98,11 @@ pub(super) struct Station {
     pub(super) is_moving: AtomicBool,
     /// Whether it will soon be looked for what nobody needs any more.
     is_letting_go: AtomicBool,
-    /// Whether this process has moved any: what the one before was about to move has been seen to.
-    pub(super) has_moved: AtomicBool,
+    /// The dead that gave way to others in a full queue, by this process.
+    pub(super) gave_way: Mutex<HashSet<i64>>,
+    /// The dead whose letters are where they go, by this process or one before it, and that are not done with. `None` when that has
+    /// to be looked for there.
+    pub(super) moved: Mutex<Option<HashSet<i64>>>,
 }
 
 const UNKNOWN: i64 = -1;
@@ -130,7 +135,7 @@ impl Desk {
     pub(super) fn of(topic: &Arc<Topic>, before: Option<&Self>) -> Self {
         let station = |topic_id: Uuid, partition: &Arc<Partition>| {
             let known = before.and_then(|before| before.station(topic_id, partition.index()));
-            known.cloned().unwrap_or_else(|| Arc::new(Station::of(&topic.name, topic_id, partition)))
+            known.cloned().unwrap_or_else(|| Arc::new(Station::of(topic, topic_id, partition)))
         };
         let own = topic.partitions.iter().map(|partition| station(topic.id, partition));
         let of_source = |source: &SourceTopic| -> Vec<_> {
@@ -183,6 +188,19 @@ impl Desk {
     /// The station of a partition.
     pub(super) fn station(&self, topic_id: Uuid, partition: i32) -> Option<&Arc<Station>> {
         self.by_place.get(&(topic_id, partition))
+    }
+
+    /// What is to be done at places, by the station that each is of; what is of none is left out.
+    pub(super) fn by_station<T>(
+        &self,
+        what: impl IntoIterator<Item = (Place, T)>,
+    ) -> Vec<(&Arc<Station>, Vec<T>)> {
+        let mut by_partition: BTreeMap<(Uuid, i32), Vec<T>> = BTreeMap::new();
+        for (place, what) in what {
+            by_partition.entry((place.topic_id, place.partition)).or_default().push(what);
+        }
+        let known = by_partition.into_iter();
+        known.filter_map(|((id, partition), what)| Some((self.station(id, partition)?, what))).collect()
     }
 
     /// A delivery has come to something or not; says so once when that pauses the queue.
@@ -284,9 +302,10 @@ impl Drop for Waits<'_> {
 }
 
 impl Station {
-    fn of(queue: &Arc<str>, topic_id: Uuid, partition: &Arc<Partition>) -> Self {
+    fn of(queue: &Topic, topic_id: Uuid, partition: &Arc<Partition>) -> Self {
         Self {
-            key: QueueKey { group: Arc::clone(queue), topic_id, partition: partition.index() },
+            key: QueueKey { group: Arc::clone(&queue.name), topic_id, partition: partition.index() },
+            is_own: topic_id == queue.id,
             partition: Arc::clone(partition),
             end: AtomicI64::new(UNKNOWN),
             changes: AtomicU64::new(0),
@@ -294,7 +313,8 @@ impl Station {
             recent: Mutex::default(),
             is_moving: AtomicBool::new(false),
             is_letting_go: AtomicBool::new(false),
-            has_moved: AtomicBool::new(false),
+            gave_way: Mutex::default(),
+            moved: Mutex::default(),
         }
     }
 
@@ -539,9 +559,9 @@ impl Station {
             true => {
                 let mut dedup = self.dedup.lock().await;
                 self.seed(door, config, &mut dedup).await?;
-                super::intake::arrivals(config, Some(&mut dedup), &read.records)
+                super::intake::arrivals(config, self.is_own, Some(&mut dedup), &read.records)
             }
-            false => super::intake::arrivals(config, None, &read.records),
+            false => super::intake::arrivals(config, self.is_own, None, &read.records),
         };
         // Compaction may have taken what the last batch ended with.
         let seen = arrivals.last().map_or(from, |last| last.last + 1);
@@ -573,7 +593,7 @@ impl Station {
                 break;
             }
             let read = self.read(door, at, READ_BYTES).await?;
-            super::intake::arrivals(config, Some(dedup), &read.records);
+            super::intake::arrivals(config, self.is_own, Some(dedup), &read.records);
             from = (read.end > at).then_some(read.end);
         }
         dedup.is_seeded = true;

@@ -1,7 +1,7 @@
 //! Who has had a message, when, and what came of it: of messages that were delivered and are not done, so that a dead letter tells why
 //! it is one. In memory alone and bounded: a restart forgets it, while the count of deliveries lasts.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -95,12 +95,13 @@ impl Known {
     }
 }
 
-/// Records that a member of a share group has got together.
+/// Records that a member of a share group has got together, from a place on.
 #[derive(Debug)]
 struct Lent {
-    first: Place,
     /// Inclusive.
     last_offset: i64,
+    /// Which it is of all that have been lent.
+    number: u64,
     attempt: Attempt,
 }
 
@@ -110,7 +111,11 @@ pub(super) struct History {
     known: HashMap<Place, Known>,
     /// In the order in which they became known, and some that are forgotten.
     order: VecDeque<Place>,
-    lent: VecDeque<Lent>,
+    /// By their first record; none is in two.
+    lent: BTreeMap<Place, Lent>,
+    /// As `order`, by their numbers.
+    lent_order: VecDeque<(u64, Place)>,
+    next_lent: u64,
 }
 
 impl History {
@@ -162,18 +167,52 @@ impl History {
             end: None,
             error: None,
         };
-        self.lent.push_back(Lent { first: at(range.first), last_offset: range.last, attempt });
-        if self.lent.len() > RANGES_MAX {
-            self.lent.pop_front();
+        self.lend(at(range.first), range.last, attempt);
+    }
+
+    /// Who had some of the records before, as before a reset, keeps the others.
+    fn lend(&mut self, first: Place, last_offset: i64, attempt: Attempt) {
+        let is_before = |(at, before): &(&Place, &Lent)| {
+            (at.topic_id, at.partition) == (first.topic_id, first.partition)
+                && before.last_offset >= first.offset
+        };
+        let from = self.lent.range(..first).next_back().map_or(first, |(at, _)| *at);
+        let overlapped = self.lent.range(from..=Place { offset: last_offset, ..first }).filter(is_before);
+        for at in overlapped.map(|(at, _)| *at).collect::<Vec<_>>() {
+            let Some(before) = self.lent.remove(&at) else { continue };
+            if before.last_offset > last_offset {
+                let behind = Place { offset: last_offset + 1, ..at };
+                self.insert_lent(behind, before.last_offset, before.attempt.clone());
+            }
+            if at.offset < first.offset {
+                self.lent.insert(at, Lent { last_offset: first.offset - 1, ..before });
+            }
+        }
+        self.insert_lent(first, last_offset, attempt);
+        while self.lent.len() > RANGES_MAX
+            && let Some((number, oldest)) = self.lent_order.pop_front()
+        {
+            if self.lent.get(&oldest).is_some_and(|lent| lent.number == number) {
+                self.lent.remove(&oldest);
+            }
+        }
+        if self.lent_order.len() > 2 * self.lent.len() + ORDER_SLACK {
+            let lent = &self.lent;
+            self.lent_order.retain(|(number, at)| lent.get(at).is_some_and(|lent| lent.number == *number));
         }
     }
 
+    fn insert_lent(&mut self, first: Place, last_offset: i64, attempt: Attempt) {
+        let number = self.next_lent;
+        self.next_lent += 1;
+        self.lent.insert(first, Lent { last_offset, number, attempt });
+        self.lent_order.push_back((number, first));
+    }
+
     fn lent_at(&self, place: Place) -> Option<&Attempt> {
-        let has = |lent: &&Lent| {
-            let is_there = (lent.first.topic_id, lent.first.partition) == (place.topic_id, place.partition);
-            is_there && (lent.first.offset..=lent.last_offset).contains(&place.offset)
-        };
-        self.lent.iter().rev().find(has).map(|lent| &lent.attempt)
+        let (first, lent) = self.lent.range(..=place).next_back()?;
+        let is_there = (first.topic_id, first.partition) == (place.topic_id, place.partition);
+        (is_there && place.offset <= lent.last_offset).then_some(&lent.attempt)
     }
 
     fn remember(&mut self, place: Place, known: Known) {
@@ -210,7 +249,9 @@ impl History {
         let end = match what {
             Settlement::Done | Settlement::Drop | Settlement::Unseen => return self.forget(place),
             Settlement::Extend { for_ms: 1.. } => return None,
-            Settlement::Return { .. } | Settlement::Extend { .. } => AttemptEnd::Released,
+            Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { .. } => {
+                AttemptEnd::Released
+            }
             Settlement::Reject => AttemptEnd::Rejected,
         };
         let known = self.known.get_mut(&place)?;
@@ -300,6 +341,37 @@ mod tests {
         assert_eq!(who(14), [one, two]);
         assert!(who(20).is_empty());
         assert_eq!(history.known.len(), 2, "what was delivered once costs nothing of its own");
+    }
+
+    #[test]
+    fn who_got_records_anew_is_told_of_these_and_who_had_their_neighbours_of_them() {
+        let mut history = History::default();
+        let lend = |history: &mut History, first, last, name: &str| {
+            history.lent(&key(), Range { first, last, deliveries: 1 }, 0, &name.into());
+        };
+        lend(&mut history, 10, 19, "one");
+        lend(&mut history, 30, 39, "two");
+        for other in [QueueKey { partition: 1, ..key() }, QueueKey { partition: 3, ..key() }] {
+            history.lent(&other, Range { first: 0, last: 99, deliveries: 1 }, 0, &"other".into());
+        }
+        lend(&mut history, 15, 34, "three");
+        lend(&mut history, 20, 22, "four");
+        let who = |history: &History, offset| -> Option<String> {
+            Some(history.of(place(offset)).first()?.consumer.as_ref()?.to_string())
+        };
+        let all: String = (8..42)
+            .map(|offset| who(&history, offset).map_or('.', |name| name.chars().nth(1).unwrap()))
+            .collect();
+        assert_eq!(all, "..nnnnnhhhhhooohhhhhhhhhhhhwwwww..");
+        // The same, time and again, is remembered once.
+        (0..10_000).for_each(|_| lend(&mut history, 50, 60, "five"));
+        assert!(history.lent.len() == 8 && history.lent_order.len() <= 16 + ORDER_SLACK);
+        assert_eq!(who(&history, 55).as_deref(), Some("five"));
+        (0..RANGES_MAX as i64).for_each(|first| lend(&mut history, 100 + first, 100 + first, "six"));
+        assert_eq!(
+            (history.lent.len(), who(&history, 55), who(&history, 100)),
+            (RANGES_MAX, None, Some("six".into()))
+        );
     }
 
     #[test]

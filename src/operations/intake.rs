@@ -34,12 +34,18 @@ pub(super) fn number(record: &Record, name: &str) -> Option<i64> {
     std::str::from_utf8(header(record, name)?).ok()?.trim().parse().ok()
 }
 
-/// The records of one read of the log, as the engine takes them; neighbours that are alike are one.
-pub(super) fn arrivals(config: &QueueConfig, dedup: Option<&mut Dedup>, records: &[Record]) -> Vec<Arrival> {
+/// The records of one read of the queue's own log, or of another that it reads, as the engine takes them; neighbours that are
+/// alike are one.
+pub(super) fn arrivals(
+    config: &QueueConfig,
+    is_own: bool,
+    dedup: Option<&mut Dedup>,
+    records: &[Record],
+) -> Vec<Arrival> {
     let mut dedup = dedup;
     let mut arrivals: Vec<Arrival> = Vec::new();
     for record in records {
-        let skip = !passes(config, record) || repeats(config, dedup.as_deref_mut(), record);
+        let skip = !passes(config, is_own, record) || repeats(config, dedup.as_deref_mut(), record);
         let kind = Kind { skip, ..kind(config, record) };
         match arrivals.last_mut() {
             Some(before) if before.last + 1 == record.offset && before.kind == kind => {
@@ -84,13 +90,13 @@ fn hash(key: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Whether a record is a message of the queue, by its headers. A dead letter is: it was sent here by name.
-fn passes(config: &QueueConfig, record: &Record) -> bool {
+/// Whether a record is a message of the queue, by its headers. A dead letter in its own log is: it was sent here by name.
+fn passes(config: &QueueConfig, is_own: bool, record: &Record) -> bool {
     let value = |name: &str| {
         let found = record.headers.iter().find(|header| header.key == name.as_bytes())?;
         Some(found.value.as_deref().unwrap_or_default())
     };
-    config.filter.passes(value) || header(record, SOURCE).is_some()
+    config.filter.passes(value) || (is_own && header(record, SOURCE).is_some())
 }
 
 /// Whether messages of the queue can repeat others at all.

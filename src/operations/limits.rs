@@ -154,7 +154,14 @@ impl QueueDoor {
             left -= refused.len() as i64;
             desk.counters.dropped.add(refused.len() as u64);
             if !refused.is_empty() {
-                self.0.queues.settle(&station.key, refused).await?;
+                let offsets: Vec<i64> = refused.iter().map(|settle| settle.offset).collect();
+                if is_kept {
+                    station.gave_way.lock().extend(&offsets);
+                }
+                if let Err(error) = self.0.queues.settle(&station.key, refused).await {
+                    station.gave_way.lock().retain(|offset| !offsets.contains(offset));
+                    return Err(error.into());
+                }
                 if is_kept {
                     self.move_dead_letters(desk, station, config);
                 }

@@ -43,6 +43,7 @@ use crate::coordinator::CoordinatorError;
 use crate::group::Groups;
 use crate::log::LogError;
 use crate::queue::{QueueError, QueueFailure, Queues, Settlement};
+use crate::telemetry::Counter;
 use crate::uuid::Uuid;
 
 /// The way to all queues of a broker. Cheap to clone.
@@ -58,6 +59,7 @@ struct Inner {
     stopping: CancellationToken,
     /// What is remembered of queues that somebody has used, by the id of their topic.
     desks: Mutex<HashMap<Uuid, Arc<Desk>>>,
+    share_letters: Counter,
 }
 
 /// A queue as it is now.
@@ -154,6 +156,14 @@ pub struct Receipt {
     pub deliveries: u16,
 }
 
+impl Receipt {
+    /// Where the record of its message lies.
+    pub(crate) fn place(self) -> Place {
+        let Self { topic_id, partition, offset, .. } = self;
+        Place { topic_id, partition, offset }
+    }
+}
+
 /// Messages of a queue, by what becomes of them next. Exact, and the same for all partitions together.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct QueueCounts {
@@ -219,6 +229,16 @@ pub enum SendRefusal {
     Storage(Arc<LogError>),
 }
 
+impl SendRefusal {
+    /// Whether the message is not there for certain.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::Invalid(_) | Self::Overflow => true,
+            Self::Storage(_) => false,
+        }
+    }
+}
+
 /// Why a delivery is not settled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SettleRefusal {
@@ -261,8 +281,8 @@ impl QueueDoor {
         groups: Arc<Groups>,
         stopping: CancellationToken,
     ) -> Self {
-        let desks = Mutex::default();
-        Self(Arc::new(Inner { config, clock, catalog, queues, groups, stopping, desks }))
+        let (desks, share_letters) = (Mutex::default(), Counter::default());
+        Self(Arc::new(Inner { config, clock, catalog, queues, groups, stopping, desks, share_letters }))
     }
 
     /// The queue of that name.

@@ -252,8 +252,7 @@ impl Looking<'_> {
             }
             self.passed += standings.iter().map(|standing| standing.last - standing.first + 1).sum::<i64>();
             if self.is_full() || self.passed >= PASSED_MAX {
-                let (topic_id, partition) = (station.key.topic_id, station.key.partition);
-                self.page.next = Some(Place { topic_id, partition, offset: end });
+                self.page.next = Some(station.place(end));
                 return Ok(true);
             }
             from = end + 1;
@@ -278,7 +277,7 @@ fn state_of(condition: Condition) -> (MessageState, Option<TimestampMs>) {
 
 fn peeked(desk: &Desk, station: &Station, standing: &Standing, record: Record) -> Peeked {
     let (topic_id, partition) = (station.key.topic_id, station.key.partition);
-    let place = Place { topic_id, partition, offset: record.offset };
+    let place = station.place(record.offset);
     let (state, until_ms) = state_of(standing.condition);
     let before = number(&record, DELIVERIES).and_then(|before| u32::try_from(before).ok()).unwrap_or(0);
     Peeked {

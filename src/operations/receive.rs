@@ -1,6 +1,5 @@
 //! Messages on loan, and what becomes of them.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -186,15 +185,14 @@ impl QueueDoor {
 
     /// Gives back what nobody has seen.
     async fn give_back(&self, desk: &Desk, receipts: impl Iterator<Item = Receipt>) {
-        let mut by_partition: BTreeMap<(Uuid, i32), Vec<Settle>> = BTreeMap::new();
-        for Receipt { topic_id, partition, offset, deliveries, .. } in receipts {
-            let settle = Settle { offset, deliveries, what: Settlement::Unseen };
-            by_partition.entry((topic_id, partition)).or_default().push(settle);
-        }
-        for ((topic_id, partition), settles) in by_partition {
-            let Some(station) = desk.station(topic_id, partition) else { continue };
+        let settle = |receipt: Receipt| {
+            let Receipt { offset, deliveries, .. } = receipt;
+            (receipt.place(), Settle { offset, deliveries, what: Settlement::Unseen })
+        };
+        for (station, settles) in desk.by_station(receipts.map(settle)) {
             if let Err(error) = self.0.queues.settle(&station.key, settles).await {
-                debug!(queue = &*desk.topic.name, partition, %error, "given back when their leases end");
+                let (queue, partition) = (&*desk.topic.name, station.key.partition);
+                debug!(queue, partition, %error, "given back when their leases end");
             }
         }
     }
@@ -383,7 +381,9 @@ impl QueueDoor {
                 desk.note(config, false, now);
                 counters.rejected.increment();
             }
-            Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => counters.released.increment(),
+            Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { for_ms: 0 } => {
+                counters.released.increment();
+            }
             Settlement::Drop | Settlement::Extend { .. } => {}
         }
         let since = desk.history.lock().settled(place, settle.deliveries, settle.what, now);
@@ -401,8 +401,7 @@ impl QueueDoor {
         let desk = self.desk(&topic);
         let mut history = desk.history.lock();
         for (receipt, error) in errors {
-            let Receipt { topic_id, partition, offset, deliveries, .. } = *receipt;
-            history.explain(Place { topic_id, partition, offset }, deliveries, error);
+            history.explain(receipt.place(), receipt.deliveries, error);
         }
         Ok(())
     }
@@ -415,24 +414,19 @@ impl QueueDoor {
     ) -> Result<Vec<Result<(), SettleRefusal>>, QueueRefusal> {
         self.start().await?;
         let mut settled = vec![Err(SettleRefusal::OtherQueue); what.len()];
-        let mut by_partition: BTreeMap<(Uuid, i32), Vec<(usize, Settle)>> = BTreeMap::new();
-        for (index, (receipt, what)) in what.into_iter().enumerate() {
-            let Receipt { queue_id, topic_id, partition, offset, deliveries } = receipt;
-            if deliveries == 0 {
-                // Of no delivery: that is how messages are taken by what they are.
-                settled[index] = Err(SettleRefusal::Gone);
-            } else if queue_id == desk.topic.id && desk.station(topic_id, partition).is_some() {
-                let settle = Settle { offset, deliveries, what };
-                by_partition.entry((topic_id, partition)).or_default().push((index, settle));
-            }
-        }
-        for ((topic_id, partition), wanted) in by_partition {
-            let Some(station) = desk.station(topic_id, partition) else { continue };
+        let own = what.into_iter().enumerate().filter(|(_, (receipt, _))| receipt.queue_id == desk.topic.id);
+        let wanted = own.map(|(index, (receipt, what))| {
+            let Receipt { offset, deliveries, .. } = receipt;
+            (receipt.place(), (index, Settle { offset, deliveries, what }))
+        });
+        for (station, wanted) in desk.by_station(wanted) {
             let (indexes, settles): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
             let is_last = |deliveries| config.max_receive_count.is_some_and(|max| deliveries >= max);
             let kills = settles.iter().any(|settle| match settle.what {
                 Settlement::Reject => true,
-                Settlement::Return { .. } | Settlement::Extend { for_ms: 0 } => is_last(settle.deliveries),
+                Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { for_ms: 0 } => {
+                    is_last(settle.deliveries)
+                }
                 Settlement::Done | Settlement::Drop | Settlement::Unseen | Settlement::Extend { .. } => false,
             });
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
@@ -461,6 +455,7 @@ impl Station {
         let epoch = self.partition.leader_epoch();
         door.0.queues.initialise(&self.key, self.partition.offsets()?.log_start_offset, epoch).await?;
         door.0.queues.purge(&self.key, end, epoch).await?;
+        self.gave_way.lock().clear();
         self.forget_end();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Messages of a queue dealt with by what they are: dead letters sent on, to where they came from or elsewhere, and messages dropped.
 //!
-//! What is to be sent on is taken first, so that nobody receives it meanwhile, as if it had not been delivered; then it is sent,
+//! What is to be sent on is held first, so that nobody receives it meanwhile, and nobody who has had it can still settle it; then it is sent,
 //! with the place that it is taken from in its headers; then it is done. What a process that ended in between has sent on is
 //! found by these headers, so that it is there once.
 
@@ -16,11 +16,11 @@ use tracing::warn;
 use super::dead_letters::{PREFIX, REDRIVEN, REDRIVEN_FROM};
 use super::desk::Desk;
 use super::intake::{DEDUP_ID, DELAY_MS, DELIVER_AT, header};
-use super::{MessageState, Outgoing, Peek, Peeked, Place, QueueDoor, QueueRefusal};
+use super::{MessageState, Outgoing, Peek, Peeked, Place, QueueDoor, QueueRefusal, SendRefusal, Sent};
 use crate::clock::TimestampMs;
 use crate::coordinator::CoordinatorError;
 use crate::log::LogError;
-use crate::queue::{QueueKey, Settle, SettleError, Settlement};
+use crate::queue::{Pick, Picked};
 use crate::uuid::Uuid;
 
 /// Messages that are dealt with at a time.
@@ -275,8 +275,8 @@ impl QueueDoor {
         match &sweep.fate {
             _ if sweep.is_dry_run => {}
             Fate::Drop => {
-                let what = page.messages.iter().map(|message| (message, Settlement::Drop)).collect();
-                let refused = self.settle_places(&desk, what).await?;
+                let what = page.messages.iter().map(|message| (message, Pick::Drop));
+                let refused = self.pick(&desk, what).await?;
                 swept.done = swept.matched - refused.len() as u64;
                 swept.leave(&page.messages, |place| refused.contains(place).then_some(Why::Taken));
                 desk.counters.dropped.add(swept.done);
@@ -320,70 +320,73 @@ impl QueueDoor {
         }
         for (target, messages) in by_target {
             self.know_sent_before(desk, sent_before, target).await?;
-            let hold = Settlement::Extend { for_ms: HELD_MS };
-            let taken =
-                self.settle_places(desk, messages.iter().map(|message| (*message, hold)).collect()).await?;
+            let hold = Pick::Hold { for_ms: HELD_MS };
+            let taken = self.pick(desk, messages.iter().map(|message| (*message, hold))).await?;
             let (mut held, mut going) = (Vec::new(), Vec::new());
             let topic_id = self.topic(target)?.0.id;
-            let there = sent_before.get(&topic_id);
-            let is_there = |place| there.as_ref().is_some_and(|there| there.contains(place));
+            let there = sent_before.entry(topic_id).or_default();
             for message in messages {
                 match taken.contains(&message.place) {
                     true => drop(stay.insert(message.place, Why::Taken)),
-                    false if is_there(&message.place) => held.push((message, Settlement::Done)),
+                    false if there.contains(&message.place) => held.push((message, Pick::Drop)),
                     false => going.push(message),
                 }
             }
             let sent = self.send(target, going.iter().map(|message| outgoing(message)).collect()).await;
-            for (index, message) in going.into_iter().enumerate() {
-                let refused = match &sent {
-                    Ok(sent) => sent.get(index).and_then(|sent| sent.as_ref().err()).map(ToString::to_string),
-                    Err(refusal) => Some(refusal.to_string()),
-                };
-                let back = Settlement::Return { after_ms: Some(0) };
-                held.push((message, if refused.is_none() { Settlement::Done } else { back }));
-                stay.extend(refused.map(|why| (message.place, Why::Refused(why))));
+            let is_certain = is_certain(&sent);
+            let refused: Vec<_> = match sent {
+                Ok(sent) => sent.into_iter().map(|sent| sent.err().map(|why| why.to_string())).collect(),
+                Err(refusal) => vec![Some(refusal.to_string()); going.len()],
+            };
+            for (message, refused) in going.into_iter().zip(refused) {
+                match refused {
+                    None => {
+                        there.insert(message.place);
+                        held.push((message, Pick::Drop));
+                    }
+                    Some(why) => {
+                        stay.insert(message.place, Why::Refused(why));
+                        held.push((message, Pick::PutBack));
+                    }
+                }
             }
-            let is_certain = held.iter().all(|(_, what)| *what == Settlement::Done);
-            let settled = self.settle_places(desk, held).await;
-            if !is_certain || settled.is_err() {
+            let settled = self.pick(desk, held.iter().copied()).await;
+            if let Ok(others) = &settled {
+                for (message, _) in held.iter().filter(|(message, _)| !others.contains(&message.place)) {
+                    there.remove(&message.place);
+                }
+            }
+            if !is_certain {
                 // What of them is there already is looked for the next time.
                 sent_before.remove(&topic_id);
             }
             for place in settled? {
-                // Its time was over, and somebody has received it.
+                // It was not held for so long.
                 warn!(queue = &*desk.topic.name, %place, target, "a message was received while it was sent on");
             }
         }
         Ok(stay)
     }
 
-    /// Settles messages as they were seen, and gives those that are otherwise by now.
-    async fn settle_places(
+    /// Does that to messages as they were seen, and gives those that are otherwise by now.
+    async fn pick(
         &self,
         desk: &Desk,
-        what: Vec<(&Peeked, Settlement)>,
+        what: impl IntoIterator<Item = (&Peeked, Pick)>,
     ) -> Result<HashSet<Place>, QueueRefusal> {
-        let mut by_partition: BTreeMap<(Uuid, i32), Vec<Settle>> = BTreeMap::new();
-        for (message, what) in what {
-            let Place { topic_id, partition, offset } = message.place;
-            let settle = Settle { offset, deliveries: message.deliveries_here, what };
-            by_partition.entry((topic_id, partition)).or_default().push(settle);
-        }
+        let picked = |(message, what): (&Peeked, Pick)| {
+            let offset = message.place.offset;
+            (message.place, Picked { offset, deliveries: message.deliveries_here, what })
+        };
         let mut refused = HashSet::new();
-        for ((topic_id, partition), settles) in by_partition {
-            let is_of = |key: &QueueKey| (key.topic_id, key.partition) == (topic_id, partition);
-            let Some(station) = desk.stations.iter().find(|station| is_of(&station.key)) else { continue };
-            let done: Vec<Result<(), SettleError>> =
-                self.0.queues.settle(&station.key, settles.clone()).await?;
+        for (station, picked) in desk.by_station(what.into_iter().map(picked)) {
+            let done = self.0.queues.pick(&station.key, picked.clone()).await?;
             let mut history = desk.history.lock();
-            for (settle, done) in settles.iter().zip(done) {
-                let place = station.place(settle.offset);
+            for (picked, done) in picked.iter().zip(done) {
+                let place = station.place(picked.offset);
                 match done {
                     Err(_) => drop(refused.insert(place)),
-                    Ok(()) if matches!(settle.what, Settlement::Done | Settlement::Drop) => {
-                        history.forget(place);
-                    }
+                    Ok(()) if picked.what == Pick::Drop => drop(history.forget(place)),
                     Ok(()) => {}
                 }
             }
@@ -391,7 +394,8 @@ impl QueueDoor {
         Ok(refused)
     }
 
-    /// Looks, once in a process, for what one before it has sent on to `target` without being done with it.
+    /// Looks for what a process before this one has sent on to `target` without being done with it: once, and again when it is not
+    /// known what has come of something.
     async fn know_sent_before(
         &self,
         desk: &Desk,
@@ -455,6 +459,14 @@ impl Swept {
             let (message_id, place) = (message.message_id.clone(), message.place);
             why(&place).map(|why| Left { message_id, place, why })
         }));
+    }
+}
+
+/// Whether it is known of each message if it was sent.
+fn is_certain(sent: &Result<Vec<Result<Sent, SendRefusal>>, QueueRefusal>) -> bool {
+    match sent {
+        Ok(sent) => sent.iter().filter_map(|sent| sent.as_ref().err()).all(SendRefusal::is_certain),
+        Err(_) => false,
     }
 }
 

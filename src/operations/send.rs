@@ -110,7 +110,7 @@ impl QueueDoor {
         desk: &Desk,
         config: &QueueConfig,
         letters: Vec<Prepared>,
-    ) -> Result<BTreeMap<String, String>, QueueRefusal> {
+    ) -> Result<BTreeMap<String, SendRefusal>, QueueRefusal> {
         let mut by_partition: BTreeMap<usize, Vec<Prepared>> = BTreeMap::new();
         for letter in letters {
             let partition = partition_of(letter.key.as_deref(), desk.own().len());
@@ -123,7 +123,7 @@ impl QueueDoor {
             let stored = self.append(station, config, letters, &mut None).await?;
             let stored = confirm(station, stored).await;
             for (source, stored) in sources.into_iter().zip(stored) {
-                failed.extend(stored.err().map(|error| (source, error.to_string())));
+                failed.extend(stored.err().map(|error| (source, error)));
             }
         }
         Ok(failed)

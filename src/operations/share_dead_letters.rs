@@ -56,6 +56,14 @@ enum NoPlace {
     NotMade(CatalogError),
 }
 
+/// What has become of what is dead in a window.
+enum Buried {
+    /// It is done.
+    All,
+    /// It stays as it is, for as long as there is a queue of the group's name that it may be for.
+    LeftToQueue,
+}
+
 /// A dead letter to be.
 struct Letter {
     key: Option<Bytes>,
@@ -64,6 +72,11 @@ struct Letter {
 }
 
 impl QueueDoor {
+    /// Dead letters that have been written for share groups that are no queue's.
+    pub fn share_letters(&self) -> u64 {
+        self.0.share_letters.value()
+    }
+
     /// Has what dies in share groups written to their topics for as long as the broker runs, also what died before.
     pub fn move_dead_of_share_groups(&self) {
         let door = self.clone();
@@ -87,7 +100,8 @@ impl QueueDoor {
 
     /// What dies in the windows of one shard.
     async fn tend(&self, shard: usize) {
-        let mut failed = BTreeSet::new();
+        let (mut failed, mut left) = (BTreeSet::new(), BTreeSet::new());
+        let mut catalog = self.0.catalog.changes();
         let mut dying = pin!(self.0.queues.await_dead(shard));
         loop {
             let keys = tokio::select! {
@@ -104,35 +118,44 @@ impl QueueDoor {
                     }
                 }
                 () = tokio::time::sleep(PAUSE), if !failed.is_empty() => std::mem::take(&mut failed),
+                // A queue may have been turned off, or read what it did not.
+                Ok(()) = catalog.changed(), if !left.is_empty() => std::mem::take(&mut left),
             };
             for key in keys {
-                if let Err(error) = self.bury(&key).await {
-                    let (group, topic, partition) = (&*key.group, key.topic_id, key.partition);
-                    warn!(group, %topic, partition, %error, "dead letters are kept until they can be written");
-                    failed.insert(key);
+                match self.bury(&key).await {
+                    Ok(Buried::All) => {}
+                    Ok(Buried::LeftToQueue) => drop(left.insert(key)),
+                    Err(error) => {
+                        let (group, topic, partition) = (&*key.group, key.topic_id, key.partition);
+                        warn!(group, %topic, partition, %error, "dead letters are kept until they can be written");
+                        failed.insert(key);
+                    }
                 }
             }
         }
     }
 
-    /// Writes the letters of all that is dead in a window.
-    async fn bury(&self, key: &QueueKey) -> Result<(), QueueRefusal> {
-        // A window goes with its topic, and a queue has its own mover.
-        let Some(topic) = self.0.catalog.topic_by_id(key.topic_id) else { return Ok(()) };
-        let Some(source) = topic.partition(key.partition).filter(|_| !self.is_queues(key)) else {
-            return Ok(());
-        };
+    /// Writes the letters of all that is dead in a window, unless that is a queue's.
+    async fn bury(&self, key: &QueueKey) -> Result<Buried, QueueRefusal> {
+        // A window goes with its topic.
+        let topic = self.0.catalog.topic_by_id(key.topic_id);
+        let source = topic.as_ref().and_then(|topic| topic.partition(key.partition));
+        let Some(source) = source else { return Ok(Buried::All) };
+        // A queue has its own mover.
+        if self.is_queues(key) {
+            return Ok(Buried::LeftToQueue);
+        }
         loop {
             let config = self.share_config(&key.group);
             // What a queue has left in a topic that it reads no more is kept until it reads that again.
             let is_a_queue = self.0.catalog.topic(&key.group).is_some_and(|topic| topic.queue.is_some());
             if is_a_queue && config.dead_letter_topic.is_none() {
-                return Ok(());
+                return Ok(Buried::LeftToQueue);
             }
             let dead = self.0.queues.take_dead(key, MOVED_TOGETHER, MOVE_MS).await?;
             let dead: Vec<(i64, u16)> = dead.iter().flat_map(|range| range.records()).collect();
             if dead.is_empty() {
-                return Ok(());
+                return Ok(Buried::All);
             }
             match self.place(&config).await? {
                 Ok(place) => self.write(key, source, &config, &place, &dead).await?,
@@ -224,6 +247,7 @@ impl QueueDoor {
         if let Some(end) = written {
             target.durable(end).await?;
         }
+        self.0.share_letters.add(dead.len() as u64);
         debug!(group = &*key.group, place = &*place.name, letters = dead.len(), "dead letters written");
         Ok(())
     }

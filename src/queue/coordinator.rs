@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ack, Event, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Range, Receive, Received, Reply,
-    Settle, SettleError, Standing, Taken, Terms, TopicIdExists, Wish,
+    Ack, Event, Picked, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Range, Receive, Received,
+    Reply, Settle, SettleError, Standing, Taken, Terms, TopicIdExists, Wish,
 };
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorError, expect_reply};
@@ -123,6 +123,18 @@ impl Queues {
         what: Vec<Settle>,
     ) -> Result<Vec<Result<(), SettleError>>, QueueFailure> {
         Ok(expect_reply!(self.ask(key, QueueEvent::Settle(what)).await?, Settled)?)
+    }
+
+    /// Does what who has seen records says, each on its own, and returns when that is durable: the answers are in their order.
+    ///
+    /// # Errors
+    /// Of the queue, or of its coordinator: then nothing is known of any.
+    pub async fn pick(
+        &self,
+        key: &QueueKey,
+        what: Vec<Picked>,
+    ) -> Result<Vec<Result<(), SettleError>>, QueueFailure> {
+        Ok(expect_reply!(self.ask(key, QueueEvent::Pick(what)).await?, Settled)?)
     }
 
     /// Hands dead records to whoever moves them, for `lease_ms`.

@@ -13,6 +13,7 @@
 mod inspect;
 mod kinds;
 mod lines;
+mod pick;
 mod receive;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use std::collections::HashMap;
 pub use inspect::{Condition, Standing};
 use kinds::{KindId, Kinds, NEVER};
 use lines::{KeyRule, Lines};
+pub use pick::{Pick, Picked};
 pub use receive::{
     Arrival, Backoff, Dead, Kind, QueueTerms, Receive, Received, Settle, SettleError, Settlement,
 };
@@ -49,12 +51,15 @@ pub struct Holder(pub u32);
 impl Holder {
     /// Nobody by name: whoever shows the receipt, which is the record's offset and the number of its delivery.
     pub const RECEIPT: Self = Self(0);
+
+    /// Who deals with records for what they are, see [`Leases::pick`].
+    pub const PICKER: Self = Self(u32::MAX);
 }
 
 /// What has become of a record, as far as it lasts over a restart. Leases of members do not: their connections are lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// Nothing yet: it can be handed out, or is with a member.
+    /// Nothing yet: it can be handed out, or is with a member, or held.
     Available,
     /// It is with whoever has the receipt.
     Leased {
@@ -184,7 +189,7 @@ impl Run {
 
     /// Whether that is all the same to the log: nothing has happened to it but that its time has not come.
     fn is_untouched(&self) -> bool {
-        self.deliveries == 0 && matches!(self.state, State::Available | State::Waiting { .. })
+        self.deliveries == 0 && matches!(self.state.outcome(), Outcome::Available | Outcome::Waiting { .. })
     }
 
     /// Whether neighbours can be one run.
@@ -701,6 +706,9 @@ impl Leases {
             let Some((_, run)) = self.find(first) else { break };
             let is_expired = self.kinds.expires(run.kind) <= now;
             match run.state {
+                State::Leased { holder: Holder::PICKER, .. } => {
+                    self.put_back(first, run, delivery_limit, marks);
+                }
                 State::Leased { until, .. } => {
                     self.give_back(now, until, first, run, delivery_limit, marks);
                 }

@@ -15,8 +15,8 @@ use crate::uuid::Uuid;
 
 pub use coordinator::{QueueFailure, Queues};
 pub use leases::{
-    Ack, Arrival, Backoff, Condition, Counts, Dead, Kind, NotHeld, Portion, QueueTerms, Range, Receive,
-    Received, Settle, SettleError, Settlement, Standing, Verdict,
+    Ack, Arrival, Backoff, Condition, Counts, Dead, Kind, NotHeld, Pick, Picked, Portion, QueueTerms, Range,
+    Receive, Received, Settle, SettleError, Settlement, Standing, Verdict,
 };
 pub use shard::QueueShard;
 
@@ -142,6 +142,8 @@ pub enum QueueEvent {
     Receive(Receive),
     /// Answered by [`Reply::Settled`].
     Settle(Vec<Settle>),
+    /// Answered by [`Reply::Settled`].
+    Pick(Vec<Picked>),
     /// Records that were refused or delivered too often go to whoever moves them, for a time. Answered by [`Reply::Dead`].
     TakeDead {
         /// How many records.
@@ -233,7 +235,7 @@ pub enum Reply {
     Taken(Result<Taken, QueueError>),
     /// To [`QueueEvent::Receive`].
     Received(Result<Received, QueueError>),
-    /// To [`QueueEvent::Settle`]: each on its own, in their order.
+    /// To [`QueueEvent::Settle`] and [`QueueEvent::Pick`]: each on its own, in their order.
     Settled(Result<Vec<Result<(), SettleError>>, QueueError>),
     /// To [`QueueEvent::TakeDead`].
     Dead(Result<Vec<Range>, QueueError>),

@@ -102,7 +102,7 @@ impl Queue {
         loop {
             let holder = Holder(self.next_holder);
             self.next_holder = self.next_holder.wrapping_add(1);
-            if holder != Holder::RECEIPT && !self.leases.holds(holder) {
+            if ![Holder::RECEIPT, Holder::PICKER].contains(&holder) && !self.leases.holds(holder) {
                 self.members.insert(Arc::clone(member), holder);
                 return holder;
             }
@@ -349,6 +349,12 @@ impl QueueShard {
             QueueEvent::Settle(what) => {
                 let settled = self.with(now, &key, out, |queue, marks| queue.settle(now, &what, marks));
                 out.reply(from, Reply::Settled(settled));
+            }
+            QueueEvent::Pick(what) => {
+                let picked = self.with(now, &key, out, |queue, marks| {
+                    what.iter().map(|picked| queue.leases.pick(now, picked, marks)).collect()
+                });
+                out.reply(from, Reply::Settled(picked));
             }
             QueueEvent::TakeDead { max_records, lease_ms } => {
                 let dead =

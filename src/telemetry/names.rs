@@ -151,6 +151,8 @@ metrics! {
     SHARE_SESSIONS: Gauge "ottla_share_sessions";
     /// The limit of that: group.share.max.share.sessions.
     SHARE_SESSIONS_LIMIT: Gauge "ottla_share_sessions_limit";
+    /// Dead letters written for share groups that are no queue's.
+    SHARE_DEAD_LETTERS: Counter "ottla_share_dead_letters_total";
     /// Consumer groups, by state.
     GROUPS: Gauge "ottla_groups";
     /// Members of a group.

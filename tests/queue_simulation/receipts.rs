@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ottla::coordinator::share_records::{ACKNOWLEDGED, ARCHIVED, ARCHIVING, ShareRecord, StateBatch};
 use ottla::coordinator::{Effects, Machine, Stored, Ticket};
 use ottla::queue::{
-    Ack, Arrival, Backoff, Condition, Counts, Dead, Event, Kind, QueueEvent, QueueShard, QueueTerms, Range,
-    Receive, Received, Reply, Settle, SettleError, Settlement, Standing, Terms, Verdict,
+    Ack, Arrival, Backoff, Condition, Counts, Dead, Event, Kind, Pick, Picked, QueueEvent, QueueShard,
+    QueueTerms, Range, Receive, Received, Reply, Settle, SettleError, Settlement, Standing, Terms, Verdict,
 };
 
 use super::{key, name};
@@ -15,13 +15,16 @@ use super::{key, name};
 const MEMBERS: usize = 3;
 const STEPS: usize = 250;
 
+/// Who holds what is dealt with for what it is, in the place of a member.
+const PICKER: usize = usize::MAX;
+
 /// A record as it must be.
 #[derive(Clone, Copy, Default, Debug)]
 struct Known {
     kind: Kind,
     /// Whether the log has it.
     is_there: bool,
-    /// By which member, or by receipt; and until when.
+    /// By which member or [`PICKER`], or by receipt; and until when.
     lease: Option<(Option<usize>, i64)>,
     deliveries: u16,
     /// Not before, once it was delivered.
@@ -42,20 +45,6 @@ impl Known {
     fn is_waiting(&self, now: i64) -> bool {
         let until = if self.deliveries == 0 { self.kind.due.unwrap_or(0) } else { self.wait_until };
         until > now
-    }
-
-    /// Whether who has looked at it, and was not handed it, may do that to it.
-    fn is_for_who_looked(&self, now: i64, what: Settlement) -> bool {
-        self.deliveries == 0
-            && self.dead.is_none()
-            && match what {
-                Settlement::Done | Settlement::Drop => true,
-                Settlement::Extend { for_ms } => {
-                    self.lease.is_some() || (for_ms > 0 && !self.is_waiting(now))
-                }
-                Settlement::Return { after_ms } => self.lease.is_some() && after_ms == Some(0),
-                Settlement::Reject | Settlement::Unseen => false,
-            }
     }
 
     fn is_expired(&self, now: i64) -> bool {
@@ -96,6 +85,7 @@ struct World {
 pub struct Tally {
     pub handed_out: u64,
     pub settled: u64,
+    pub picked: u64,
     pub died: u64,
     pub ended: u64,
     pub crashes: u64,
@@ -196,7 +186,7 @@ impl World {
             }
             assert_eq!(known.fate, None, "seed {seed}: {offset} ends again by {batch:?}");
             let is_right = match state {
-                ACKNOWLEDGED => (known.deliveries > 0 || is_doomed) && known.dead.is_none(),
+                ACKNOWLEDGED => known.deliveries > 0 && known.dead.is_none(),
                 ARCHIVING => is_doomed && known.dead.is_none(),
                 _ => {
                     let is_gone = offset < self.log_start || !known.is_there || known.kind.skip;
@@ -220,9 +210,11 @@ impl World {
     fn ripen(&mut self) {
         let ruling = self.ruling;
         for known in &mut self.known {
-            if let Some((_, until)) = known.lease.filter(|(_, until)| *until <= self.now) {
+            if let Some((by, until)) = known.lease.filter(|(_, until)| *until <= self.now) {
                 known.lease = None;
-                known.wait_until = until + backoff(ruling, known.deliveries);
+                if by != Some(PICKER) {
+                    known.wait_until = until + backoff(ruling, known.deliveries);
+                }
                 self.tally.ended += 1;
             }
             known.dead = known.dead.map(|until| if until <= self.now { 0 } else { until });
@@ -537,6 +529,7 @@ impl World {
                 5 if self.random.bool() => Settlement::Drop,
                 5 => Settlement::Reject,
                 6 => Settlement::Return { after_ms: None },
+                7 if self.random.u8(0..3) == 0 => self.abandoned(offset),
                 7 if self.random.bool() => Settlement::Unseen,
                 7 => Settlement::Return { after_ms: Some(self.random.i64(0..800)) },
                 _ => Settlement::Extend { for_ms: self.random.i64(0..800) },
@@ -544,6 +537,13 @@ impl World {
             what.push(Settle { offset, deliveries, what: settlement });
         }
         self.say(what);
+    }
+
+    /// Whoever has a record, or had it, is gone: they know until when they had it, or knew that once.
+    fn abandoned(&mut self, offset: i64) -> Settlement {
+        let lease = self.known.get(offset as usize).and_then(|known| known.lease);
+        let until = lease.map_or(self.now, |(_, until)| until) + self.random.i64(-3..4);
+        Settlement::Abandon { from_ms: until - 2, to_ms: until + 2 }
     }
 
     fn say(&mut self, what: Vec<Settle>) {
@@ -563,7 +563,7 @@ impl World {
     fn foresee(&mut self, settle: &Settle) -> Result<(), SettleError> {
         let Settle { offset, deliveries, what } = *settle;
         let leases = self.machine.leases(&key()).unwrap();
-        let (end, seen) = (leases.end(), leases.seen());
+        let end = leases.end();
         let (now, terms) = (self.now, self.ruling);
         let Some(known) = self.known.get_mut(offset as usize).filter(|_| offset < end) else {
             return Err(SettleError::Gone);
@@ -571,7 +571,7 @@ impl World {
         if known.fate.is_some() {
             return if what == Settlement::Done { Ok(()) } else { Err(SettleError::Gone) };
         }
-        if deliveries == 0 && (offset >= seen || !known.is_for_who_looked(now, what)) {
+        if deliveries == 0 {
             return Err(SettleError::Gone);
         }
         let is_anothers = known.lease.is_some_and(|(by, _)| by.is_some() || deliveries > known.deliveries);
@@ -594,15 +594,15 @@ impl World {
         if what == Settlement::Unseen && known.lease.is_none() {
             return Ok(());
         }
+        if let Settlement::Abandon { from_ms, to_ms } = what
+            && !known.lease.is_some_and(|(_, until)| (from_ms..=to_ms).contains(&until))
+        {
+            return Err(SettleError::TakenAgain);
+        }
         known.deliveries = deliveries;
         let backoff = backoff(terms, deliveries);
         let after_ms = match what {
-            Settlement::Done => {
-                if deliveries == 0 {
-                    self.doomed.insert(offset);
-                }
-                return Ok(());
-            }
+            Settlement::Done => return Ok(()),
             Settlement::Reject | Settlement::Drop => {
                 self.doomed.insert(offset);
                 return Ok(());
@@ -613,6 +613,7 @@ impl World {
                 return Ok(());
             }
             Settlement::Return { after_ms } => after_ms.unwrap_or(backoff),
+            Settlement::Abandon { .. } => backoff,
             Settlement::Unseen => {
                 (known.lease, known.deliveries, known.wait_until) = (None, deliveries - 1, 0);
                 return Ok(());
@@ -620,6 +621,54 @@ impl World {
         };
         known.lease = None;
         known.wait_until = now + after_ms;
+        Ok(())
+    }
+
+    /// Some records are held, put back or dropped by who has seen them, rightly or wrongly.
+    fn pick(&mut self) {
+        self.pass(0);
+        for _ in 0..self.random.usize(1..6) {
+            let offset = self.random.i64(0..=self.known.len() as i64);
+            let held =
+                (0..).zip(&self.known).find(|(_, known)| matches!(known.lease, Some((Some(PICKER), _))));
+            let offset = held.map_or(offset, |(held, _)| if self.random.bool() { held } else { offset });
+            let seen = self.known.get(offset as usize).map_or(0, |known| known.deliveries);
+            let deliveries = if self.random.u8(0..4) == 0 { self.random.u16(0..4) } else { seen };
+            let what = match self.random.u8(0..4) {
+                0 => Pick::Drop,
+                1 => Pick::PutBack,
+                _ => Pick::Hold { for_ms: self.random.i64(1..800) },
+            };
+            let picked = Picked { offset, deliveries, what };
+            let expected = self.foresee_pick(&picked);
+            let reply = self.one(QueueEvent::Pick(vec![picked]));
+            assert_eq!(reply, Reply::Settled(Ok(vec![expected])), "seed {}: {picked:?}", self.seed);
+            let is_told = expected.is_ok() && what == Pick::Drop;
+            self.untold.push((self.log.len(), is_told.then_some(offset).into_iter().collect()));
+            self.tally.picked += u64::from(expected.is_ok());
+        }
+    }
+
+    fn foresee_pick(&mut self, picked: &Picked) -> Result<(), SettleError> {
+        let Picked { offset, deliveries, what } = *picked;
+        let leases = self.machine.leases(&key()).unwrap();
+        let (end, is_seen, now) = (leases.end(), offset < leases.seen(), self.now);
+        let known = self.known.get_mut(offset as usize).filter(|_| offset < end);
+        let Some(known) = known.filter(|known| !known.is_over()) else { return Err(SettleError::Gone) };
+        let is_held = match known.lease {
+            Some((Some(PICKER), _)) => true,
+            Some(_) => return Err(SettleError::TakenAgain),
+            None => false,
+        };
+        if known.deliveries != deliveries || !(is_held || is_seen) {
+            return Err(SettleError::TakenAgain);
+        }
+        match what {
+            Pick::Hold { .. } if is_held || known.is_waiting(now) => return Err(SettleError::TakenAgain),
+            Pick::Hold { for_ms } => known.lease = Some((Some(PICKER), now + for_ms)),
+            Pick::PutBack => known.lease = None,
+            Pick::Drop => drop(self.doomed.insert(offset)),
+        }
         Ok(())
     }
 
@@ -722,8 +771,9 @@ impl World {
                     let member = self.random.usize(0..MEMBERS);
                     self.leave(member);
                 }
-                70..74 => self.bury(),
-                74..86 => {
+                70..73 => self.bury(),
+                73..77 => self.pick(),
+                77..86 => {
                     let ms = self.random.i64(0..600);
                     self.pass(ms);
                 }

@@ -45,7 +45,7 @@ pub(super) fn run(door: &Door, flags: &Flags) -> Result<(), CommandError> {
 /// Which messages: all that is said must be so.
 #[derive(Args, Debug)]
 struct FilterFlags {
-    /// That died for this reason: max-receive-count or rejected
+    /// That died for this reason: max-receive-count, rejected or overflow
     #[arg(long)]
     reason: Option<String>,
     /// That died in this queue

@@ -338,11 +338,13 @@ async fn receive(
     let wait = place.as_ref().map_or(Duration::ZERO, |_| Duration::from_millis(wait_ms));
     let consumer = consumer_name(wanted.consumer.as_deref().or(agent).unwrap_or_default(), peer);
     let wanted = Wanted { max, visibility_ms, wait: Some(wait) };
+    let asked_ms = door.now_ms();
     let received = door.receive_for(name, wanted, Some(&consumer)).await?;
     let now_ms = door.now_ms();
     if let Some(loans) = loans.filter(|_| queue.config.lease_ends_with_connection) {
-        let until = now_ms.saturating_add(visibility_ms.unwrap_or(queue.config.visibility_timeout_ms));
-        received.iter().for_each(|delivery| loans.lent(&queue.name, delivery.receipt, until, now_ms));
+        let (began, lease_ms) =
+            (asked_ms..=now_ms, visibility_ms.unwrap_or(queue.config.visibility_timeout_ms));
+        received.iter().for_each(|delivery| loans.lent(&queue.name, delivery.receipt, &began, lease_ms));
     }
     let messages: Vec<_> =
         received.into_iter().map(|delivery| ReceivedMessage::new(delivery, now_ms)).collect();
@@ -407,10 +409,11 @@ async fn settle_all(
     name: &str,
     what: Vec<(Receipt, Settlement)>,
 ) -> Result<Vec<Result<(), Refusal>>, Refusal> {
+    let asked_ms = door.now_ms();
     let settled = door.settle(name, what.clone()).await?;
-    let now_ms = door.now_ms();
+    let said = asked_ms..=door.now_ms();
     for ((receipt, what), _) in what.into_iter().zip(&settled).filter(|(_, settled)| settled.is_ok()) {
-        loans.settled(receipt, what, now_ms);
+        loans.settled(receipt, what, &said);
     }
     Ok(settled.into_iter().map(|settled| settled.map_err(Refusal::from)).collect())
 }

@@ -155,8 +155,7 @@ pub struct Received {
 pub struct Settle {
     /// The record.
     pub offset: i64,
-    /// The number of its delivery: only the latest counts. 0, before there was any, is for who has looked for it and takes it
-    /// ([`Settlement::Extend`]) without being handed it.
+    /// The number of its delivery: only the latest counts, and 0 is none.
     pub deliveries: u16,
     /// What becomes of it.
     pub what: Settlement,
@@ -178,6 +177,14 @@ pub enum Settlement {
     },
     /// Whoever was to have it is gone, and has not seen it: it is as if it had not been handed out, unless the lease is over.
     Unseen,
+    /// Whoever had it is gone: it comes back by the queue's backoff, if it is lent until one of these times. If it is not, somebody
+    /// has spoken of it since.
+    Abandon {
+        /// The earliest, ms since the epoch.
+        from_ms: TimestampMs,
+        /// The latest, inclusive.
+        to_ms: TimestampMs,
+    },
     /// The lease lasts longer, or shorter. Also after its end, if nobody took it since.
     Extend {
         /// Milliseconds from now; 0 gives it back.
@@ -191,7 +198,7 @@ pub enum SettleError {
     /// The record is done, or never was.
     #[error("the record is gone")]
     Gone,
-    /// There was a later delivery.
+    /// There was a later delivery, or it is with somebody otherwise.
     #[error("the record was handed out again since")]
     TakenAgain,
 }
@@ -283,7 +290,10 @@ impl Leases {
         let old = std::mem::replace(self, new);
         (self.log_start, self.changes, self.dead_of_group) = (old.log_start, old.changes, old.dead_of_group);
         for (first, run) in old.all_runs() {
-            let state = if run.is_untouched() { State::Available } else { run.state };
+            let state = match run.state {
+                State::Waiting { .. } if run.deliveries == 0 => State::Available,
+                state => state,
+            };
             self.set(first, Run { state, kind: KindId::default(), ..run });
         }
         debug_assert_eq!(self.end, end, "runs tile the window");
@@ -498,12 +508,13 @@ impl Leases {
         match run.state {
             State::Acknowledged | State::Archived if what == Settlement::Done => return Ok(()),
             State::Acknowledged | State::Archived => return Err(SettleError::Gone),
-            state if deliveries == 0 && !self.is_for_who_looked(offset, run.deliveries, state, what) => {
-                return Err(SettleError::Gone);
-            }
+            _ if deliveries == 0 => return Err(SettleError::Gone),
             _ if deliveries < run.deliveries => return Err(SettleError::TakenAgain),
-            // Of a member; or of somebody else after a crash that has forgotten this receipt.
+            // Of a member, or held; or of somebody else after a crash that has forgotten this receipt.
             State::Leased { holder, .. } if holder != Holder::RECEIPT || deliveries > run.deliveries => {
+                return Err(SettleError::TakenAgain);
+            }
+            State::Available | State::Waiting { .. } | State::Leased { .. } if !is_lent(run.state, what) => {
                 return Err(SettleError::TakenAgain);
             }
             // Its lease is over: that has counted.
@@ -515,19 +526,6 @@ impl Leases {
         }
         self.advance();
         Ok(())
-    }
-
-    /// Whether who has looked at a record that was never handed out may do that to it.
-    fn is_for_who_looked(&self, offset: i64, deliveries: u16, state: State, what: Settlement) -> bool {
-        let is_possible = match (state, what) {
-            (State::Available | State::Waiting { .. }, Settlement::Done | Settlement::Drop) => true,
-            (State::Available, Settlement::Extend { for_ms }) => for_ms > 0,
-            (State::Leased { .. }, Settlement::Return { after_ms }) => after_ms == Some(0),
-            (State::Leased { .. }, what) => !matches!(what, Settlement::Reject | Settlement::Unseen),
-            _ => false,
-        };
-        // When it is due is not known before.
-        deliveries == 0 && offset < self.seen() && is_possible
     }
 
     fn settle_live(
@@ -560,7 +558,7 @@ impl Leases {
             }
             Settlement::Extend { .. } => 0,
             Settlement::Return { after_ms: Some(ms) } => ms,
-            Settlement::Return { after_ms: None } => {
+            Settlement::Return { after_ms: None } | Settlement::Abandon { .. } => {
                 terms.map_or(0, |terms| terms.backoff.after(run.deliveries))
             }
         };
@@ -587,7 +585,9 @@ impl Leases {
                 return Ok(());
             }
             _ if !is_moved => return Err(SettleError::Gone),
-            Settlement::Reject | Settlement::Drop | Settlement::Unseen => return Err(SettleError::Gone),
+            Settlement::Reject | Settlement::Drop | Settlement::Unseen | Settlement::Abandon { .. } => {
+                return Err(SettleError::Gone);
+            }
             Settlement::Return { after_ms } => after_ms.unwrap_or(0),
             Settlement::Extend { for_ms } => for_ms,
         };
@@ -622,6 +622,17 @@ impl Leases {
         let run = Run::fresh(offset_end_exclusive - 1);
         self.finish(self.start, run, State::Archived, marks);
         self.advance();
+    }
+}
+
+/// Whether what is lent until a time is still what who is gone has had; of other settlements that does not matter.
+fn is_lent(state: State, what: Settlement) -> bool {
+    match (what, state) {
+        (Settlement::Abandon { from_ms, to_ms }, State::Leased { until, .. }) => {
+            (from_ms..=to_ms).contains(&until)
+        }
+        (Settlement::Abandon { .. }, _) => false,
+        _ => true,
     }
 }
 

@@ -1,4 +1,4 @@
-use super::super::{Ack, Outcome, Verdict};
+use super::super::{Ack, Outcome, Pick, Picked, Verdict};
 use super::*;
 
 const TERMS: QueueTerms = QueueTerms {
@@ -17,6 +17,8 @@ const BACKOFF: Backoff = Backoff { ms: 100, multiplier: 2.0, max_ms: 350 };
 const PLAIN: Kind = Kind { due: None, expires: None, priority: 0, key: None, skip: false };
 
 const NONE: [i64; 0] = [];
+
+const HOLD: Pick = Pick::Hold { for_ms: 50 };
 
 /// A window, what it has said, and a clock.
 struct Window {
@@ -69,6 +71,10 @@ impl Window {
 
     fn settle(&mut self, offset: i64, deliveries: u16, what: Settlement) -> Result<(), SettleError> {
         self.leases.settle(self.now, &Settle { offset, deliveries, what }, &mut self.marks)
+    }
+
+    fn pick(&mut self, offset: i64, deliveries: u16, what: Pick) -> Result<(), SettleError> {
+        self.leases.pick(self.now, &Picked { offset, deliveries, what }, &mut self.marks)
     }
 
     fn done(&mut self, offset: i64) {
@@ -127,22 +133,58 @@ fn a_receipt_is_good_until_its_record_is_taken_again() {
 }
 
 #[test]
-fn what_was_never_handed_out_can_be_taken_by_who_has_looked_and_counts_no_delivery() {
-    let mut window = Window::new(TERMS);
-    window.bring([PLAIN; 3]);
-    let hold = Settlement::Extend { for_ms: 50 };
-    assert_eq!(window.settle(0, 0, hold), Ok(()));
-    assert_eq!(window.offsets(1), [1], "nobody else gets it");
-    assert_eq!(window.settle(1, 0, hold), Err(SettleError::Gone), "somebody was faster");
+fn what_is_held_is_nobodys_else_whatever_receipts_there_are_and_is_then_as_it_was() {
+    let mut window = Window::new(QueueTerms { backoff: BACKOFF, ..TERMS });
+    window.bring([PLAIN; 4]);
+    assert_eq!(window.receive(1), [(0, 1)]);
+    assert_eq!(window.pick(0, 1, HOLD), Err(SettleError::TakenAgain), "it is with somebody");
+    window.pass(100);
+    assert_eq!(window.pick(0, 1, HOLD), Err(SettleError::TakenAgain), "it backs off");
+    window.pass(100);
+    let before = window.marks.len();
+    for (offset, deliveries) in [(0, 1), (1, 0), (2, 0)] {
+        assert_eq!(window.pick(offset, deliveries, HOLD), Ok(()));
+        assert_eq!(window.pick(offset, deliveries, HOLD), Err(SettleError::TakenAgain), "again");
+    }
+    assert_eq!((window.counts(), window.marks.len()), ((1, 3, 0, 0), before), "the log hears nothing of it");
+    for what in [Settlement::Done, Settlement::Reject, Settlement::Drop, Settlement::Unseen, back(0)] {
+        assert_eq!(window.settle(0, 1, what), Err(SettleError::TakenAgain), "its lease was over: {what:?}");
+        assert_eq!(window.settle(1, 0, what), Err(SettleError::Gone), "it never had a receipt");
+    }
+    assert_eq!(window.settle(0, 1, Settlement::Extend { for_ms: 90 }), Err(SettleError::TakenAgain));
+    assert_eq!(window.pick(1, 0, Pick::Drop), Ok(()));
+    assert_eq!(window.pick(1, 0, Pick::Drop), Err(SettleError::Gone));
+    assert_eq!(window.pick(2, 0, Pick::PutBack), Ok(()));
+    assert_eq!(window.receive(2), [(2, 1), (3, 1)]);
+    assert_eq!(window.pick(2, 0, Pick::Drop), Err(SettleError::TakenAgain), "it went to somebody");
     window.pass(50);
-    assert_eq!(window.receive(1), [(0, 1)], "it was with nobody");
-    assert_eq!(window.settle(0, 0, Settlement::Done), Err(SettleError::Gone));
-    assert_eq!(window.settle(2, 0, back(5)), Err(SettleError::Gone), "it is with nobody");
-    assert_eq!(window.settle(2, 0, Settlement::Drop), Ok(()));
-    assert_eq!(window.settle(2, 0, hold), Err(SettleError::Gone));
-    window.done(0);
-    window.done(1);
-    assert_eq!((window.leases.start(), window.leases.counts().leased), (3, 0));
+    assert_eq!(window.pick(0, 1, Pick::PutBack), Ok(()), "it is back already");
+    assert_eq!(window.receive(1), [(0, 2)], "without a backoff, and the hold was no delivery");
+    assert_eq!(window.pick(0, 1, Pick::Drop), Err(SettleError::TakenAgain));
+}
+
+#[test]
+fn a_crash_or_new_terms_or_a_log_that_loses_its_front_leave_what_is_held_to_whom_it_belongs() {
+    let mut window = Window::new(TERMS);
+    let late = Kind { due: Some(1_500), ..PLAIN };
+    window.bring([PLAIN, PLAIN, PLAIN, late]);
+    assert_eq!(window.pick(3, 0, HOLD), Err(SettleError::TakenAgain), "it is delayed");
+    (0..3).for_each(|at| window.pick(at, 0, HOLD).unwrap());
+    window.terms.priorities = 2;
+    assert_eq!(window.offsets(5), NONE);
+    assert_eq!(window.pick(0, 0, Pick::Drop), Ok(()), "also before it is seen again");
+    assert_eq!(window.pick(3, 0, Pick::Drop), Err(SettleError::TakenAgain), "it may be due now or not");
+    window.leases.archive_below(2, &mut window.marks);
+    assert_eq!(window.counts().1, 2, "it stays with who has it");
+    window.pass(50);
+    assert_eq!((window.leases.start(), window.counts().1), (2, 0));
+    assert_eq!(window.pick(2, 0, HOLD), Err(SettleError::TakenAgain), "it is not seen yet");
+    window.receive_of((2..4).map(|at| Arrival { first: at, last: at, kind: PLAIN }).collect(), 0);
+    assert_eq!(window.pick(2, 0, HOLD), Ok(()));
+    window.restart();
+    assert_eq!(window.pick(2, 0, Pick::Drop), Err(SettleError::Gone), "nobody has looked yet");
+    window.receive_of((2..4).map(|at| Arrival { first: at, last: at, kind: PLAIN }).collect(), 0);
+    assert_eq!(window.receive(1), [(2, 1)]);
 }
 
 #[test]
@@ -250,6 +292,34 @@ fn what_nobody_has_seen_was_not_delivered() {
     let mut again = Leases::new(0);
     window.marks.iter().for_each(|mark| again.apply(mark));
     assert_eq!((again.marks(), again.lease_of(0)), (vec![], None));
+}
+
+#[test]
+fn what_is_left_behind_comes_back_unless_somebody_has_spoken_of_it() {
+    let mut window = Window::new(QueueTerms { backoff: BACKOFF, ..TERMS });
+    window.bring([PLAIN; 5]);
+    assert_eq!(window.offsets(5), [0, 1, 2, 3, 4]);
+    let until = window.now + 100;
+    let abandon = |from_ms, to_ms| Settlement::Abandon { from_ms, to_ms };
+    window.settle(1, 1, back(500)).unwrap();
+    window.settle(2, 1, Settlement::Extend { for_ms: 130 }).unwrap();
+    window.done(3);
+    assert_eq!(window.settle(0, 1, abandon(until - 5, until)), Ok(()));
+    for (at, refused) in [(1, SettleError::TakenAgain), (2, SettleError::TakenAgain), (3, SettleError::Gone)]
+    {
+        assert_eq!(window.settle(at, 1, abandon(until - 5, until + 5)), Err(refused), "{at}");
+    }
+    window.settle(4, 1, Settlement::Extend { for_ms: 50 }).unwrap();
+    assert_eq!(
+        window.settle(4, 1, abandon(until - 5, until)),
+        Err(SettleError::TakenAgain),
+        "nor if shorter"
+    );
+    assert_eq!(window.counts(), (0, 2, 2, 0));
+    window.pass(100);
+    assert_eq!(window.receive(5), [(0, 2)], "after its backoff");
+    window.pass(30);
+    assert_eq!(window.settle(2, 1, abandon(0, i64::MAX)), Err(SettleError::TakenAgain), "it was over");
 }
 
 #[test]
