@@ -27,6 +27,7 @@ pub use receive::{
 };
 
 use super::sorted::Sorted;
+use super::timers::Timers;
 use crate::clock::TimestampMs;
 
 /// Runs that a window may have for each record that may be in flight: what is done between records that are not is bounded too.
@@ -335,7 +336,7 @@ pub struct Leases {
     /// By first offset; they tile `start..end`.
     runs: Sorted<i64, Packed>,
     /// When the state of which run ends by itself, if it does.
-    timers: Sorted<(TimestampMs, i64)>,
+    timers: Timers,
     lines: Lines,
     /// First offsets of the dead runs that nobody moves.
     dead: Sorted<i64>,
@@ -366,7 +367,7 @@ impl Leases {
             start,
             end: start,
             runs: Sorted::default(),
-            timers: Sorted::default(),
+            timers: Timers::default(),
             lines: Lines::new(KeyRule::default(), 1),
             dead: Sorted::default(),
             kinds: Kinds::default(),
@@ -439,7 +440,7 @@ impl Leases {
 
     /// When [`Leases::expire`] has something to do.
     pub fn deadline(&self) -> Option<TimestampMs> {
-        let of_runs = self.timers.first().map(|((time, _), ())| time);
+        let of_runs = self.timers.first().map(|(time, _)| time);
         of_runs.into_iter().chain(self.lines.deadline()).min()
     }
 
@@ -699,7 +700,7 @@ impl Leases {
     /// Does what is due at `now`, or some of it, if that is much: leases end, delays do, records expire.
     pub fn expire(&mut self, now: TimestampMs, delivery_limit: u16, marks: &mut Vec<Mark>) {
         for _ in 0..ENDS_A_STEP {
-            let Some(((time, first), ())) = self.timers.first() else { break };
+            let Some((time, first)) = self.timers.first() else { break };
             if time > now {
                 break;
             }
@@ -947,7 +948,7 @@ impl Leases {
     fn index(&mut self, first: i64, run: &Run) {
         self.kinds.hold(run.kind);
         if let Some(time) = self.timer(run) {
-            self.timers.insert((time, first), ());
+            self.timers.insert((time, first));
         }
         if run.state == (State::Dead { until: FREE }) {
             self.dead.insert(first, ());

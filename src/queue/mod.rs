@@ -8,6 +8,7 @@ mod coordinator;
 pub mod leases;
 mod shard;
 mod sorted;
+mod timers;
 
 use std::sync::Arc;
 

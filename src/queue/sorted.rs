@@ -9,6 +9,9 @@ const PAGE: usize = 128;
 /// Entries that a page makes room for at a time, at most.
 const GROWTH: usize = 32;
 
+/// By which part of what is there others are few: they are added one by one.
+const FEW_PART: usize = 16;
+
 /// The map.
 #[derive(Clone, Debug)]
 pub(super) struct Sorted<K, V = ()> {
@@ -105,6 +108,38 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         }
     }
 
+    /// Adds entries, none of which is there; if they are many, by putting all in order anew.
+    pub(super) fn extend(&mut self, mut more: Vec<(K, V)>) {
+        more.sort_unstable_by_key(|(key, _)| *key);
+        if more.len() < self.len / FEW_PART {
+            return more.into_iter().for_each(|(key, value)| self.insert(key, value));
+        }
+        let mut more = more.into_iter().peekable();
+        for page in std::mem::take(self).pages {
+            for (key, value) in page {
+                while let Some((before, value)) = more.next_if(|(before, _)| *before < key) {
+                    self.push(before, value);
+                }
+                self.push(key, value);
+            }
+        }
+        more.for_each(|(key, value)| self.push(key, value));
+    }
+
+    /// Adds one that is above all others.
+    fn push(&mut self, key: K, value: V) {
+        self.len += 1;
+        match self.pages.back_mut() {
+            Some(last) if last.len() < PAGE => {
+                if last.len() == last.capacity() {
+                    last.reserve_exact(PAGE - last.len());
+                }
+                last.push((key, value));
+            }
+            _ => self.push_page(key, value),
+        }
+    }
+
     fn push_page(&mut self, key: K, value: V) {
         self.pages.push_back(vec![(key, value)]);
         self.firsts.push_back(key);
@@ -160,12 +195,20 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_the_map_that_it_stands_for(
-            steps in prop::collection::vec((0..3u8, 0..2_000i64, 1..300i64), 1..60),
+            steps in prop::collection::vec((0..4u8, 0..2_000i64, 1..300i64), 1..60),
         ) {
             let (mut map, mut model) = (Sorted::default(), BTreeMap::new());
             for (kind, from, count) in steps {
+                if kind == 3 {
+                    // Those that are not there, downwards.
+                    let more: Vec<_> =
+                        (from..from + count).rev().filter(|key| !model.contains_key(key)).map(|key| (key, from)).collect();
+                    map.extend(more.clone());
+                    model.extend(more);
+                }
                 for key in from..from + count {
                     match kind {
+                        3 => {}
                         0 => {
                             map.insert(key, from);
                             model.insert(key, from);
