@@ -348,6 +348,22 @@ def arguments(description, systems, add=lambda parser: None):
     return given
 
 
+def built_with_go(name):
+    """The program in the folder of this name, built."""
+    program = ROOT / ".cache" / name / name
+    subprocess.run(["go", "build", "-C", str(ROOT / "bench" / name), "-o", str(program), "."], check=True)
+    return program
+
+
+def first_records(server, given, topic, groups, *flags):
+    """Milliseconds of each of these new groups until a client that has never spoken to the broker has a record of this topic, which has one."""
+    command = [TASKSET, "-c", str(given.driver_cpu), str(given.first_record), *flags, server.address, topic, *groups]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode != 0:
+        raise Failure(f"{server.name}, first record: {ran.stderr.strip()[-2000:]}\n{server.said()}")
+    return [float(line) for line in ran.stdout.split()]
+
+
 def compare(kind, given, systems, metrics, measure):
     """Runs `measure(system, driver, given, work)` on all systems in turn, keeps everything as JSON, prints the table; the exit code."""
     systems = [system for system in systems if given.only in (None, system.key)]
