@@ -224,19 +224,16 @@ public final class LogFormat {
         admin.incrementalAlterConfigs(Map.of(group, List.of(
             new AlterConfigOp(new ConfigEntry("share.auto.offset.reset", "earliest"), AlterConfigOp.OpType.SET)))).all().get();
         AcknowledgeType[] verdicts = new AcknowledgeType[12];
-        Arrays.fill(verdicts, AcknowledgeType.RELEASE);
         for (int offset : new int[] {0, 1, 2, 3, 6, 7}) verdicts[offset] = AcknowledgeType.ACCEPT;
         verdicts[5] = AcknowledgeType.REJECT;
         lend(IntStream.range(0, 12).mapToObj(offset -> offset + ":1").toList(), verdicts);
     }
 
     private void lend(List<String> expected) {
-        AcknowledgeType[] verdicts = new AcknowledgeType[expected.size()];
-        Arrays.fill(verdicts, AcknowledgeType.RELEASE);
-        Arrays.fill(verdicts, 0, 2, AcknowledgeType.ACCEPT);
-        lend(expected, verdicts);
+        lend(expected, new AcknowledgeType[] {AcknowledgeType.ACCEPT, AcknowledgeType.ACCEPT});
     }
 
+    /** What has no verdict comes back as the consumer is closed, and not before: it would be fetched once more. */
     private void lend(List<String> expected, AcknowledgeType[] verdicts) {
         Map<String, Object> configs = Map.of("bootstrap.servers", bootstrap, "group.id", "lenders",
             "share.acknowledgement.mode", "explicit");
@@ -249,8 +246,13 @@ public final class LogFormat {
                 return !lent.isEmpty();
             });
             List<String> got = lent.stream().map(record -> record.offset() + ":" + record.deliveryCount().get()).toList();
-            if (!got.equals(expected)) throw new AssertionError("expected " + expected + ", got " + got);
-            for (int index = 0; index < verdicts.length; index++) consumer.acknowledge(lent.get(index), verdicts[index]);
+            // What was stored apart may come apart.
+            if (got.size() < verdicts.length || got.size() > expected.size() || !got.equals(expected.subList(0, got.size()))) {
+                throw new AssertionError("expected " + expected + ", got " + got);
+            }
+            for (int index = 0; index < verdicts.length; index++) {
+                if (verdicts[index] != null) consumer.acknowledge(lent.get(index), verdicts[index]);
+            }
             consumer.commitSync().forEach((partition, error) -> {
                 if (error.isPresent()) throw new AssertionError(partition + ": " + error);
             });
