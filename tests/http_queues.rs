@@ -536,6 +536,31 @@ fn what_another_connection_has_said_of_a_message_outlives_the_one_that_received_
 }
 
 #[test]
+fn what_was_long_waited_for_is_lent_from_when_it_came() {
+    let server = start(&["--queue", "q:visibility.timeout.ms=600000:lease.ends.with.connection=true"]);
+    let (mut client, mut other) = (connect(&server), connect(&server));
+    let received = thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| converse(&mut client, "/queues/q/receive", r#"{"max": 10, "wait_ms": 20000}"#));
+        thread::sleep(Duration::from_millis(1_500));
+        let messages = ["kept", "left"].map(|body| json!({ "body": body }));
+        converse(&mut other, "/queues/q/messages", &json!({ "messages": messages }).to_string());
+        waiting.join().unwrap()
+    });
+    assert_eq!(bodies_of(&received), ["kept", "left"]);
+    // It ends before it would have, and after it would have if it had been lent when it was asked for.
+    let receipt = &received["messages"][0]["receipt"];
+    let extend = json!({"receipts": [{"receipt": receipt, "action": "extend", "for_ms": 599_000}]});
+    let said = converse(&mut other, "/queues/q/settle", &extend.to_string());
+    assert_eq!(said["results"][0]["settled"], true, "{said}");
+    drop(client);
+    let back = converse(&mut other, "/queues/q/receive", r#"{"max": 10, "wait_ms": 20000}"#);
+    assert_eq!(bodies_of(&back), ["left"]);
+    let none = converse(&mut other, "/queues/q/receive", r#"{"max": 10, "wait_ms": 300}"#);
+    assert_eq!(bodies_of(&none), [""; 0]);
+}
+
+#[test]
 fn receives_that_wait_leave_connections_to_who_asks_how_the_broker_is() {
     let server = start(&["--queue", "q"]);
     let wait = request("POST", "/queues/q/receive", r#"{"wait_ms": 20000}"#);

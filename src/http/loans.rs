@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tracing::debug;
 
 use crate::clock::TimestampMs;
-use crate::operations::{QueueDoor, Receipt};
+use crate::operations::{Delivery, QueueDoor, Receipt};
 use crate::queue::Settlement;
 
 /// Loans that a connection may have before it is looked for those that are over.
@@ -37,20 +37,15 @@ struct Held {
 }
 
 impl Loans {
-    /// The connection has got something of a queue, at one of these times and for so long.
-    pub(super) fn lent(
-        &self,
-        queue: &Arc<str>,
-        receipt: Receipt,
-        began: &RangeInclusive<TimestampMs>,
-        lease_ms: i64,
-    ) {
+    /// The connection has got something of a queue.
+    pub(super) fn lent(&self, queue: &Arc<str>, delivery: &Delivery, now: TimestampMs) {
         let mut held = self.0.lock();
         if held.loans.len() >= held.look_through_at.max(LOOKED_THROUGH_FROM) {
-            held.loans.retain(|_, loan| loan.until.end() > began.end());
+            held.loans.retain(|_, loan| *loan.until.end() > now);
             held.look_through_at = 2 * held.loans.len();
         }
-        held.loans.insert(receipt, Loan { queue: Arc::clone(queue), until: ends(began, lease_ms) });
+        let loan = Loan { queue: Arc::clone(queue), until: delivery.lease_ends_ms.clone() };
+        held.loans.insert(delivery.receipt, loan);
     }
 
     /// Somebody has said over the connection, at one of these times, what becomes of something.
@@ -84,6 +79,8 @@ impl Loans {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::uuid::Uuid;
 
@@ -93,9 +90,20 @@ mod tests {
         let id = Uuid([1; 16]);
         let receipt = |offset| Receipt { queue_id: id, topic_id: id, partition: 0, offset, deliveries: 1 };
         let known = |loans: &Loans| loans.0.lock().loans.len();
-        (0..2_000).for_each(|at| loans.lent(&queue, receipt(at), &(0..=0), 10 + at));
+        let delivery = |offset, until| Delivery {
+            receipt: receipt(offset),
+            message_id: String::new(),
+            body: Bytes::new(),
+            key: None,
+            headers: Vec::new(),
+            sent_ms: 0,
+            first_received_ms: 0,
+            deliveries: 1,
+            lease_ends_ms: until..=until,
+        };
+        (0..2_000).for_each(|at| loans.lent(&queue, &delivery(at, 10 + at), 0));
         assert_eq!(known(&loans), 2_000, "all are lent");
-        (2_000..4_000).for_each(|at| loans.lent(&queue, receipt(at), &(at..=at), 10));
+        (2_000..4_000).for_each(|at| loans.lent(&queue, &delivery(at, at + 10), at));
         assert!(known(&loans) < 2_100, "{}", known(&loans));
         let said = 4_000..=4_003;
         loans.settled(receipt(3_999), Settlement::Done, &said);

@@ -21,6 +21,7 @@ mod share_dead_letters;
 mod stats;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +140,8 @@ pub struct Delivery {
     pub first_received_ms: TimestampMs,
     /// How often it has been received, before it was dead-lettered too, this time included.
     pub deliveries: u32,
+    /// When its lease ends, unless it is spoken of: at one of these times, ms since the epoch.
+    pub lease_ends_ms: RangeInclusive<TimestampMs>,
 }
 
 /// Names one delivery of a message.

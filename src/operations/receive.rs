@@ -1,6 +1,7 @@
 //! Messages on loan, and what becomes of them.
 
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -18,6 +19,7 @@ use super::stats::between;
 use super::{Delivery, Place, QueueDoor, QueueRefusal, Receipt, SettleRefusal, Wanted};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
+use crate::clock::TimestampMs;
 use crate::log::LogError;
 use crate::queue::{Range, Received, Settle, SettleError, Settlement};
 use crate::record::records::{Header, Record};
@@ -205,6 +207,7 @@ impl QueueDoor {
         let mut is_full = false;
         for station in desk.in_turn() {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
+            let from_ms = self.now_ms();
             let received = match self.take_of(desk, station, config, wanted, lease_ms).await {
                 Err(error) if desk.is_gone(station, &error) => continue,
                 // What another partition has given is delivered; who comes next hears of it.
@@ -212,9 +215,11 @@ impl QueueDoor {
                 received => received?,
             };
             is_full |= received.is_full;
+            let lease_ms = lease_ms.max(0);
+            let ends_ms = from_ms.saturating_add(lease_ms)..=self.now_ms().saturating_add(lease_ms);
             self.move_dead_letters(desk, station, config);
             if !received.ranges.is_empty() {
-                match self.deliver(look, station, &received.ranges).await {
+                match self.deliver(look, station, &received.ranges, &ends_ms).await {
                     Ok(delivered) => found.extend(delivered),
                     Err(error) => {
                         let (topic_id, partition) = (station.key.topic_id, station.key.partition);
@@ -331,6 +336,7 @@ impl QueueDoor {
         wanted: &Look,
         station: &Station,
         ranges: &[Range],
+        ends_ms: &RangeInclusive<TimestampMs>,
     ) -> Result<Vec<Delivery>, QueueRefusal> {
         let Look { desk, config, consumer, .. } = wanted;
         let places: Vec<(i64, u16)> = ranges.iter().flat_map(|range| range.records()).collect();
@@ -359,7 +365,7 @@ impl QueueDoor {
                     desk.counters.redelivered.increment();
                 }
             }
-            found.push(delivery(receipt, first_received_ms, record));
+            found.push(delivery(receipt, (first_received_ms, ends_ms.clone()), record));
         }
         desk.rates.lock().add(now, ranges);
         if !missing.is_empty() {
@@ -461,7 +467,11 @@ impl Station {
     }
 }
 
-fn delivery(receipt: Receipt, first_received_ms: i64, record: Record) -> Delivery {
+fn delivery(
+    receipt: Receipt,
+    (first_received_ms, lease_ends_ms): (TimestampMs, RangeInclusive<TimestampMs>),
+    record: Record,
+) -> Delivery {
     let before = number(&record, DELIVERIES).and_then(|before| u32::try_from(before).ok()).unwrap_or(0);
     Delivery {
         message_id: message_id(receipt.topic_id, receipt.partition, &record),
@@ -472,6 +482,7 @@ fn delivery(receipt: Receipt, first_received_ms: i64, record: Record) -> Deliver
         headers: headers(record.headers),
         sent_ms: record.timestamp,
         first_received_ms,
+        lease_ends_ms,
     }
 }
 

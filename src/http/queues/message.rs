@@ -446,6 +446,7 @@ mod tests {
             sent_ms: 5,
             first_received_ms: 6,
             deliveries: 7,
+            lease_ends_ms: 9..=9,
         };
         let shown = serde_json::to_value(ReceivedMessage::new(delivery, 8)).unwrap();
         let receipt = shown["receipt"].as_str().unwrap();

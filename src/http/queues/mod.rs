@@ -338,13 +338,10 @@ async fn receive(
     let wait = place.as_ref().map_or(Duration::ZERO, |_| Duration::from_millis(wait_ms));
     let consumer = consumer_name(wanted.consumer.as_deref().or(agent).unwrap_or_default(), peer);
     let wanted = Wanted { max, visibility_ms, wait: Some(wait) };
-    let asked_ms = door.now_ms();
     let received = door.receive_for(name, wanted, Some(&consumer)).await?;
     let now_ms = door.now_ms();
     if let Some(loans) = loans.filter(|_| queue.config.lease_ends_with_connection) {
-        let (began, lease_ms) =
-            (asked_ms..=now_ms, visibility_ms.unwrap_or(queue.config.visibility_timeout_ms));
-        received.iter().for_each(|delivery| loans.lent(&queue.name, delivery.receipt, &began, lease_ms));
+        received.iter().for_each(|delivery| loans.lent(&queue.name, delivery, now_ms));
     }
     let messages: Vec<_> =
         received.into_iter().map(|delivery| ReceivedMessage::new(delivery, now_ms)).collect();
