@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -16,6 +17,9 @@ const MAX_BATCH_BYTES: &str = "max.message.bytes";
 
 /// What a batch of one message has at most beside it: its own header, and headers that no limit of messages counts.
 const AROUND_A_MESSAGE_BYTES: i64 = 16 << 10;
+
+/// How long a coordinator is left alone that could not forget a queue.
+const FORGET_PAUSE: Duration = Duration::from_secs(1);
 
 /// Partitions of a queue, unless told otherwise: order and depth are then those of one log.
 const PARTITIONS: i32 = 1;
@@ -111,7 +115,9 @@ impl QueueDoor {
     pub async fn forget_deleted(&self, topics: &[Arc<Topic>]) {
         for queue in topics.iter().filter(|topic| topic.queue.is_some()) {
             if let Err(error) = self.forget_queue(&queue.name).await {
-                warn!(queue = &*queue.name, %error, "a deleted queue's places in topics are kept");
+                warn!(queue = &*queue.name, %error, "a deleted queue's places in topics are forgotten later");
+                let (door, name) = (self.clone(), Arc::clone(&queue.name));
+                tokio::spawn(async move { door.forget_queue_later(&name).await });
             }
         }
         if let Err(error) = self.0.groups.drop_offsets(self.0.catalog.topic_exists()).await {
@@ -129,9 +135,24 @@ impl QueueDoor {
         // Before the first of all queues was ever used, there is nothing.
         if self.0.catalog.topic(SHARE_GROUP_STATE).is_some() {
             self.start().await?;
-            self.0.queues.forget(name, None).await?;
+            let (catalog, queue) = (Arc::clone(&self.0.catalog), Arc::clone(name));
+            // Somebody may have made it anew by then, and begun to use it.
+            let is_over = move |topic| !catalog.topic(&queue).is_some_and(|queue| queue.reads(topic));
+            self.0.queues.forget(name, is_over).await?;
         }
         Ok(())
+    }
+
+    async fn forget_queue_later(&self, name: &Arc<str>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(FORGET_PAUSE) => {}
+                () = self.0.stopping.cancelled() => return,
+            }
+            if self.forget_queue(name).await.is_ok() {
+                return;
+            }
+        }
     }
 }
 

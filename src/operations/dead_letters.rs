@@ -262,13 +262,17 @@ impl QueueDoor {
         let source =
             |record: &Record| std::str::from_utf8(header(record, SOURCE)?).ok()?.parse::<Place>().ok();
         let is_its = |place: &Place| *place == from.place(place.offset) && place.offset >= progress.start;
+        // Of a queue of that name that was deleted, or of before the group's offsets were reset, there may be others.
+        let is_of_now =
+            |record: &&Record| number(record, MOVED_AT).is_some_and(|moved_at| moved_at >= progress.made_at);
         let mut sent = HashSet::new();
         for station in desk.own() {
             let offsets = station.partition.offsets()?;
             let mut from = offsets.log_start_offset;
             while from < offsets.high_watermark {
                 let read = station.read(self, from, 1 << 20).await?;
-                let places = read.records.iter().filter(is_from).filter_map(source).filter(is_its);
+                let places =
+                    read.records.iter().filter(is_from).filter(is_of_now).filter_map(source).filter(is_its);
                 sent.extend(places.map(|place| place.offset));
                 if read.end <= from {
                     break;

@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ack, Event, Picked, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Range, Receive, Received,
-    Reply, Settle, SettleError, Standing, Taken, Terms, TopicIdExists, Wish,
+    Ack, Event, OfTopic, Picked, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Range, Receive,
+    Received, Reply, Settle, SettleError, Standing, Taken, Terms, Wish,
 };
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorError, expect_reply};
@@ -256,19 +256,24 @@ impl Queues {
         self.ask_all(|| Event::Release { group: Arc::clone(group), member: Arc::clone(member) }).await
     }
 
-    /// Forgets what a group has got: of one topic, or all.
+    /// Forgets what a group has got of topics.
     ///
     /// # Errors
-    /// Of the coordinator.
-    pub async fn forget(&self, group: &Arc<str>, topic_id: Option<Uuid>) -> Result<(), QueueFailure> {
-        self.ask_all(|| Event::Forget { group: Arc::clone(group), topic_id }).await
+    /// Of a coordinator: the others have done so.
+    pub async fn forget(
+        &self,
+        group: &Arc<str>,
+        of: impl Fn(Uuid) -> bool + Send + Sync + 'static,
+    ) -> Result<(), QueueFailure> {
+        let of: OfTopic = Arc::new(of);
+        self.ask_all(|| Event::Forget { group: Arc::clone(group), of: Arc::clone(&of) }).await
     }
 
     /// Forgets what groups have got of topics that do not exist.
     ///
     /// # Errors
     /// Of the coordinator.
-    pub async fn drop_topics(&self, exists: TopicIdExists) -> Result<(), QueueFailure> {
+    pub async fn drop_topics(&self, exists: OfTopic) -> Result<(), QueueFailure> {
         self.ask_all(|| Event::Drop(Arc::clone(&exists))).await
     }
 }

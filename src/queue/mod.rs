@@ -12,6 +12,7 @@ mod timers;
 
 use std::sync::Arc;
 
+use crate::clock::TimestampMs;
 use crate::uuid::Uuid;
 
 pub use coordinator::{QueueFailure, Queues};
@@ -101,6 +102,8 @@ pub struct Progress {
     pub in_flight: i64,
     /// Of the log when records were taken last.
     pub leader_epoch: i32,
+    /// When the window was made, or made anew: what was said of its records before is not of this one. Ms since the epoch.
+    pub made_at: TimestampMs,
     /// Records of the window, by their state.
     pub counts: Counts,
 }
@@ -197,8 +200,8 @@ pub enum QueueEvent {
     },
 }
 
-/// Whether a topic of that id exists.
-pub type TopicIdExists = Arc<dyn Fn(Uuid) -> bool + Send + Sync>;
+/// Whether it is so of the topic of that id.
+pub type OfTopic = Arc<dyn Fn(Uuid) -> bool + Send + Sync>;
 
 /// What can happen to a shard.
 pub enum Event {
@@ -213,15 +216,15 @@ pub enum Event {
     },
     /// Answered by [`Reply::Listed`].
     List(Arc<str>),
-    /// A group forgets its windows: of one topic, or all. Answered by [`Reply::Done`].
+    /// A group forgets windows. Answered by [`Reply::Done`].
     Forget {
         /// Which group.
         group: Arc<str>,
-        /// Of which topic.
-        topic_id: Option<Uuid>,
+        /// Whether it forgets a topic's.
+        of: OfTopic,
     },
-    /// Topics were deleted: their windows go. Answered by [`Reply::Done`].
-    Drop(TopicIdExists),
+    /// Topics were deleted: the windows go of those that do not exist. Answered by [`Reply::Done`].
+    Drop(OfTopic),
     /// Answered by [`Reply::Died`] as soon as something has died that nobody moves, also before a restart, and nobody was told of
     /// it. Only the last who asks is.
     AwaitDead,

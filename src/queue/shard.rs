@@ -246,6 +246,7 @@ impl Queue {
             done: self.leases.done(),
             in_flight: self.leases.in_flight(),
             leader_epoch: self.leader_epoch,
+            made_at: self.created_at,
             counts: self.leases.counts(),
         }
     }
@@ -563,9 +564,8 @@ impl Machine for QueueShard {
                 let listed = self.keys_of(&group).filter_map(progress).collect();
                 out.reply(from, Reply::Listed(listed));
             }
-            Event::Forget { group, topic_id } => {
-                let of_topic = |key: &&QueueKey| topic_id.is_none_or(|id| key.topic_id == id);
-                let keys = self.keys_of(&group).filter(of_topic).cloned().collect();
+            Event::Forget { group, of } => {
+                let keys = self.keys_of(&group).filter(|key| of(key.topic_id)).cloned().collect();
                 self.forget(now, keys, out);
                 out.reply(from, Reply::Done(Ok(())));
             }
