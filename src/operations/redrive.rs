@@ -5,13 +5,14 @@
 //! found by these headers, so that it is there once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::dead_letters::{PREFIX, REDRIVEN, REDRIVEN_FROM};
 use super::desk::Desk;
@@ -26,8 +27,10 @@ use crate::uuid::Uuid;
 /// Messages that are dealt with at a time.
 const TOGETHER_MAX: usize = 100;
 
-/// How long messages are held while they are sent on, ms.
-const HELD_MS: i64 = 10_000;
+/// How long messages are held while they are sent on; anew as long as that is not over.
+const HELD: Duration = Duration::from_secs(10);
+
+const HOLD: Pick = Pick::Hold { for_ms: HELD.as_millis() as i64 };
 
 /// How often a message is sent on, unless it must be: what dies each time is sent on for ever else.
 const REDRIVEN_MAX: u32 = 3;
@@ -320,8 +323,7 @@ impl QueueDoor {
         }
         for (target, messages) in by_target {
             self.know_sent_before(desk, sent_before, target).await?;
-            let hold = Pick::Hold { for_ms: HELD_MS };
-            let taken = self.pick(desk, messages.iter().map(|message| (*message, hold))).await?;
+            let taken = self.pick(desk, messages.iter().map(|message| (*message, HOLD))).await?;
             let (mut held, mut going) = (Vec::new(), Vec::new());
             let topic_id = self.topic(target)?.0.id;
             let there = sent_before.entry(topic_id).or_default();
@@ -332,7 +334,8 @@ impl QueueDoor {
                     false => going.push(message),
                 }
             }
-            let sent = self.send(target, going.iter().map(|message| outgoing(message)).collect()).await;
+            let sending = self.send(target, going.iter().map(|message| outgoing(message)).collect());
+            let sent = self.while_held(desk, &going, sending).await;
             let is_certain = is_certain(&sent);
             let refused: Vec<_> = match sent {
                 Ok(sent) => sent.into_iter().map(|sent| sent.err().map(|why| why.to_string())).collect(),
@@ -346,7 +349,10 @@ impl QueueDoor {
                     }
                     Some(why) => {
                         stay.insert(message.place, Why::Refused(why));
-                        held.push((message, Pick::PutBack));
+                        // What may be there all the same stays held for a while: nobody is to get it here meanwhile.
+                        if is_certain {
+                            held.push((message, Pick::PutBack));
+                        }
                     }
                 }
             }
@@ -392,6 +398,20 @@ impl QueueDoor {
             }
         }
         Ok(refused)
+    }
+
+    /// Does something while messages are held, however long it takes.
+    async fn while_held<T>(&self, desk: &Desk, held: &[&Peeked], doing: impl Future<Output = T>) -> T {
+        let mut doing = pin!(doing);
+        loop {
+            tokio::select! {
+                done = &mut doing => return done,
+                () = tokio::time::sleep(HELD / 3) => {}
+            }
+            if let Err(error) = self.pick(desk, held.iter().map(|message| (*message, HOLD))).await {
+                debug!(queue = &*desk.topic.name, %error, "what is sent on may not be held for as long as that takes");
+            }
+        }
     }
 
     /// Looks for what a process before this one has sent on to `target` without being done with it: once, and again when it is not

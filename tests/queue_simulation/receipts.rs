@@ -664,7 +664,7 @@ impl World {
             return Err(SettleError::TakenAgain);
         }
         match what {
-            Pick::Hold { .. } if is_held || known.is_waiting(now) => return Err(SettleError::TakenAgain),
+            Pick::Hold { .. } if !is_held && known.is_waiting(now) => return Err(SettleError::TakenAgain),
             Pick::Hold { for_ms } => known.lease = Some((Some(PICKER), now + for_ms)),
             Pick::PutBack => known.lease = None,
             Pick::Drop => drop(self.doomed.insert(offset)),

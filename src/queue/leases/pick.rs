@@ -18,8 +18,8 @@ pub struct Picked {
 /// What becomes of a record that was seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pick {
-    /// If it could be handed out, it is held for a time: nobody gets it, and no receipt for it is worth anything. Then it is as it
-    /// was before.
+    /// If it could be handed out, or is held, it is held for a time: nobody gets it, and no receipt for it is worth anything. Then
+    /// it is as it was before.
     Hold {
         /// Milliseconds from now.
         for_ms: i64,
@@ -56,7 +56,7 @@ impl Leases {
         };
         match what {
             _ if run.deliveries != deliveries => return Err(SettleError::TakenAgain),
-            Pick::Hold { for_ms } if run.state == State::Available => {
+            Pick::Hold { for_ms } if is_held || run.state == State::Available => {
                 let until = keepable(now.saturating_add(for_ms));
                 self.set(offset, Run { state: State::Leased { holder: Holder::PICKER, until }, ..run });
             }
