@@ -114,12 +114,22 @@ static NEXT_DESK: AtomicU64 = AtomicU64::new(0);
 const LOOK_AHEAD_READS: usize = 1024;
 
 /// What somebody is to have of a station.
+#[derive(Clone, Copy)]
 struct Share<'a> {
     max_records: i64,
     lease_ms: i64,
     /// Of a share group; without one they go against receipts.
     member: Option<&'a Arc<str>>,
     is_lowest_first: bool,
+}
+
+/// What has come of one read of a log.
+struct Round {
+    received: Received,
+    /// Whether anything could be handed out.
+    is_time: bool,
+    /// Whether there was nothing to read.
+    is_end: bool,
 }
 
 /// What one read of a log has found.
@@ -377,52 +387,28 @@ impl Station {
         config: &QueueConfig,
         share: Share<'_>,
     ) -> Result<Received, QueueRefusal> {
-        let Share { max_records, lease_ms, member, is_lowest_first } = share;
+        let max_records = share.max_records;
         let mut from = self.end.load(Ordering::Acquire);
         let mut taken: Option<Received> = None;
         let mut reads = 0;
         loop {
             let so_far = taken.as_ref().map_or(0, count);
             let is_known = from != UNKNOWN;
-            let read = match is_known {
-                true => self.read_on(door, from).await,
-                false => Ok(None),
-            };
-            let read = match (read, taken.take()) {
-                // What was taken already is delivered; who comes next hears of it.
-                (Err(_), Some(before)) if so_far > 0 => return Ok(before),
-                (read, before) => {
-                    taken = before;
-                    read?
-                }
-            };
             reads += 1;
             let is_stuck = taken.as_ref().is_some_and(|taken| taken.is_full) || reads > LOOK_AHEAD_READS;
-            // What comes first among several levels is known when all has been seen.
-            let is_time = is_known && (config.priorities == 1 || read.is_none() || is_stuck);
-            let is_end = read.is_none();
-            let arrivals = match read {
-                Some(read) => self.arrivals(door, config, from, read).await?,
-                None => Vec::new(),
+            let left = Share { max_records: max_records - so_far, ..share };
+            let round = match (self.take_round(door, config, left, from, is_stuck).await, taken) {
+                // What was taken already is delivered; who comes next hears of it.
+                (Err(_), Some(before)) if so_far > 0 => return Ok(before),
+                (round, before) => {
+                    taken = before;
+                    round?
+                }
             };
-            let receive = Receive {
-                member: member.cloned(),
-                log_start: self.partition.offsets()?.log_start_offset,
-                leader_epoch: self.partition.leader_epoch(),
-                arrivals_from: from.max(0),
-                arrivals,
-                max_records: if is_time { max_records - so_far } else { 0 },
-                lease_ms,
-                is_lowest_first,
-                terms: terms(config),
-            };
-            let mut received = self.ask(door, receive).await?;
-            if let Some(cut) = self.partition.lost_since(received.leader_epoch, received.window_end)? {
-                let epoch = self.partition.leader_epoch();
-                door.0.queues.go_back(&self.key, cut, received.leader_epoch, epoch).await?;
+            let Some(Round { mut received, is_time, is_end }) = round else {
                 from = UNKNOWN;
                 continue;
-            }
+            };
             let has_grown = received.end != from;
             from = received.end;
             if let Some(before) = taken {
@@ -438,6 +424,48 @@ impl Station {
             }
             taken = Some(received);
         }
+    }
+
+    /// Shows the engine what one read of the log from `from` on finds, and takes what it hands out then; `None` if the log was cut
+    /// below what the engine had seen, which begins anew.
+    async fn take_round(
+        &self,
+        door: &QueueDoor,
+        config: &QueueConfig,
+        share: Share<'_>,
+        from: i64,
+        is_stuck: bool,
+    ) -> Result<Option<Round>, QueueRefusal> {
+        let is_known = from != UNKNOWN;
+        let read = match is_known {
+            true => self.read_on(door, from).await?,
+            false => None,
+        };
+        // What comes first among several levels is known when all has been seen.
+        let is_time = is_known && (config.priorities == 1 || read.is_none() || is_stuck);
+        let is_end = read.is_none();
+        let arrivals = match read {
+            Some(read) => self.arrivals(door, config, from, read).await?,
+            None => Vec::new(),
+        };
+        let receive = Receive {
+            member: share.member.cloned(),
+            log_start: self.partition.offsets()?.log_start_offset,
+            leader_epoch: self.partition.leader_epoch(),
+            arrivals_from: from.max(0),
+            arrivals,
+            max_records: if is_time { share.max_records } else { 0 },
+            lease_ms: share.lease_ms,
+            is_lowest_first: share.is_lowest_first,
+            terms: terms(config),
+        };
+        let received = self.ask(door, receive).await?;
+        if let Some(cut) = self.partition.lost_since(received.leader_epoch, received.window_end)? {
+            let epoch = self.partition.leader_epoch();
+            door.0.queues.go_back(&self.key, cut, received.leader_epoch, epoch).await?;
+            return Ok(None);
+        }
+        Ok(Some(Round { received, is_time, is_end }))
     }
 
     /// Asks the engine, and makes the window if there is none yet: from the first record of the log on.
