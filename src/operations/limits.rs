@@ -154,14 +154,24 @@ impl QueueDoor {
             left -= refused.len() as i64;
             desk.counters.dropped.add(refused.len() as u64);
             if !refused.is_empty() {
-                let offsets: Vec<i64> = refused.iter().map(|settle| settle.offset).collect();
+                let mut offsets: Vec<i64> = refused.iter().map(|settle| settle.offset).collect();
                 if is_kept {
                     station.gave_way.lock().extend(&offsets);
                 }
-                if let Err(error) = self.0.queues.settle(&station.key, refused).await {
-                    station.gave_way.lock().retain(|offset| !offsets.contains(offset));
-                    return Err(error.into());
+                let settled = self.0.queues.settle(&station.key, refused).await;
+                if let Ok(settled) = &settled {
+                    // What others had by then has not died of this.
+                    offsets = offsets
+                        .into_iter()
+                        .zip(settled)
+                        .filter(|(_, settled)| settled.is_err())
+                        .map(|(at, _)| at)
+                        .collect();
                 }
+                for offset in offsets {
+                    station.gave_way.lock().remove(&offset);
+                }
+                settled?;
                 if is_kept {
                     self.move_dead_letters(desk, station, config);
                 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::desk::{READ_BYTES, read};
@@ -103,6 +104,7 @@ impl QueueDoor {
         let (mut failed, mut left) = (BTreeSet::new(), BTreeSet::new());
         let mut catalog = self.0.catalog.changes();
         let mut dying = pin!(self.0.queues.await_dead(shard));
+        let mut again_at = Instant::now();
         loop {
             let keys = tokio::select! {
                 () = self.0.stopping.cancelled() => return,
@@ -117,7 +119,7 @@ impl QueueDoor {
                         }
                     }
                 }
-                () = tokio::time::sleep(PAUSE), if !failed.is_empty() => std::mem::take(&mut failed),
+                () = sleep_until(again_at), if !failed.is_empty() => std::mem::take(&mut failed),
                 // A queue may have been turned off, or read what it did not.
                 Ok(()) = catalog.changed(), if !left.is_empty() => std::mem::take(&mut left),
             };
@@ -128,6 +130,9 @@ impl QueueDoor {
                     Err(error) => {
                         let (group, topic, partition) = (&*key.group, key.topic_id, key.partition);
                         warn!(group, %topic, partition, %error, "dead letters are kept until they can be written");
+                        if failed.is_empty() {
+                            again_at = Instant::now() + PAUSE;
+                        }
                         failed.insert(key);
                     }
                 }
