@@ -355,9 +355,11 @@ def built_with_go(name):
     return program
 
 
-def first_records(server, given, topic, groups, *flags):
-    """Milliseconds of each of these new groups until a client that has never spoken to the broker has a record of this topic, which has one."""
-    command = [TASKSET, "-c", str(given.driver_cpu), str(given.first_record), *flags, server.address, topic, *groups]
+def first_records(server, driver, given, groups, *flags):
+    """Milliseconds of each of these new groups until a client that has never spoken to the broker has a record, which was there before."""
+    record = ["--connections", "1", "--partitions", "1", "--record-bytes", "100", "--batch-records", "1"]
+    driver.measure("produce", server, "--topic", "first", *record, "--warm-up", "0", "--bytes", "1")
+    command = [TASKSET, "-c", str(given.driver_cpu), str(given.first_record), *flags, server.address, "first", *groups]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode != 0:
         raise Failure(f"{server.name}, first record: {ran.stderr.strip()[-2000:]}\n{server.said()}")
