@@ -548,6 +548,8 @@ impl World {
 
     fn say(&mut self, what: Vec<Settle>) {
         for settle in what {
+            // What came back after it had expired goes first.
+            self.pass(0);
             let expected = self.foresee(&settle);
             let reply = self.one(QueueEvent::Settle(vec![settle]));
             assert_eq!(reply, Reply::Settled(Ok(vec![expected])), "seed {}: {settle:?}", self.seed);
