@@ -313,6 +313,29 @@ fn dead_letters_go_back_each_once_although_the_broker_is_killed_again_and_again(
 }
 
 #[test]
+fn what_gave_way_before_a_kill_is_known_for_it_after_it() {
+    let limited = "q:max.messages=2:overflow=dead-letter-oldest:dead.letter.queue=later:max.receive.count=1";
+    let mut broker = Broker::start(&["--queue", limited]);
+    broker.send("q", numbered(0..5));
+    let stats = broker.get("/queues/q");
+    assert_eq!((&stats["counts"]["ready"], &stats["stats"]["dead"]), (&json!(2), &json!(3)), "{stats}");
+    broker.kill_and_restart();
+    assert_eq!(broker.counts("q"), (2, 0, 0), "none is with anybody");
+    broker.post("/queues", &json!({ "name": "later" }));
+    let letters = eventually("they are moved", || {
+        let letters = broker.pages("/queues/later/messages", 10);
+        (letters.len() == 3).then_some(letters)
+    });
+    assert_eq!(bodies(&letters), ["0", "1", "2"]);
+    for letter in &letters {
+        let letter = &letter["dead_letter"];
+        assert_eq!((&letter["reason"], &letter["deliveries"]), (&json!("overflow"), &json!(0)), "{letter}");
+    }
+    // Neither has the limit of deliveries been spent on what stays.
+    assert_eq!(bodies(&broker.receive("q", &json!({ "max": 5 }))), ["3", "4"]);
+}
+
+#[test]
 fn what_is_redriven_is_what_was_asked_for() {
     let broker = Broker::start(&QUEUES);
     broker.send("q", numbered(0..30));

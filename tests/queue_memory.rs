@@ -75,7 +75,7 @@ fn receive_by(
         arrivals,
         max_records: max,
         lease_ms: 3_600_000,
-        is_lowest_first: false,
+        gives_way: None,
         terms,
     };
     match step(shard, group, now, QueueEvent::Receive(wanted)).0 {

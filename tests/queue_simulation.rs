@@ -521,15 +521,17 @@ fn every_record_of_a_queue_comes_when_it_may_to_one_at_a_time_and_ends_once() {
         all.ended += of_seed.ended;
         all.crashes += of_seed.crashes;
         all.picked += of_seed.picked;
+        all.gave_way += of_seed.gave_way;
     }
-    let receipts::Tally { handed_out, settled, picked, died, ended, crashes } = all;
+    let receipts::Tally { handed_out, settled, picked, gave_way, died, ended, crashes } = all;
     assert!(
         handed_out > count * 50
             && settled > count * 50
             && picked > count * 2
+            && gave_way > count
             && died > count * 2
             && ended > count * 5
             && crashes > count,
-        "{handed_out} {settled} {picked} {died} {ended} {crashes}"
+        "{handed_out} {settled} {picked} {gave_way} {died} {ended} {crashes}"
     );
 }

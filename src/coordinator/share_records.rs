@@ -29,6 +29,12 @@ pub const ARCHIVING: i8 = 3;
 /// [`StateBatch::delivery_state`] of records that nobody will be given again.
 pub const ARCHIVED: i8 = 4;
 
+/// [`StateBatch::cause`] of records that were refused or delivered too often.
+pub const FAILED: i8 = 0;
+
+/// [`StateBatch::cause`] of records that gave way to others in a full queue.
+pub const GAVE_WAY: i8 = 1;
+
 message! {
     /// Which partition, and of which group.
     SharePartitionKey {
@@ -83,6 +89,8 @@ message! {
         10_000 => leased_until: i64 = -1,
         /// Milliseconds since the epoch before which they are not handed out again; -1 if at once.
         10_001 => waiting_until: i64 = -1,
+        /// Why they are on their way to a dead letter queue.
+        10_002 => cause: i8 = FAILED,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
 use crate::clock::TimestampMs;
 use crate::coordinator::CoordinatorError;
-use crate::queue::{Settle, Settlement};
+use crate::queue::{Cause, Died};
 use crate::record::records::Record;
 
 /// The id that the message has, wherever it goes.
@@ -188,24 +188,19 @@ impl QueueDoor {
             if dead.is_empty() {
                 return Ok(());
             }
-            let dead: Vec<(i64, u16)> = dead.iter().flat_map(|range| range.records()).collect();
             let failed =
                 self.store_letters(desk, station, config, (&target_desk, &target_config), &dead).await?;
-            let is_moved = |(offset, _): &(i64, u16)| !failed.contains_key(&source_of(station, *offset));
-            let settle = |(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Done };
-            let settles: Vec<_> = dead.into_iter().filter(is_moved).map(settle).collect();
-            let offsets: Vec<i64> = settles.iter().map(|settle| settle.offset).collect();
-            self.0.queues.settle(&station.key, settles).await?;
+            let is_moved = |died: &&Died| !failed.contains_key(&source_of(station, died.offset));
+            let moved: Vec<&Died> = dead.iter().filter(is_moved).collect();
+            self.0.queues.settle(&station.key, moved.iter().map(|died| died.settle()).collect()).await?;
             {
                 let (mut history, mut sent) = (desk.history.lock(), station.moved.lock());
-                let mut gave_way = station.gave_way.lock();
-                for offset in &offsets {
+                for Died { offset, .. } in &moved {
                     history.forget(station.place(*offset));
-                    gave_way.remove(offset);
                     sent.as_mut().map(|sent| sent.remove(offset));
                 }
             }
-            let moved = offsets.len();
+            let moved = moved.len();
             // What cannot go stays, and is tried again in a minute; the others do not wait for it.
             for (source, error) in failed {
                 warn!(queue = &*desk.topic.name, source, target, %error, "a dead letter cannot be moved");
@@ -223,7 +218,7 @@ impl QueueDoor {
         station: &Station,
         config: &QueueConfig,
         (target, target_config): (&Desk, &QueueConfig),
-        dead: &[(i64, u16)],
+        dead: &[Died],
     ) -> Result<BTreeMap<String, SendRefusal>, QueueRefusal> {
         let is_known = station.moved.lock().is_some();
         if !is_known {
@@ -231,17 +226,14 @@ impl QueueDoor {
             *station.moved.lock() = Some(sent);
         }
         let is_here = |offset: &i64| station.moved.lock().as_ref().is_none_or(|sent| !sent.contains(offset));
-        let offsets: Vec<i64> = dead.iter().map(|(offset, _)| *offset).filter(is_here).collect();
+        let offsets: Vec<i64> = dead.iter().map(|died| died.offset).filter(is_here).collect();
         let records = station.records_at(self, &offsets).await?;
         let mut letters = Vec::with_capacity(records.len());
         for record in &records {
-            let Some((_, deliveries)) = dead.iter().find(|(offset, _)| *offset == record.offset) else {
-                continue;
-            };
+            let Some(died) = dead.iter().find(|died| died.offset == record.offset) else { continue };
             let source = source_of(station, record.offset);
             let attempts = desk.history.lock().of(station.place(record.offset));
-            let gave_way = station.gave_way.lock().contains(&record.offset);
-            let end = End { deliveries: *deliveries, gave_way, source, attempts, now_ms: self.now_ms() };
+            let end = End { died: *died, source, attempts, now_ms: self.now_ms() };
             letters.push(letter(&desk.topic, station, config, record, end));
         }
         // Not known again until it is told what has come of these.
@@ -290,9 +282,7 @@ fn source_of(station: &Station, offset: i64) -> String {
 
 /// What is known of a message's end.
 struct End {
-    deliveries: u16,
-    /// To others, in a full queue.
-    gave_way: bool,
+    died: Died,
     source: String,
     attempts: Vec<Attempt>,
     now_ms: TimestampMs,
@@ -307,7 +297,7 @@ fn letter(
     record: &Record,
     end: End,
 ) -> super::send::Prepared {
-    let End { deliveries, gave_way, source, attempts, now_ms } = end;
+    let End { died, source, attempts, now_ms } = end;
     let others = [MESSAGE_ID, REDRIVEN_FROM, DELAY_MS, DELIVER_AT, TTL_MS];
     let is_kept = |key: &Bytes| {
         !key.starts_with(PREFIX.as_bytes()) && !others.iter().any(|other| key == other.as_bytes())
@@ -322,14 +312,13 @@ fn letter(
         })
         .collect();
     let before = number(record, DELIVERIES).unwrap_or(0);
-    let is_worn_out = config.max_receive_count.is_some_and(|max| deliveries >= max);
-    let reason = match is_worn_out {
-        _ if gave_way => "overflow",
-        true => "max-receive-count",
-        false => "rejected",
+    let is_worn_out = config.max_receive_count.is_some_and(|max| died.deliveries >= max);
+    let reason = match died.cause {
+        Cause::GaveWay => "overflow",
+        Cause::Failed if is_worn_out => "max-receive-count",
+        Cause::Failed => "rejected",
     };
-    // To be made to give way is no delivery, though the engine counts it as one.
-    let deliveries = before.saturating_add(i64::from(deliveries) - i64::from(gave_way)).max(0);
+    let deliveries = before.saturating_add(i64::from(died.deliveries)).max(0);
     let mut add = |name: &str, value: String| headers.push((name.to_owned(), Bytes::from(value)));
     add(MESSAGE_ID, message_id(station.key.topic_id, station.key.partition, record));
     add(QUEUE, topic.name.to_string());

@@ -98,8 +98,6 @@ pub(super) struct Station {
     pub(super) is_moving: AtomicBool,
     /// Whether it will soon be looked for what nobody needs any more.
     is_letting_go: AtomicBool,
-    /// The dead that gave way to others in a full queue, by this process.
-    pub(super) gave_way: Mutex<HashSet<i64>>,
     /// The dead whose letters are where they go, by this process or one before it, and that are not done with. `None` when that has
     /// to be looked for there.
     pub(super) moved: Mutex<Option<HashSet<i64>>>,
@@ -120,7 +118,8 @@ struct Share<'a> {
     lease_ms: i64,
     /// Of a share group; without one they go against receipts.
     member: Option<&'a Arc<str>>,
-    is_lowest_first: bool,
+    /// As [`Receive::gives_way`].
+    gives_way: Option<Dead>,
 }
 
 /// What has come of one read of a log.
@@ -323,7 +322,6 @@ impl Station {
             recent: Mutex::default(),
             is_moving: AtomicBool::new(false),
             is_letting_go: AtomicBool::new(false),
-            gave_way: Mutex::default(),
             moved: Mutex::default(),
         }
     }
@@ -343,18 +341,19 @@ impl Station {
         lease_ms: i64,
         member: Option<&Arc<str>>,
     ) -> Result<Received, QueueRefusal> {
-        self.take_as(door, config, Share { max_records, lease_ms, member, is_lowest_first: false }).await
+        self.take_as(door, config, Share { max_records, lease_ms, member, gives_way: None }).await
     }
 
-    /// As [`Station::take`] against receipts, but of the lowest priority first.
-    pub(super) async fn take_lowest(
+    /// Has up to `max_records` of those that could be handed out give way to others, of the lowest priority first, and become `dead`.
+    pub(super) async fn give_way(
         &self,
         door: &QueueDoor,
         config: &QueueConfig,
         max_records: i64,
-        lease_ms: i64,
+        dead: Dead,
     ) -> Result<Received, QueueRefusal> {
-        self.take_as(door, config, Share { max_records, lease_ms, member: None, is_lowest_first: true }).await
+        let share = Share { max_records, lease_ms: 0, member: None, gives_way: Some(dead) };
+        self.take_as(door, config, share).await
     }
 
     /// Tells the engine what the queue goes by, and nothing else.
@@ -374,7 +373,7 @@ impl Station {
             arrivals: Vec::new(),
             max_records: 0,
             lease_ms: 0,
-            is_lowest_first: false,
+            gives_way: None,
             terms: terms(config),
         };
         door.0.queues.receive(&self.key, receive).await?;
@@ -392,7 +391,7 @@ impl Station {
         let mut taken: Option<Received> = None;
         let mut reads = 0;
         loop {
-            let so_far = taken.as_ref().map_or(0, count);
+            let so_far = taken.as_ref().map_or(0, Received::records);
             let is_known = from != UNKNOWN;
             reads += 1;
             let is_stuck = taken.as_ref().is_some_and(|taken| taken.is_full) || reads > LOOK_AHEAD_READS;
@@ -414,7 +413,7 @@ impl Station {
             if let Some(before) = taken {
                 received.ranges.splice(0..0, before.ranges);
             }
-            let is_enough = count(&received) >= max_records && max_records > 0;
+            let is_enough = received.records() >= max_records && max_records > 0;
             // A window that goes by other terms now begins to see its records anew, from its start.
             let is_all = is_known && is_end && !has_grown;
             // Who only wants to know what there is goes on: what is new is taken in, however much is with somebody.
@@ -456,7 +455,7 @@ impl Station {
             arrivals,
             max_records: if is_time { share.max_records } else { 0 },
             lease_ms: share.lease_ms,
-            is_lowest_first: share.is_lowest_first,
+            gives_way: share.gives_way,
             terms: terms(config),
         };
         let received = self.ask(door, receive).await?;
@@ -679,10 +678,6 @@ pub(super) async fn read(
         error!(topic, partition = index, offset = from, %error, "records cannot be read to be received");
         partition.unreadable(error)
     })
-}
-
-fn count(received: &Received) -> i64 {
-    received.ranges.iter().map(|range| range.last - range.first + 1).sum()
 }
 
 fn find(records: &[Record], offset: i64) -> Option<Record> {

@@ -9,13 +9,10 @@ use super::desk::Desk;
 use super::{QueueDoor, QueueRefusal};
 use crate::catalog::Topic;
 use crate::catalog::queue_config::{Overflow, QueueConfig};
-use crate::queue::{Settle, Settlement};
+use crate::queue::Dead;
 
 /// Messages that give way at a time.
 const DROPPED_TOGETHER: i64 = 1_000;
-
-/// How long who drops messages has for it, ms.
-const DROP_MS: i64 = 60_000;
 
 /// Leave to append to a queue that refuses what is too much.
 pub struct Admission {
@@ -82,7 +79,7 @@ impl QueueDoor {
         let limited = topic.queue.as_ref().filter(|config| is_limited(config));
         let Some(config) = limited.filter(|config| config.overflow != Overflow::Reject) else { return };
         let (door, desk, config) = (self.clone(), self.desk(topic), Arc::clone(config));
-        // To its end, even if who has sent is gone by then: what was taken to be dropped is nobody's else.
+        // To its end, even if who has sent is gone by then.
         let dropping = tokio::spawn(async move {
             if let Err(error) = door.drop_excess(&desk, &config).await {
                 debug!(queue = &*desk.topic.name, %error, "a queue holds more than it may");
@@ -137,44 +134,21 @@ impl QueueDoor {
         config: &Arc<QueueConfig>,
         excess: i64,
     ) -> Result<bool, QueueRefusal> {
-        let is_kept = config.overflow == Overflow::DeadLetterOldest;
-        let what = if is_kept { Settlement::Reject } else { Settlement::Drop };
+        let dead = match config.overflow {
+            Overflow::DeadLetterOldest => Dead::Keep,
+            Overflow::DropOldest | Overflow::Reject => Dead::Archive,
+        };
         let mut left = excess.min(DROPPED_TOGETHER);
         for station in desk.in_turn() {
-            let dropped = match station.take_lowest(self, config, left, DROP_MS).await {
+            let dropped = match station.give_way(self, config, left, dead).await {
                 Err(error) if desk.is_gone(station, &error) => continue,
                 taken => taken?,
             };
-            let refused: Vec<_> = dropped
-                .ranges
-                .iter()
-                .flat_map(|range| range.records())
-                .map(|(offset, deliveries)| Settle { offset, deliveries, what })
-                .collect();
-            left -= refused.len() as i64;
-            desk.counters.dropped.add(refused.len() as u64);
-            if !refused.is_empty() {
-                let mut offsets: Vec<i64> = refused.iter().map(|settle| settle.offset).collect();
-                if is_kept {
-                    station.gave_way.lock().extend(&offsets);
-                }
-                let settled = self.0.queues.settle(&station.key, refused).await;
-                if let Ok(settled) = &settled {
-                    // What others had by then has not died of this.
-                    offsets = offsets
-                        .into_iter()
-                        .zip(settled)
-                        .filter(|(_, settled)| settled.is_err())
-                        .map(|(at, _)| at)
-                        .collect();
-                }
-                for offset in offsets {
-                    station.gave_way.lock().remove(&offset);
-                }
-                settled?;
-                if is_kept {
-                    self.move_dead_letters(desk, station, config);
-                }
+            let records = dropped.records();
+            left -= records;
+            desk.counters.dropped.add(records.cast_unsigned());
+            if dead == Dead::Keep && records > 0 {
+                self.move_dead_letters(desk, station, config);
             }
             if left <= 0 {
                 break;

@@ -461,7 +461,6 @@ impl Station {
         let epoch = self.partition.leader_epoch();
         door.0.queues.initialise(&self.key, self.partition.offsets()?.log_start_offset, epoch).await?;
         door.0.queues.purge(&self.key, end, epoch).await?;
-        self.gave_way.lock().clear();
         self.forget_end();
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::catalog::topic_config::DEAD_LETTERS_ALLOWED;
 use crate::catalog::{CatalogError, Topic};
 use crate::clock::TimestampMs;
 use crate::log::{LogError, Partition};
-use crate::queue::{QueueKey, Settle, Settlement};
+use crate::queue::{Cause, Died, QueueKey};
 use crate::record::{HEADER_BYTES, Record};
 
 /// Records that are moved at a time.
@@ -39,6 +39,9 @@ const REJECTED: &str = "Offset rejected by client.";
 
 /// What Kafka says of a record that was delivered too often.
 const WORN_OUT: &str = "Offset delivery count exceeded the threshold.";
+
+/// What is said of a record that a queue of the group's name had too many of, which Kafka does not know.
+const GAVE_WAY: &str = "Offset gave way to later ones in a full queue.";
 
 /// Why a group's dead letters are written nowhere.
 #[derive(Debug, thiserror::Error)]
@@ -158,7 +161,6 @@ impl QueueDoor {
                 return Ok(Buried::LeftToQueue);
             }
             let dead = self.0.queues.take_dead(key, MOVED_TOGETHER, MOVE_MS).await?;
-            let dead: Vec<(i64, u16)> = dead.iter().flat_map(|range| range.records()).collect();
             if dead.is_empty() {
                 return Ok(Buried::All);
             }
@@ -171,8 +173,7 @@ impl QueueDoor {
                     warn!(group, topic, partition, records, place, %why, "dead letters are not written");
                 }
             }
-            let settle = |(offset, deliveries)| Settle { offset, deliveries, what: Settlement::Done };
-            self.0.queues.settle(key, dead.into_iter().map(settle).collect()).await?;
+            self.0.queues.settle(key, dead.iter().map(Died::settle).collect()).await?;
         }
     }
 
@@ -232,7 +233,7 @@ impl QueueDoor {
         source: &Arc<Partition>,
         config: &ShareConfig,
         place: &Topic,
-        dead: &[(i64, u16)],
+        dead: &[Died],
     ) -> Result<(), QueueRefusal> {
         // A topic has at least one partition.
         let index = source.index() % i32::try_from(place.partitions.len()).unwrap_or(i32::MAX).max(1);
@@ -242,10 +243,14 @@ impl QueueDoor {
             true => self.records_of(source, dead).await,
             false => Vec::new(),
         };
-        let letter = |(offset, deliveries): &(i64, u16)| {
-            let why = if *deliveries >= limit { WORN_OUT } else { REJECTED };
-            let record = records.iter().find(|record| record.offset == *offset);
-            letter(&key.group, source, *offset, *deliveries, why, record)
+        let letter = |died: &Died| {
+            let why = match died.cause {
+                Cause::GaveWay => GAVE_WAY,
+                Cause::Failed if died.deliveries >= limit => WORN_OUT,
+                Cause::Failed => REJECTED,
+            };
+            let record = records.iter().find(|record| record.offset == died.offset);
+            letter(&key.group, source, died, why, record)
         };
         target.room().await;
         let written = append(target, self.now_ms(), dead.iter().map(letter).collect())?;
@@ -258,17 +263,17 @@ impl QueueDoor {
     }
 
     /// The records at these offsets, as far as they can be read: the others' letters tell of them all the same.
-    async fn records_of(&self, source: &Arc<Partition>, dead: &[(i64, u16)]) -> Vec<Record> {
+    async fn records_of(&self, source: &Arc<Partition>, dead: &[Died]) -> Vec<Record> {
         let mut found: Vec<Record> = Vec::with_capacity(dead.len());
         let mut read_to = i64::MIN;
-        for (offset, _) in dead {
+        for Died { offset, .. } in dead {
             if *offset < read_to {
                 continue;
             }
             match read(source, self, *offset, READ_BYTES).await {
                 Ok(read) => {
                     let is_dead = |record: &Record| {
-                        dead.binary_search_by_key(&record.offset, |(offset, _)| *offset).is_ok()
+                        dead.binary_search_by_key(&record.offset, |died| died.offset).is_ok()
                     };
                     found.extend(read.records.into_iter().filter(is_dead));
                     read_to = read.end;
@@ -287,20 +292,13 @@ fn allows_dead_letters(topic: &Topic) -> bool {
     topic.configs.get(DEAD_LETTERS_ALLOWED).is_some_and(|value| value.trim().eq_ignore_ascii_case("true"))
 }
 
-fn letter(
-    group: &str,
-    source: &Partition,
-    offset: i64,
-    deliveries: u16,
-    why: &str,
-    record: Option<&Record>,
-) -> Letter {
+fn letter(group: &str, source: &Partition, died: &Died, why: &str, record: Option<&Record>) -> Letter {
     let known = [
         ("__dlq.errors.topic", source.topic().to_owned()),
         ("__dlq.errors.partition", source.index().to_string()),
-        ("__dlq.errors.offset", offset.to_string()),
+        ("__dlq.errors.offset", died.offset.to_string()),
         ("__dlq.errors.group", group.to_owned()),
-        ("__dlq.errors.delivery.count", deliveries.to_string()),
+        ("__dlq.errors.delivery.count", died.deliveries.to_string()),
         ("__dlq.errors.message", why.to_owned()),
     ];
     let known = known.into_iter().map(|(name, value)| (name.to_owned(), Some(Bytes::from(value))));

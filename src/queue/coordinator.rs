@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ack, Event, OfTopic, Picked, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Range, Receive,
+    Ack, Died, Event, OfTopic, Picked, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Receive,
     Received, Reply, Settle, SettleError, Standing, Taken, Terms, Wish,
 };
 use crate::clock::Clock;
@@ -146,7 +146,7 @@ impl Queues {
         key: &QueueKey,
         max_records: i64,
         lease_ms: i64,
-    ) -> Result<Vec<Range>, QueueFailure> {
+    ) -> Result<Vec<Died>, QueueFailure> {
         Ok(expect_reply!(self.ask(key, QueueEvent::TakeDead { max_records, lease_ms }).await?, Dead)?)
     }
 

@@ -23,7 +23,7 @@ use kinds::{KindId, Kinds, NEVER};
 use lines::{KeyRule, Lines};
 pub use pick::{Pick, Picked};
 pub use receive::{
-    Arrival, Backoff, Dead, Kind, QueueTerms, Receive, Received, Settle, SettleError, Settlement,
+    Arrival, Backoff, Dead, Died, Kind, QueueTerms, Receive, Received, Settle, SettleError, Settlement,
 };
 
 use super::sorted::Sorted;
@@ -74,10 +74,22 @@ pub enum Outcome {
     },
     /// Somebody has dealt with it.
     Acknowledged,
-    /// Refused or delivered too often, and not yet where dead ones go.
-    Dead,
+    /// Not yet where dead ones go.
+    Dead {
+        /// Why it is one.
+        cause: Cause,
+    },
     /// Nobody will: refused, delivered too often, or gone from the log.
     Archived,
+}
+
+/// Why a record is dead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// It was refused or delivered too often.
+    Failed,
+    /// It gave way to others, without having been handed out for that.
+    GaveWay,
 }
 
 /// A change of the window that lasts.
@@ -102,7 +114,7 @@ pub struct Counts {
     pub leased: i64,
     /// Delayed or backing off.
     pub waiting: i64,
-    /// Refused or delivered too often, and not yet where dead ones go.
+    /// Refused, delivered too often or given way to others, and not yet where dead ones go.
     pub dead: i64,
     /// Done, from the window's start on.
     pub done: i64,
@@ -122,6 +134,7 @@ enum State {
     /// With the mover until then; [`FREE`] if with nobody.
     Dead {
         until: TimestampMs,
+        cause: Cause,
     },
     Acknowledged,
     Archived,
@@ -135,6 +148,16 @@ impl State {
         matches!(self, Self::Acknowledged | Self::Archived)
     }
 
+    /// Dead, and with no mover.
+    fn is_unmoved(self) -> bool {
+        matches!(self, Self::Dead { until: FREE, .. })
+    }
+
+    /// With nobody, and not done.
+    fn is_idle(self) -> bool {
+        self.is_unmoved() || matches!(self, Self::Available | Self::Waiting { .. })
+    }
+
     /// To be handed out, though not before a time.
     fn available_at(now: TimestampMs, time: TimestampMs) -> Self {
         if time > now { Self::Waiting { until: keepable(time) } } else { Self::Available }
@@ -145,7 +168,7 @@ impl State {
             Self::Leased { holder: Holder::RECEIPT, until } => Outcome::Leased { until },
             Self::Available | Self::Leased { .. } => Outcome::Available,
             Self::Waiting { until } => Outcome::Waiting { until },
-            Self::Dead { .. } => Outcome::Dead,
+            Self::Dead { cause, .. } => Outcome::Dead { cause },
             Self::Acknowledged => Outcome::Acknowledged,
             Self::Archived => Outcome::Archived,
         }
@@ -158,7 +181,7 @@ impl From<Outcome> for State {
             Outcome::Available => Self::Available,
             Outcome::Leased { until } => Self::Leased { holder: Holder::RECEIPT, until },
             Outcome::Waiting { until } => Self::Waiting { until },
-            Outcome::Dead => Self::Dead { until: FREE },
+            Outcome::Dead { cause } => Self::Dead { until: FREE, cause },
             Outcome::Acknowledged => Self::Acknowledged,
             Outcome::Archived => Self::Archived,
         }
@@ -193,6 +216,14 @@ impl Run {
         self.deliveries == 0 && matches!(self.state.outcome(), Outcome::Available | Outcome::Waiting { .. })
     }
 
+    /// What is dead is with its mover until then.
+    fn moved_until(self, until: TimestampMs) -> Self {
+        match self.state {
+            State::Dead { cause, .. } => Self { state: State::Dead { until, cause }, ..self },
+            _ => self,
+        }
+    }
+
     /// Whether neighbours can be one run.
     fn is_like(&self, other: &Self) -> bool {
         (self.state, self.deliveries, self.kind) == (other.state, other.deliveries, other.kind)
@@ -219,9 +250,10 @@ impl Packed {
             State::Available => (0, 0, 0),
             State::Leased { holder, until } => (1, holder.0, until),
             State::Waiting { until } => (2, 0, until),
-            State::Dead { until } => (3, 0, until),
-            State::Acknowledged => (4, 0, 0),
-            State::Archived => (5, 0, 0),
+            State::Dead { until, cause: Cause::Failed } => (3, 0, until),
+            State::Dead { until, cause: Cause::GaveWay } => (4, 0, until),
+            State::Acknowledged => (5, 0, 0),
+            State::Archived => (6, 0, 0),
         };
         let bits = until.cast_unsigned() << TIME_SHIFT | u64::from(run.deliveries) << STATE_BITS | state;
         Self { bits, holder, kind: run.kind }
@@ -233,8 +265,9 @@ impl Packed {
             0 => State::Available,
             1 => State::Leased { holder: Holder(self.holder), until },
             2 => State::Waiting { until },
-            3 => State::Dead { until },
-            4 => State::Acknowledged,
+            3 => State::Dead { until, cause: Cause::Failed },
+            4 => State::Dead { until, cause: Cause::GaveWay },
+            5 => State::Acknowledged,
             _ => State::Archived,
         };
         Run { last, deliveries: (self.bits >> STATE_BITS) as u16, state, kind: self.kind }
@@ -713,7 +746,7 @@ impl Leases {
                 State::Leased { until, .. } => {
                     self.give_back(now, until, first, run, delivery_limit, marks);
                 }
-                State::Dead { .. } => self.set(first, Run { state: State::Dead { until: FREE }, ..run }),
+                State::Dead { .. } => self.set(first, run.moved_until(FREE)),
                 _ if is_expired => self.finish(first, run, State::Archived, marks),
                 _ if run.deliveries >= delivery_limit => self.die(first, run, marks),
                 _ => self.set(first, Run { state: State::Available, ..run }),
@@ -774,13 +807,14 @@ impl Leases {
 
     /// Nobody shall have it again.
     fn die(&mut self, first: i64, run: Run, marks: &mut Vec<Mark>) {
-        self.die_as(self.terms.map_or(self.dead_of_group, |terms| terms.dead), first, run, marks);
+        let dead = self.terms.map_or(self.dead_of_group, |terms| terms.dead);
+        self.die_as(dead, Cause::Failed, first, run, marks);
     }
 
-    fn die_as(&mut self, dead: Dead, first: i64, run: Run, marks: &mut Vec<Mark>) {
+    fn die_as(&mut self, dead: Dead, cause: Cause, first: i64, run: Run, marks: &mut Vec<Mark>) {
         match dead {
             Dead::Keep => {
-                let run = Run { state: State::Dead { until: FREE }, ..run };
+                let run = Run { state: State::Dead { until: FREE, cause }, ..run };
                 self.set(first, run);
                 push_mark(marks, run.mark(first));
                 self.has_room();
@@ -809,7 +843,7 @@ impl Leases {
         while at <= last {
             let Some((_, run)) = self.find(at) else { break };
             let run = Run { last: run.last.min(last), ..run };
-            if matches!(run.state, State::Available | State::Waiting { .. } | State::Dead { until: FREE }) {
+            if run.state.is_idle() {
                 self.finish(at, run, State::Archived, marks);
             }
             at = run.last + 1;
@@ -930,7 +964,7 @@ impl Leases {
         let time = match run.state {
             State::Available => expires,
             State::Waiting { until } => until.min(expires),
-            State::Leased { until, .. } | State::Dead { until } if until != FREE => until,
+            State::Leased { until, .. } | State::Dead { until, .. } if until != FREE => until,
             _ => NEVER,
         };
         (time != NEVER).then_some(time)
@@ -950,7 +984,7 @@ impl Leases {
         if let Some(time) = self.timer(run) {
             self.timers.insert((time, first));
         }
-        if run.state == (State::Dead { until: FREE }) {
+        if run.state.is_unmoved() {
             self.dead.insert(first, ());
         }
         match self.kinds.key(run.kind) {
@@ -971,7 +1005,7 @@ impl Leases {
         if let Some(time) = self.timer(run) {
             self.timers.remove((time, first));
         }
-        if run.state == (State::Dead { until: FREE }) {
+        if run.state.is_unmoved() {
             self.dead.remove(first);
         }
         match self.kinds.key(run.kind) {

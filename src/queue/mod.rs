@@ -17,8 +17,8 @@ use crate::uuid::Uuid;
 
 pub use coordinator::{QueueFailure, Queues};
 pub use leases::{
-    Ack, Arrival, Backoff, Condition, Counts, Dead, Kind, NotHeld, Pick, Picked, Portion, QueueTerms, Range,
-    Receive, Received, Settle, SettleError, Settlement, Standing, Verdict,
+    Ack, Arrival, Backoff, Cause, Condition, Counts, Dead, Died, Kind, NotHeld, Pick, Picked, Portion,
+    QueueTerms, Range, Receive, Received, Settle, SettleError, Settlement, Standing, Verdict,
 };
 pub use shard::QueueShard;
 
@@ -148,7 +148,7 @@ pub enum QueueEvent {
     Settle(Vec<Settle>),
     /// Answered by [`Reply::Settled`].
     Pick(Vec<Picked>),
-    /// Records that were refused or delivered too often go to whoever moves them, for a time. Answered by [`Reply::Dead`].
+    /// Dead records go to whoever moves them, for a time. Answered by [`Reply::Dead`].
     TakeDead {
         /// How many records.
         max_records: i64,
@@ -242,7 +242,7 @@ pub enum Reply {
     /// To [`QueueEvent::Settle`] and [`QueueEvent::Pick`]: each on its own, in their order.
     Settled(Result<Vec<Result<(), SettleError>>, QueueError>),
     /// To [`QueueEvent::TakeDead`].
-    Dead(Result<Vec<Range>, QueueError>),
+    Dead(Result<Vec<Died>, QueueError>),
     /// To [`QueueEvent::Describe`].
     Described(Option<Progress>),
     /// To [`QueueEvent::Inspect`].

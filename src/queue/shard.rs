@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::leases::{Holder, Leases, Mark, Outcome, Take};
 use super::{
-    Event, Progress, QueueError, QueueEvent, QueueKey, Receive, Received, Reply, Settle, SettleError, Taken,
-    Terms, Wish,
+    Cause, Event, Progress, QueueError, QueueEvent, QueueKey, Receive, Received, Reply, Settle, SettleError,
+    Taken, Terms, Wish,
 };
 use crate::clock::TimestampMs;
 use crate::coordinator::share_records::{
-    ACKNOWLEDGED, ARCHIVED, ARCHIVING, AVAILABLE, SharePartitionKey, ShareRecord, ShareSnapshot, ShareUpdate,
-    StateBatch,
+    ACKNOWLEDGED, ARCHIVED, ARCHIVING, AVAILABLE, FAILED, GAVE_WAY, SharePartitionKey, ShareRecord,
+    ShareSnapshot, ShareUpdate, StateBatch,
 };
 use crate::coordinator::{Effects, Machine, Ticket};
 use crate::uuid::Uuid;
@@ -265,12 +265,13 @@ fn batches_of(marks: &[Mark]) -> Vec<StateBatch> {
 }
 
 fn batch_of(mark: &Mark) -> StateBatch {
+    let cause = if mark.outcome == (Outcome::Dead { cause: Cause::GaveWay }) { GAVE_WAY } else { FAILED };
     let (delivery_state, leased_until, waiting_until) = match mark.outcome {
         Outcome::Available => (AVAILABLE, NO_TIME, NO_TIME),
         Outcome::Leased { until } => (AVAILABLE, until, NO_TIME),
         Outcome::Waiting { until } => (AVAILABLE, NO_TIME, until),
         Outcome::Acknowledged => (ACKNOWLEDGED, NO_TIME, NO_TIME),
-        Outcome::Dead => (ARCHIVING, KEPT, NO_TIME),
+        Outcome::Dead { .. } => (ARCHIVING, KEPT, NO_TIME),
         Outcome::Archived => (ARCHIVED, NO_TIME, NO_TIME),
     };
     StateBatch {
@@ -280,6 +281,7 @@ fn batch_of(mark: &Mark) -> StateBatch {
         delivery_count: i16::try_from(mark.deliveries).unwrap_or(i16::MAX),
         leased_until,
         waiting_until,
+        cause,
     }
 }
 
@@ -290,7 +292,9 @@ fn mark_of(batch: &StateBatch) -> Mark {
         last: batch.last_offset,
         outcome: match (batch.delivery_state, batch.leased_until, batch.waiting_until) {
             (ACKNOWLEDGED, ..) => Outcome::Acknowledged,
-            (ARCHIVING, KEPT, _) => Outcome::Dead,
+            (ARCHIVING, KEPT, _) => {
+                Outcome::Dead { cause: if batch.cause == GAVE_WAY { Cause::GaveWay } else { Cause::Failed } }
+            }
             (ARCHIVING | ARCHIVED, ..) => Outcome::Archived,
             (_, until, _) if until != NO_TIME => Outcome::Leased { until },
             (_, _, until) if until != NO_TIME => Outcome::Waiting { until },

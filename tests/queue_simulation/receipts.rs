@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ottla::coordinator::share_records::{ACKNOWLEDGED, ARCHIVED, ARCHIVING, ShareRecord, StateBatch};
+use ottla::coordinator::share_records::{
+    ACKNOWLEDGED, ARCHIVED, ARCHIVING, GAVE_WAY, ShareRecord, StateBatch,
+};
 use ottla::coordinator::{Effects, Machine, Stored, Ticket};
 use ottla::queue::{
-    Ack, Arrival, Backoff, Condition, Counts, Dead, Event, Kind, Pick, Picked, QueueEvent, QueueShard,
-    QueueTerms, Range, Receive, Received, Reply, Settle, SettleError, Settlement, Standing, Terms, Verdict,
+    Ack, Arrival, Backoff, Cause, Condition, Counts, Dead, Died, Event, Kind, Pick, Picked, QueueEvent,
+    QueueShard, QueueTerms, Range, Receive, Received, Reply, Settle, SettleError, Settlement, Standing,
+    Terms, Verdict,
 };
 
 use super::{key, name};
@@ -31,6 +34,8 @@ struct Known {
     wait_until: i64,
     /// Until when the mover has it; 0 if nobody.
     dead: Option<i64>,
+    /// Whether it is dead for others in a full queue.
+    gave_way: bool,
     /// [`ACKNOWLEDGED`] or [`ARCHIVED`], once it is done.
     fate: Option<i8>,
     /// Whether somebody was told that it is.
@@ -86,6 +91,7 @@ pub struct Tally {
     pub handed_out: u64,
     pub settled: u64,
     pub picked: u64,
+    pub gave_way: u64,
     pub died: u64,
     pub ended: u64,
     pub crashes: u64,
@@ -199,6 +205,8 @@ impl World {
             known.lease = None;
             if state == ARCHIVING {
                 known.dead = Some(0);
+                let is_said = batch.cause == GAVE_WAY;
+                assert_eq!(is_said, known.gave_way, "seed {seed}: {offset} {batch:?}");
                 self.tally.died += 1;
             } else {
                 known.fate = Some(state);
@@ -333,6 +341,7 @@ impl World {
                     known.lease = (batch.leased_until > 0).then_some((None, batch.leased_until));
                     known.wait_until = batch.waiting_until;
                     known.dead = (batch.delivery_state == ARCHIVING).then_some(0);
+                    known.gave_way = batch.cause == GAVE_WAY;
                     known.fate =
                         Some(batch.delivery_state).filter(|state| [ACKNOWLEDGED, ARCHIVED].contains(state));
                 }
@@ -412,7 +421,7 @@ impl World {
             arrivals,
             max_records,
             lease_ms,
-            is_lowest_first: self.random.u8(0..10) == 0,
+            gives_way: None,
             terms: self.terms,
         };
         // Now and then another reads the same.
@@ -433,11 +442,7 @@ impl World {
         let mut effects = Effects::default();
         let event = Event::One(key(), QueueEvent::Receive(wanted));
         self.machine.step(self.now, ticket, event, &mut effects);
-        let rule = |terms: QueueTerms| (terms.fifo, terms.key_concurrency, terms.key_rate, terms.priorities);
-        if self.ruling.map(rule) != Some(rule(self.terms)) {
-            self.seconds.clear();
-        }
-        self.ruling = Some(self.terms);
+        self.rule();
         assert_eq!(effects.replies.len(), 0, "not held back for the disk");
         let reply = effects.prompt.iter().find(|(to, _)| *to == ticket).cloned();
         let Some((_, Reply::Received(Ok(received)))) = reply else { panic!("seed {}: {reply:?}", self.seed) };
@@ -467,6 +472,59 @@ impl World {
         assert!(is_within, "seed {}: {leased} are out", self.seed);
         self.take_in(effects);
         received
+    }
+
+    /// The queue holds more than it may: some give way, which are with nobody and could be handed out. Nothing else is known of
+    /// them than before.
+    fn give_way(&mut self) {
+        // What is due is done first.
+        self.pass(0);
+        let dead = if self.random.bool() { Dead::Keep } else { Dead::Archive };
+        let max_records = self.random.i64(0..10);
+        let wanted = Receive {
+            member: None,
+            log_start: self.log_start,
+            leader_epoch: 0,
+            arrivals_from: self.end,
+            arrivals: Vec::new(),
+            max_records,
+            lease_ms: 1,
+            gives_way: Some(dead),
+            terms: self.terms,
+        };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let mut effects = Effects::default();
+        let event = Event::One(key(), QueueEvent::Receive(wanted));
+        self.machine.step(self.now, ticket, event, &mut effects);
+        self.rule();
+        let reply = effects.prompt.iter().find(|(to, _)| *to == ticket).cloned();
+        let Some((_, Reply::Received(Ok(received)))) = reply else { panic!("seed {}: {reply:?}", self.seed) };
+        assert!(received.records() <= max_records, "seed {}", self.seed);
+        for range in received.ranges {
+            for offset in range.first..=range.last {
+                let now = self.now;
+                let known = &mut self.known[offset as usize];
+                let context = format!("seed {}: {offset} {known:?} at {now}", self.seed);
+                assert!(!known.is_over() && known.lease.is_none() && !known.is_waiting(now), "{context}");
+                assert_eq!(range.deliveries, known.deliveries, "{context}");
+                known.gave_way = dead == Dead::Keep;
+                self.doomed.insert(offset);
+                self.tally.gave_way += 1;
+            }
+        }
+        self.take_in(effects);
+        self.doomed.clear();
+        self.end = received.end;
+    }
+
+    /// The queue goes by what it is to go by from now on.
+    fn rule(&mut self) {
+        let rule = |terms: QueueTerms| (terms.fifo, terms.key_concurrency, terms.key_rate, terms.priorities);
+        if self.ruling.map(rule) != Some(rule(self.terms)) {
+            self.seconds.clear();
+        }
+        self.ruling = Some(self.terms);
     }
 
     /// Order, concurrency and rate of what is handed out together.
@@ -573,7 +631,8 @@ impl World {
         if known.fate.is_some() {
             return if what == Settlement::Done { Ok(()) } else { Err(SettleError::Gone) };
         }
-        if deliveries == 0 {
+        let is_movers = known.dead.is_some_and(|until| until > 0) && known.deliveries == 0;
+        if deliveries == 0 && !is_movers {
             return Err(SettleError::Gone);
         }
         let is_anothers = known.lease.is_some_and(|(by, _)| by.is_some() || deliveries > known.deliveries);
@@ -722,19 +781,19 @@ impl World {
     /// The mover takes some dead, and is done with part of them.
     fn bury(&mut self) {
         let (max_records, lease_ms) = (self.random.i64(1..10), self.random.i64(1..500));
-        let Reply::Dead(Ok(ranges)) = self.one(QueueEvent::TakeDead { max_records, lease_ms }) else {
+        let Reply::Dead(Ok(dead)) = self.one(QueueEvent::TakeDead { max_records, lease_ms }) else {
             panic!("seed {}", self.seed);
         };
         let mut moved = Vec::new();
-        for range in ranges {
-            for offset in range.first..=range.last {
-                let known = &mut self.known[offset as usize];
-                assert_eq!((known.dead, known.fate), (Some(0), None), "seed {}: {offset}", self.seed);
-                assert_eq!(known.deliveries, range.deliveries, "seed {}: {offset}", self.seed);
-                known.dead = Some(self.now + lease_ms);
-                if self.random.bool() {
-                    moved.push(Settle { offset, deliveries: range.deliveries, what: Settlement::Done });
-                }
+        for died in dead {
+            let known = &mut self.known[died.offset as usize];
+            let cause = if known.gave_way { Cause::GaveWay } else { Cause::Failed };
+            assert_eq!((known.dead, known.fate), (Some(0), None), "seed {}: {died:?}", self.seed);
+            let expected = Died { offset: died.offset, deliveries: known.deliveries, cause };
+            assert_eq!(died, expected, "seed {}", self.seed);
+            known.dead = Some(self.now + lease_ms);
+            if self.random.bool() {
+                moved.push(died.settle());
             }
         }
         self.say(moved);
@@ -773,7 +832,8 @@ impl World {
                     let member = self.random.usize(0..MEMBERS);
                     self.leave(member);
                 }
-                70..73 => self.bury(),
+                70..72 => self.bury(),
+                72..73 => self.give_way(),
                 73..77 => self.pick(),
                 77..86 => {
                     let ms = self.random.i64(0..600);

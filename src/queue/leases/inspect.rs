@@ -72,7 +72,7 @@ impl Leases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::leases::{Holder, Mark, Outcome, Portion, Take};
+    use crate::queue::leases::{Cause, Holder, Mark, Outcome, Portion, Take};
 
     fn window() -> Leases {
         let mut leases = Leases::new(10);
@@ -83,7 +83,8 @@ mod tests {
             (16, Outcome::Leased { until: 50 }, 2),
             (17, Outcome::Archived, 0),
             (19, Outcome::Waiting { until: 70 }, 2),
-            (22, Outcome::Dead, 3),
+            (21, Outcome::Dead { cause: Cause::Failed }, 3),
+            (22, Outcome::Dead { cause: Cause::GaveWay }, 3),
         ];
         let mut first = 10;
         for (last, outcome, deliveries) in outcomes {

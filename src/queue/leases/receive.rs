@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::kinds::{KeyId, LEVELS_MAX, NEVER};
 use super::lines::{KeyRule, Lines, Next};
-use super::{Counts, FREE, Holder, KindId, Leases, Mark, Range, Run, State, Taking, keepable, push_mark};
+use super::{
+    Cause, Counts, FREE, Holder, KindId, Leases, Mark, Range, Run, State, Taking, keepable, push_mark,
+};
 use crate::clock::TimestampMs;
 
 /// Runs that a queue's window may have: some 200 MiB. What comes then is not looked at before there are fewer.
@@ -124,8 +126,9 @@ pub struct Receive {
     pub max_records: i64,
     /// How long they may be kept, ms.
     pub lease_ms: i64,
-    /// Whether what others would get last comes first: the lowest priority, and of it the oldest.
-    pub is_lowest_first: bool,
+    /// Instead of being handed out, so many give way to others, and become that: of the lowest priority, and of it the oldest. None
+    /// of them counts as delivered, and no limit as reached.
+    pub gives_way: Option<Dead>,
     /// The queue's.
     pub terms: QueueTerms,
 }
@@ -133,8 +136,8 @@ pub struct Receive {
 /// What came of a wish.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Received {
-    /// What was handed out, in the order in which it is to be delivered. The receipt of a record is its offset and its
-    /// [`Range::deliveries`].
+    /// What was handed out, in the order in which it is to be delivered, or has given way. The receipt of a record is its offset and
+    /// its [`Range::deliveries`].
     pub ranges: Vec<Range>,
     /// Where the window ends: how far its queue has known the log.
     pub window_end: i64,
@@ -148,6 +151,13 @@ pub struct Received {
     pub counts: Counts,
     /// Whether so many are with somebody, or known, that there is nothing to be had before some are settled.
     pub is_full: bool,
+}
+
+impl Received {
+    /// How many were handed out, or have given way.
+    pub fn records(&self) -> i64 {
+        self.ranges.iter().map(|range| range.last - range.first + 1).sum()
+    }
 }
 
 /// What the holder of a receipt says.
@@ -190,6 +200,24 @@ pub enum Settlement {
         /// Milliseconds from now; 0 gives it back.
         for_ms: i64,
     },
+}
+
+/// A dead record that goes to where dead ones belong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Died {
+    /// The record.
+    pub offset: i64,
+    /// How often it has been handed out.
+    pub deliveries: u16,
+    /// Why it is dead.
+    pub cause: Cause,
+}
+
+impl Died {
+    /// It is where it belongs.
+    pub fn settle(&self) -> Settle {
+        Settle { offset: self.offset, deliveries: self.deliveries, what: Settlement::Done }
+    }
 }
 
 /// Why a receipt is worth nothing.
@@ -265,9 +293,11 @@ impl Leases {
         if self.terms.is_none() {
             return;
         }
-        let dead = self.all_runs().filter(|(_, run)| matches!(run.state, State::Dead { .. }));
-        for (first, run) in dead.collect::<Vec<_>>() {
-            self.die_as(self.dead_of_group, first, run, marks);
+        if self.dead_of_group == Dead::Archive {
+            let dead = self.all_runs().filter(|(_, run)| matches!(run.state, State::Dead { .. }));
+            for (first, run) in dead.collect::<Vec<_>>() {
+                self.finish(first, run, State::Archived, marks);
+            }
         }
         self.rebuild(Self::new(self.start));
         self.changes += 1;
@@ -392,21 +422,21 @@ impl Leases {
         marks: &mut Vec<Mark>,
     ) -> Vec<Range> {
         let room = wanted.terms.max_in_flight - self.counts.leased;
-        self.was_full = room <= 0;
+        let left = if wanted.gives_way.is_some() { wanted.max_records } else { wanted.max_records.min(room) };
         let mut giving = Giving {
             now,
             holder,
             until: now.saturating_add(wanted.lease_ms.max(0)),
-            taking: Taking { left: wanted.max_records.min(room), ranges: Vec::new(), is_over: false },
-            is_in_turn: !wanted.is_lowest_first,
+            taking: Taking { left, ranges: Vec::new(), is_over: false },
+            gives_way: wanted.gives_way,
             marks,
         };
         // Before all of a window was seen again it is not known of which keys something is with somebody.
         let may_be_key = self.seen >= self.end;
         while giving.taking.left > 0 {
-            let (is_from_below, most) = match wanted.is_lowest_first {
-                true => (true, i64::MAX),
-                false => self.lines.turn(),
+            let (is_from_below, most) = match wanted.gives_way {
+                Some(_) => (true, i64::MAX),
+                None => self.lines.turn(),
             };
             let levels = 0..=self.lines.top();
             let next = match is_from_below {
@@ -419,6 +449,8 @@ impl Leases {
                 None => break,
             }
         }
+        // What has given way was with nobody: it makes no room.
+        self.was_full = room <= 0;
         giving.taking.ranges
     }
 
@@ -463,15 +495,17 @@ impl Leases {
                 _ => break,
             }
             let (last, given) = self.give(giving, first, most);
-            self.lines.spend(giving.now, key, given);
+            if giving.gives_way.is_none() {
+                self.lines.spend(giving.now, key, given);
+            }
             most -= given;
             next = self.lines.behind(key, last).filter(|_| is_fifo);
         }
         self.refresh(key);
     }
 
-    /// Hands out at most `most` records of the available run at `first`, unless it was handed out too often. The last that was
-    /// dealt with, and how many were handed out.
+    /// Hands out at most `most` records of the available run at `first`, or has them give way, unless it was handed out too often.
+    /// The last that was dealt with, and how many were handed out.
     fn give(&mut self, giving: &mut Giving<'_>, first: i64, most: i64) -> (i64, i64) {
         let Some((_, mut run)) = self.find(first) else { return (first, 0) };
         if self.terms.is_some_and(|terms| run.deliveries >= terms.delivery_limit) {
@@ -479,13 +513,16 @@ impl Leases {
             return (run.last, 0);
         }
         run.last = run.last.min(first.saturating_add(most.min(giving.taking.left) - 1));
-        self.lease(first, &mut run, giving.holder, giving.until, giving.marks);
         let records = run.len(first);
+        match giving.gives_way {
+            Some(dead) => self.die_as(dead, Cause::GaveWay, first, run, giving.marks),
+            None => {
+                self.lease(first, &mut run, giving.holder, giving.until, giving.marks);
+                self.lines.turned(records);
+            }
+        }
         giving.taking.push(Range { first, last: run.last, deliveries: run.deliveries }, i64::MAX);
         giving.taking.left -= records;
-        if giving.is_in_turn {
-            self.lines.turned(records);
-        }
         (run.last, records)
     }
 
@@ -508,6 +545,10 @@ impl Leases {
         match run.state {
             State::Acknowledged | State::Archived if what == Settlement::Done => return Ok(()),
             State::Acknowledged | State::Archived => return Err(SettleError::Gone),
+            // What gave way may never have been delivered, and is its mover's.
+            State::Dead { until, .. } if deliveries == 0 && until != FREE && run.deliveries == 0 => {
+                self.settle_dead(now, run, true, offset, what, marks)?;
+            }
             _ if deliveries == 0 => return Err(SettleError::Gone),
             _ if deliveries < run.deliveries => return Err(SettleError::TakenAgain),
             // Of a member, or held; or of somebody else after a crash that has forgotten this receipt.
@@ -519,7 +560,7 @@ impl Leases {
             }
             // Its lease is over: that has counted.
             State::Available | State::Waiting { .. } if what == Settlement::Unseen => {}
-            State::Dead { until } => self.settle_dead(now, run, until != FREE, offset, what, marks)?,
+            State::Dead { until, .. } => self.settle_dead(now, run, until != FREE, offset, what, marks)?,
             State::Available | State::Waiting { .. } | State::Leased { .. } => {
                 self.settle_live(now, Run { deliveries, ..run }, offset, what, marks);
             }
@@ -544,7 +585,8 @@ impl Leases {
             Settlement::Drop => return self.finish(offset, run, State::Archived, marks),
             // What a queue goes by is not known before somebody receives: it may want to have what died.
             Settlement::Reject => {
-                return self.die_as(terms.map_or(Dead::Keep, |terms| terms.dead), offset, run, marks);
+                let dead = terms.map_or(Dead::Keep, |terms| terms.dead);
+                return self.die_as(dead, Cause::Failed, offset, run, marks);
             }
             Settlement::Extend { for_ms } if for_ms > 0 => {
                 let until = keepable(now.saturating_add(for_ms));
@@ -592,26 +634,27 @@ impl Leases {
             Settlement::Extend { for_ms } => for_ms,
         };
         let until = if after_ms > 0 { keepable(now.saturating_add(after_ms)) } else { FREE };
-        self.set(offset, Run { state: State::Dead { until }, ..run });
+        self.set(offset, run.moved_until(until));
         Ok(())
     }
 
     /// Hands dead records to whoever moves them, for a time: the oldest first. Each is settled as [`Settlement::Done`] when it is
     /// where it belongs.
-    pub fn take_dead(&mut self, now: TimestampMs, max_records: i64, lease_ms: i64) -> Vec<Range> {
-        let mut taking = Taking { left: max_records, ranges: Vec::new(), is_over: false };
-        while taking.left > 0
+    pub fn take_dead(&mut self, now: TimestampMs, max_records: i64, lease_ms: i64) -> Vec<Died> {
+        let (mut left, mut taken) = (max_records, Vec::new());
+        while left > 0
             && let Some((first, ())) = self.dead.first()
             && let Some((_, run)) = self.find(first)
+            && let State::Dead { cause, .. } = run.state
         {
             let until = keepable(now.saturating_add(lease_ms.max(1)));
-            let last = run.last.min(first.saturating_add(taking.left - 1));
-            let run = Run { last, state: State::Dead { until }, ..run };
+            let run = Run { last: run.last.min(first.saturating_add(left - 1)), ..run.moved_until(until) };
             self.set(first, run);
-            taking.push(Range { first, last, deliveries: run.deliveries }, i64::MAX);
-            taking.left -= run.len(first);
+            let died = |offset| Died { offset, deliveries: run.deliveries, cause };
+            taken.extend((first..=run.last).map(died));
+            left -= run.len(first);
         }
-        taking.ranges
+        taken
     }
 
     /// Archives all below `offset_end_exclusive`, whatever it is.
@@ -654,8 +697,8 @@ struct Giving<'a> {
     holder: Holder,
     until: TimestampMs,
     taking: Taking,
-    /// Whether it counts among those of which now and then one is of the lowest priority.
-    is_in_turn: bool,
+    /// As [`Receive::gives_way`]: then nobody is given anything.
+    gives_way: Option<Dead>,
     marks: &'a mut Vec<Mark>,
 }
 

@@ -258,7 +258,7 @@ fn who_waits_for_something_to_die_hears_of_it_once() {
         arrivals: vec![Arrival { first: 0, last: 1, kind: Kind::default() }],
         max_records: 1,
         lease_ms: 100,
-        is_lowest_first: false,
+        gives_way: None,
         terms,
     };
     kept.one(QueueEvent::Receive(receive));

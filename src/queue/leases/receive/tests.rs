@@ -1,4 +1,4 @@
-use super::super::{Ack, Outcome, Pick, Picked, Verdict};
+use super::super::{Ack, Cause, Outcome, Pick, Picked, Verdict};
 use super::*;
 
 const TERMS: QueueTerms = QueueTerms {
@@ -53,7 +53,7 @@ impl Window {
             arrivals,
             max_records,
             lease_ms: 100,
-            is_lowest_first: false,
+            gives_way: None,
             terms: self.terms,
         };
         self.leases.receive(self.now, Holder::RECEIPT, &wanted, &mut self.marks)
@@ -67,6 +67,23 @@ impl Window {
 
     fn offsets(&mut self, max_records: i64) -> Vec<i64> {
         self.receive(max_records).into_iter().map(|(at, _)| at).collect()
+    }
+
+    /// Which give way.
+    fn give_way(&mut self, max_records: i64, dead: Dead) -> Vec<i64> {
+        let wanted = Receive {
+            member: None,
+            log_start: 0,
+            leader_epoch: 0,
+            arrivals_from: self.leases.seen(),
+            arrivals: Vec::new(),
+            max_records,
+            lease_ms: 100,
+            gives_way: Some(dead),
+            terms: self.terms,
+        };
+        let ranges = self.leases.receive(self.now, Holder::RECEIPT, &wanted, &mut self.marks);
+        ranges.iter().flat_map(|range| range.first..=range.last).collect()
     }
 
     fn settle(&mut self, offset: i64, deliveries: u16, what: Settlement) -> Result<(), SettleError> {
@@ -269,7 +286,7 @@ fn what_a_member_releases_or_leaves_behind_backs_off() {
         arrivals: Vec::new(),
         max_records: 2,
         lease_ms: 1_000,
-        is_lowest_first: false,
+        gives_way: None,
         terms: window.terms,
     };
     window.leases.receive(window.now, member, &wanted, &mut window.marks);
@@ -345,28 +362,47 @@ fn who_was_worn_out_before_a_restart_is_dead_at_the_first_look_after_it() {
 }
 
 #[test]
-fn who_asks_for_the_lowest_gets_the_oldest_of_them_out_of_turn() {
+fn the_oldest_of_the_lowest_priority_gives_way_out_of_turn() {
     let mut window = Window::new(QueueTerms { priorities: 3, ..TERMS });
     let priority = |priority| Kind { priority, ..PLAIN };
     window.bring([2, 0, 1, 0, 2].map(priority));
-    let lowest = |window: &mut Window, max_records| {
-        let wanted = Receive {
-            member: None,
-            log_start: 0,
-            leader_epoch: 0,
-            arrivals_from: 5,
-            arrivals: Vec::new(),
-            max_records,
-            lease_ms: 100,
-            is_lowest_first: true,
-            terms: window.terms,
-        };
-        let ranges = window.leases.receive(window.now, Holder::RECEIPT, &wanted, &mut window.marks);
-        ranges.iter().flat_map(|range| range.first..=range.last).collect::<Vec<_>>()
-    };
-    assert_eq!(lowest(&mut window, 1), [1]);
-    assert_eq!(lowest(&mut window, 3), [3, 2, 0]);
+    assert_eq!(window.give_way(1, Dead::Archive), [1]);
+    assert_eq!(window.give_way(3, Dead::Archive), [3, 2, 0]);
     assert_eq!(window.offsets(9), [4]);
+}
+
+#[test]
+fn what_gives_way_was_not_handed_out_and_is_known_for_it_after_a_crash() {
+    let mut window = Window::new(TERMS);
+    window.bring([PLAIN; 4]);
+    window.receive(2);
+    window.settle(1, 1, back(0)).unwrap();
+    assert_eq!(window.give_way(2, Dead::Keep), [1, 2], "what somebody has stays");
+    window.settle(0, 1, Settlement::Reject).unwrap();
+    assert_eq!(window.counts(), (1, 0, 0, 3));
+    window.restart();
+    let died = |offset, deliveries, cause| Died { offset, deliveries, cause };
+    let dead = [died(0, 1, Cause::Failed), died(1, 1, Cause::GaveWay), died(2, 0, Cause::GaveWay)];
+    assert_eq!(window.settle(2, 0, Settlement::Done), Err(SettleError::Gone), "that is nobody's receipt");
+    assert_eq!(window.leases.take_dead(window.now, 9, 50), dead);
+    assert_eq!(window.settle(2, 0, back(0)), Ok(()));
+    assert_eq!(window.leases.take_dead(window.now, 9, 50), dead[2..]);
+    dead.iter().for_each(|died| window.leases.settle(window.now, &died.settle(), &mut window.marks).unwrap());
+    assert_eq!((window.leases.start(), window.counts()), (3, (0, 0, 0, 0)));
+}
+
+#[test]
+fn no_limit_keeps_others_from_giving_way_and_that_makes_no_room() {
+    let mut window = Window::new(QueueTerms { max_in_flight: 1, key_rate: 1, ..TERMS });
+    window.bring([PLAIN]).bring(keyed(&[7, 7, 8]));
+    assert_eq!(window.offsets(9), [0]);
+    assert_eq!((window.offsets(9), window.leases.is_full()), (vec![], true));
+    let changes = window.leases.changes();
+    assert_eq!(window.give_way(2, Dead::Archive), [1, 3]);
+    assert_eq!((window.leases.is_full(), window.leases.changes()), (true, changes));
+    window.done(0);
+    assert!(window.leases.changes() > changes, "who waits for room hears of it");
+    assert_eq!(window.offsets(9), [2]);
 }
 
 #[test]
@@ -391,13 +427,14 @@ fn the_dead_wait_for_their_mover_and_are_given_back_when_it_does_not_come() {
     window.settle(2, 1, Settlement::Reject).unwrap();
     assert_eq!(window.settle(1, 1, back(0)), Err(SettleError::Gone));
     let moved = |window: &mut Window| window.leases.take_dead(window.now, 5, 50);
-    assert_eq!(moved(&mut window), [Range { first: 1, last: 2, deliveries: 1 }]);
+    let died = |offset| Died { offset, deliveries: 1, cause: Cause::Failed };
+    assert_eq!(moved(&mut window), [died(1), died(2)]);
     assert_eq!(moved(&mut window), []);
     window.settle(1, 1, Settlement::Done).unwrap();
     window.pass(50);
-    assert_eq!(moved(&mut window), [Range { first: 2, last: 2, deliveries: 1 }]);
+    assert_eq!(moved(&mut window), [died(2)]);
     window.restart();
-    assert_eq!(moved(&mut window), [Range { first: 2, last: 2, deliveries: 1 }], "a crash in between");
+    assert_eq!(moved(&mut window), [died(2)], "a crash in between");
     window.settle(2, 1, Settlement::Done).unwrap();
     assert_eq!(window.counts(), (0, 1, 0, 0));
     let ends: Vec<_> =
@@ -670,7 +707,8 @@ fn a_run_is_kept_in_sixteen_bytes() {
         State::Leased { holder: Holder(u32::MAX), until: super::super::TIME_MAX },
         State::Leased { holder: Holder::RECEIPT, until: 1 },
         State::Waiting { until: 1_753_000_000_123 },
-        State::Dead { until: FREE },
+        State::Dead { until: FREE, cause: Cause::Failed },
+        State::Dead { until: super::super::TIME_MAX, cause: Cause::GaveWay },
         State::Acknowledged,
         State::Archived,
     ];
