@@ -13,6 +13,7 @@ use ottla::protocol::messages::api_versions::ApiVersionsRequest;
 use ottla::protocol::messages::delete_groups::DeleteGroupsRequest;
 use ottla::protocol::messages::describe_share_group_offsets::{
     DescribeShareGroupOffsetsGroup, DescribeShareGroupOffsetsRequest, DescribeShareGroupOffsetsTopic,
+    DescribedShareGroupOffsetsTopic,
 };
 use ottla::protocol::messages::find_coordinator::FindCoordinatorRequest;
 use ottla::protocol::messages::incremental_alter_configs::{
@@ -75,11 +76,21 @@ fn config(client: &mut Client, group: &str, name: &str, value: &str) -> &'static
 }
 
 fn beat(client: &mut Client, group: &str, member: &str, epoch: i32) -> ShareGroupHeartbeatResponse {
+    beat_for(client, group, member, epoch, "t")
+}
+
+fn beat_for(
+    client: &mut Client,
+    group: &str,
+    member: &str,
+    epoch: i32,
+    topic: &str,
+) -> ShareGroupHeartbeatResponse {
     let request = ShareGroupHeartbeatRequest {
         group_id: group.into(),
         member_id: member.into(),
         member_epoch: epoch,
-        subscribed_topic_names: (epoch == 0).then(|| vec!["t".into()]),
+        subscribed_topic_names: (epoch == 0).then(|| vec![topic.into()]),
         ..Default::default()
     };
     client.call::<ShareGroupHeartbeat>(1, &request)
@@ -104,12 +115,16 @@ struct Member {
 
 impl Member {
     fn join(server: &Server, group: &'static str, name: &str) -> Self {
+        Self::join_for(server, group, name, "t")
+    }
+
+    fn join_for(server: &Server, group: &'static str, name: &str, topic: &str) -> Self {
         let mut client = server.client();
         let find = FindCoordinatorRequest { key: group.into(), ..Default::default() };
         assert_eq!(named(client.call::<FindCoordinator>(2, &find).error_code), "NONE");
         // A group that is to see what was sent before it.
         assert_eq!(config(&mut client, group, "share.auto.offset.reset", "earliest"), "NONE");
-        let told = beat(&mut client, group, name, 0);
+        let told = beat_for(&mut client, group, name, 0, topic);
         assert_eq!(named(told.error_code), "NONE", "{told:?}");
         let topic = told.assignment.unwrap().topic_partitions.remove(0);
         assert_eq!(topic.partitions, [0]);
@@ -197,6 +212,19 @@ fn progress(server: &Server, group: &str) -> Option<(i64, i64)> {
     assert_eq!(named(group.error_code), "NONE");
     let partition = group.topics.first()?.partitions.first()?;
     Some((partition.start_offset, partition.lag))
+}
+
+/// The topics of which the group has something, and its start there.
+fn starts(server: &Server, group: &str) -> Vec<(String, i64)> {
+    let group = DescribeShareGroupOffsetsGroup { group_id: group.into(), topics: None };
+    let request = DescribeShareGroupOffsetsRequest { groups: vec![group] };
+    let topics = server.client().call::<DescribeShareGroupOffsets>(1, &request).groups.remove(0).topics;
+    let start = |topic: &DescribedShareGroupOffsetsTopic| {
+        (topic.topic_name.to_string(), topic.partitions[0].start_offset)
+    };
+    let mut starts: Vec<_> = topics.iter().map(start).collect();
+    starts.sort();
+    starts
 }
 
 #[test]
@@ -933,6 +961,24 @@ fn a_group_of_the_name_of_a_queue_that_reads_the_topic_goes_by_the_queues_settin
     eventually("the dead letter is there", || (server.client().read_all("dead", 0).len() == 1).then_some(()));
     // A group of another name takes all of it.
     assert_eq!(Member::join(&server, "h", "anne").fetch(), [(0, 2, 1)]);
+}
+
+#[test]
+fn a_deleted_queue_leaves_a_share_group_of_its_name_what_that_has_of_other_topics() {
+    let mut server = Server::start(&["--topic", "t:1", "--topic", "u:1", "--queue", "g:source=u"]);
+    produce(&server, 0..3);
+    server.client().append("u", 0..2);
+    // The queue never reads t, and no more reads u when it goes.
+    for (topic, last) in [("t", 2), ("u", 1)] {
+        let mut member = Member::join_for(&server, "g", topic, topic);
+        assert_eq!(member.fetch(), [(0, last, 1)]);
+        assert_eq!(member.acknowledge(0, 0, ACCEPT), "NONE");
+    }
+    running::stock::configure(&server, "g", &[("ottla.queue.enable", "true")]);
+    server.restart();
+    assert_eq!(starts(&server, "g"), [("t".to_owned(), 1), ("u".to_owned(), 1)]);
+    server.client().delete_topic("g");
+    assert_eq!(starts(&server, "g"), [("t".to_owned(), 1)]);
 }
 
 #[test]

@@ -60,6 +60,9 @@ message! {
         state_batches: Vec<StateBatch>,
     } + tagged {
         0 => delivery_complete_count: i32 = -1,
+        /// Whether a queue of the group's name has read it, and not only a share group. Ours, as that of an update and those of a batch:
+        /// far from the tags that Kafka will come to, and passed over by it.
+        10_000 => is_queues: bool,
     }
 }
 
@@ -73,6 +76,8 @@ message! {
         state_batches: Vec<StateBatch>,
     } + tagged {
         0 => delivery_complete_count: i32 = -1,
+        /// As that of a snapshot: once it is so, it stays so.
+        10_000 => is_queues: bool,
     }
 }
 
@@ -84,8 +89,7 @@ message! {
         delivery_state: i8,
         delivery_count: i16,
     } + tagged {
-        /// Milliseconds since the epoch until when they are with whoever has their receipts; -1 if with nobody. Ours, as the
-        /// next: far from the tags that Kafka will come to, and passed over by it.
+        /// Milliseconds since the epoch until when they are with whoever has their receipts; -1 if with nobody.
         10_000 => leased_until: i64 = -1,
         /// Milliseconds since the epoch before which they are not handed out again; -1 if at once.
         10_001 => waiting_until: i64 = -1,

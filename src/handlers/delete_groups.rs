@@ -27,7 +27,7 @@ async fn delete(cx: &RequestContext, group: &str) -> Result<(), (ErrorCode, Stri
     let share = share.map_err(|error| (ErrorCode::from(&error), error.to_string()))?;
     // One with members is refused below.
     if share.is_some_and(|share| share.members.is_empty()) {
-        let forgotten = cx.queues.forget(&group.into(), |_| true).await;
+        let forgotten = cx.queues.forget(&group.into(), |_, _| true).await;
         forgotten.map_err(|failure| (ErrorCode::from(&failure), failure.to_string()))?;
     }
     cx.groups.delete(group).await.map_err(|failure| (ErrorCode::from(&failure), failure.to_string()))

@@ -31,7 +31,7 @@ pub async fn handle(
             // Its place in the queue goes with the topic.
             Some(_) if is_queue => Err(ErrorCode::NonEmptyGroup),
             Some(id) => {
-                let forgotten = cx.queues.forget(&group, move |topic| topic == id).await;
+                let forgotten = cx.queues.forget(&group, move |topic, _| topic == id).await;
                 forgotten.map_err(|failure| ErrorCode::from(&failure))
             }
             None => Err(ErrorCode::UnknownTopicOrPartition),

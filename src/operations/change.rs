@@ -111,13 +111,13 @@ impl QueueDoor {
     }
 
     /// Has groups forget what they have of topics that were deleted, and queues that were among these what they have of any topic,
-    /// also of those that they read no more.
+    /// also of those that they read no more; a share group of the queue's name keeps what it has of others.
     pub async fn forget_deleted(&self, topics: &[Arc<Topic>]) {
         for queue in topics.iter().filter(|topic| topic.queue.is_some()) {
-            if let Err(error) = self.forget_queue(&queue.name).await {
+            if let Err(error) = self.forget_queue(queue).await {
                 warn!(queue = &*queue.name, %error, "a deleted queue's places in topics are forgotten later");
-                let (door, name) = (self.clone(), Arc::clone(&queue.name));
-                tokio::spawn(async move { door.forget_queue_later(&name).await });
+                let (door, queue) = (self.clone(), Arc::clone(queue));
+                tokio::spawn(async move { door.forget_queue_later(&queue).await });
             }
         }
         if let Err(error) = self.0.groups.drop_offsets(self.0.catalog.topic_exists()).await {
@@ -131,25 +131,30 @@ impl QueueDoor {
 }
 
 impl QueueDoor {
-    async fn forget_queue(&self, name: &Arc<str>) -> Result<(), QueueRefusal> {
+    async fn forget_queue(&self, deleted: &Arc<Topic>) -> Result<(), QueueRefusal> {
         // Before the first of all queues was ever used, there is nothing.
         if self.0.catalog.topic(SHARE_GROUP_STATE).is_some() {
             self.start().await?;
-            let (catalog, queue) = (Arc::clone(&self.0.catalog), Arc::clone(name));
-            // Somebody may have made it anew by then, and begun to use it.
-            let is_over = move |topic| !catalog.topic(&queue).is_some_and(|queue| queue.reads(topic));
-            self.0.queues.forget(name, is_over).await?;
+            let (catalog, queue) = (Arc::clone(&self.0.catalog), Arc::clone(deleted));
+            let is_over = move |topic, is_queues| {
+                // Somebody may have made it anew by then, and begun to use it.
+                let is_anew = catalog.topic(&queue.name).is_some_and(|anew| anew.reads(topic));
+                // What was written before it was noted whose it is, and the queue reads no more, is kept: a share group that forgets its
+                // place may miss records, while a later queue of this name only goes on where this one was.
+                (is_queues || queue.reads(topic)) && !is_anew
+            };
+            self.0.queues.forget(&deleted.name, is_over).await?;
         }
         Ok(())
     }
 
-    async fn forget_queue_later(&self, name: &Arc<str>) {
+    async fn forget_queue_later(&self, deleted: &Arc<Topic>) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(FORGET_PAUSE) => {}
                 () = self.0.stopping.cancelled() => return,
             }
-            if self.forget_queue(name).await.is_ok() {
+            if self.forget_queue(deleted).await.is_ok() {
                 return;
             }
         }

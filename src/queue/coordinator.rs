@@ -6,8 +6,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Ack, Died, Event, OfTopic, Picked, Progress, QueueError, QueueEvent, QueueKey, QueueShard, Receive,
-    Received, Reply, Settle, SettleError, Standing, Taken, Terms, Wish,
+    Ack, Died, Event, OfTopic, OfWindow, Picked, Progress, QueueError, QueueEvent, QueueKey, QueueShard,
+    Receive, Received, Reply, Settle, SettleError, Standing, Taken, Terms, Wish,
 };
 use crate::clock::Clock;
 use crate::coordinator::{Coordinator, CoordinatorError, expect_reply};
@@ -256,16 +256,16 @@ impl Queues {
         self.ask_all(|| Event::Release { group: Arc::clone(group), member: Arc::clone(member) }).await
     }
 
-    /// Forgets what a group has got of topics.
+    /// Forgets what a group has got of topics: where that is so of the topic's id, and of whether a queue of its name has read it.
     ///
     /// # Errors
     /// Of a coordinator: the others have done so.
     pub async fn forget(
         &self,
         group: &Arc<str>,
-        of: impl Fn(Uuid) -> bool + Send + Sync + 'static,
+        of: impl Fn(Uuid, bool) -> bool + Send + Sync + 'static,
     ) -> Result<(), QueueFailure> {
-        let of: OfTopic = Arc::new(of);
+        let of: OfWindow = Arc::new(of);
         self.ask_all(|| Event::Forget { group: Arc::clone(group), of: Arc::clone(&of) }).await
     }
 

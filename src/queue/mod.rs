@@ -203,6 +203,9 @@ pub enum QueueEvent {
 /// Whether it is so of the topic of that id.
 pub type OfTopic = Arc<dyn Fn(Uuid) -> bool + Send + Sync>;
 
+/// Whether it is so of a group's window over the topic of that id; and whether a queue of the group's name has read it is the other.
+pub type OfWindow = Arc<dyn Fn(Uuid, bool) -> bool + Send + Sync>;
+
 /// What can happen to a shard.
 pub enum Event {
     /// Something happens to one window.
@@ -220,8 +223,8 @@ pub enum Event {
     Forget {
         /// Which group.
         group: Arc<str>,
-        /// Whether it forgets a topic's.
-        of: OfTopic,
+        /// Which of them.
+        of: OfWindow,
     },
     /// Topics were deleted: the windows go of those that do not exist. Answered by [`Reply::Done`].
     Drop(OfTopic),

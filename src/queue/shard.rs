@@ -45,6 +45,8 @@ struct Queue {
     /// What its changes are counted from: the count of a window that was made anew, with its shard or alone, is never taken for
     /// that of the one before.
     made: u64,
+    /// Whether a queue of the group's name has read it.
+    is_queues: bool,
     /// As of the last take: a lease that ends goes by it.
     delivery_limit: u16,
     snapshot_epoch: i32,
@@ -67,6 +69,7 @@ impl Queue {
             mourner: None,
             told: 0,
             made: now.cast_unsigned() << CHANGES_BITS,
+            is_queues: snapshot.is_queues,
             delivery_limit: u16::MAX,
             snapshot_epoch: snapshot.snapshot_epoch,
             state_epoch: snapshot.state_epoch,
@@ -81,6 +84,7 @@ impl Queue {
 
     fn apply(&mut self, update: &ShareUpdate) {
         self.leader_epoch = self.leader_epoch.max(update.leader_epoch);
+        self.is_queues |= update.is_queues;
         self.apply_batches(&update.state_batches);
         self.leases.raise_start(update.start_offset);
     }
@@ -176,6 +180,7 @@ impl Queue {
 
     fn receive(&mut self, now: TimestampMs, wanted: &Receive, marks: &mut Vec<Mark>) -> Received {
         self.delivery_limit = wanted.terms.delivery_limit;
+        self.is_queues = true;
         if !wanted.arrivals.is_empty() {
             self.leader_epoch = self.leader_epoch.max(wanted.leader_epoch);
         }
@@ -208,6 +213,7 @@ impl Queue {
             start_offset: self.leases.start(),
             state_batches,
             delivery_complete_count: self.done_count(),
+            is_queues: self.is_queues,
         };
         ShareRecord::Update { key: record_key(key), value }
     }
@@ -232,6 +238,7 @@ impl Queue {
             write_timestamp: self.created_at,
             state_batches,
             delivery_complete_count: self.done_count(),
+            is_queues: self.is_queues,
         };
         ShareRecord::Snapshot { key: record_key(key), value: Some(value) }
     }
@@ -475,6 +482,7 @@ impl QueueShard {
             write_timestamp: now,
             delivery_complete_count: 0,
             state_batches: Vec::new(),
+            is_queues: self.queues.get(key).is_some_and(|queue| queue.is_queues),
         };
         self.store(now, ShareRecord::Snapshot { key: record_key(key), value: Some(value) }, out);
     }
@@ -569,7 +577,9 @@ impl Machine for QueueShard {
                 out.reply(from, Reply::Listed(listed));
             }
             Event::Forget { group, of } => {
-                let keys = self.keys_of(&group).filter(|key| of(key.topic_id)).cloned().collect();
+                let is_queues = |key| self.queues.get(key).is_some_and(|queue| queue.is_queues);
+                let keys = self.keys_of(&group).filter(|key| of(key.topic_id, is_queues(key)));
+                let keys = keys.cloned().collect();
                 self.forget(now, keys, out);
                 out.reply(from, Reply::Done(Ok(())));
             }
@@ -617,6 +627,7 @@ impl Machine for QueueShard {
                         leader_epoch: value.leader_epoch,
                         start_offset: value.start_offset,
                         state_batches: value.state_batches.clone(),
+                        is_queues: value.is_queues,
                         ..Default::default()
                     };
                     self.replace(key.clone(), Some(Queue::new(now, &snapshot)));

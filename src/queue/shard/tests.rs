@@ -143,9 +143,9 @@ fn windows_are_listed_forgotten_and_dropped_by_group_and_topic() {
         other => panic!("{other:?}"),
     };
     assert_eq!(listed(&mut kept, "g"), [(0, 0), (1, 7)]);
-    kept.step(Event::Forget { group: "g".into(), of: Arc::new(|topic| topic == Uuid([4; 16])) });
+    kept.step(Event::Forget { group: "g".into(), of: Arc::new(|topic, _| topic == Uuid([4; 16])) });
     assert_eq!(listed(&mut kept, "g").len(), 2);
-    kept.step(Event::Forget { group: "g".into(), of: Arc::new(|_| true) });
+    kept.step(Event::Forget { group: "g".into(), of: Arc::new(|_, _| true) });
     assert_eq!((listed(&mut kept, "g").len(), listed(&mut kept, "h").len()), (0, 1));
     assert_eq!(kept.one(QueueEvent::Take(wish("a", &[]))), Some(Reply::Taken(Err(QueueError::Unknown))));
     kept.step(Event::Drop(Arc::new(|id| id != Uuid([3; 16]))));
