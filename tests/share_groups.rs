@@ -1006,6 +1006,38 @@ fn what_a_queue_leaves_dead_is_told_of_once_it_is_turned_off() {
 }
 
 #[test]
+fn what_a_queue_leaves_dead_waits_for_it_while_a_share_group_goes_on() {
+    let mut server = Server::start(&[]);
+    let queue = [("ottla.queue.enable", "true"), ("ottla.queue.dead.letter.queue", "dead")];
+    server.client().create_topic("t", 1, &queue);
+    produce(&server, 0..3);
+    let mut anne = Member::join(&server, "t", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    assert_eq!(anne.acknowledge(0, 1, REJECT), "NONE");
+    assert_eq!(anne.acknowledge(2, 2, ACCEPT), "NONE");
+    drop(anne);
+    // There is no queue to move them to.
+    running::stock::configure(&server, "t", &[]);
+    produce(&server, 3..5);
+    let mut bert = Member::join(&server, "t", "bert");
+    assert_eq!(bert.fetch(), [(3, 4, 1)]);
+    assert_eq!(bert.acknowledge(3, 4, ACCEPT), "NONE");
+    drop(bert);
+    server.kill();
+    server.restart();
+    assert_eq!(progress(&server, "t").unwrap().0, 0, "the dead are not done");
+    let mut client = server.client();
+    client.create_topic("dead", 1, &queue[..1]);
+    running::stock::configure(&server, "t", &queue);
+    let letters = eventually("two letters, though nobody receives", || {
+        let letters = server.client().read_all("dead", 0);
+        (letters.len() == 2).then_some(letters)
+    });
+    assert_eq!(values_of(&letters), ["0", "1"]);
+    eventually("all is done", || (progress(&server, "t").unwrap().0 == 5).then_some(()));
+}
+
+#[test]
 fn a_group_whose_queue_is_turned_off_goes_by_its_own_settings_at_once() {
     let server = Server::start(&["--queue", "t:visibility.timeout.ms=45000:fifo=true:delay.ms=3600000"]);
     let mut batch = BatchBuilder::new();

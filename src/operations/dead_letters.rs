@@ -17,7 +17,7 @@ use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
 use crate::clock::TimestampMs;
 use crate::coordinator::CoordinatorError;
-use crate::queue::{Cause, Died};
+use crate::queue::{Cause, Died, QueueKey};
 use crate::record::records::Record;
 
 /// The id that the message has, wherever it goes.
@@ -101,6 +101,14 @@ impl QueueDoor {
             }
             let desk = self.desk(topic);
             desk.stations.iter().for_each(|station| self.move_dead_letters(&desk, station, config));
+        }
+    }
+
+    /// Has the dead letters that a queue has in a partition moved from now on.
+    pub(super) fn move_dead_of(&self, queue: &Arc<Topic>, key: &QueueKey) {
+        let desk = self.desk(queue);
+        if let (Some(config), Some(station)) = (&queue.queue, desk.station(key.topic_id, key.partition)) {
+            self.move_dead_letters(&desk, station, config);
         }
     }
 

@@ -2,7 +2,8 @@
 //! the group's config names, with what is known of its end in the headers that Kafka gives it.
 //!
 //! A record is done when its letter is durable, so that a crash can double letters and not lose them. Where Kafka writes none (no
-//! such topic, or one that is not for dead letters), it is done all the same, and a line of the log says so.
+//! such topic, or one that is not for dead letters), it is done all the same, and a line of the log says so. While the group names
+//! no topic, what is dead waits: without one only what a queue has left can be, or what died before the group lost its topic.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -46,8 +47,6 @@ const GAVE_WAY: &str = "Offset gave way to later ones in a full queue.";
 /// Why a group's dead letters are written nowhere.
 #[derive(Debug, thiserror::Error)]
 enum NoPlace {
-    #[error("the group has no topic for dead letters any more")]
-    NotConfigured,
     #[error("its name starts with __")]
     Internal,
     #[error("it has no errors.deadletterqueue.group.enable")]
@@ -64,8 +63,8 @@ enum NoPlace {
 enum Buried {
     /// It is done.
     All,
-    /// It stays as it is, for as long as there is a queue of the group's name that it may be for.
-    LeftToQueue,
+    /// It stays as it is: it is a queue's, or there is no topic for it.
+    Left,
 }
 
 /// A dead letter to be.
@@ -123,13 +122,13 @@ impl QueueDoor {
                     }
                 }
                 () = sleep_until(again_at), if !failed.is_empty() => std::mem::take(&mut failed),
-                // A queue may have been turned off, or read what it did not.
+                // A queue may have been turned off, or read what it did not, or a group have a topic.
                 Ok(()) = catalog.changed(), if !left.is_empty() => std::mem::take(&mut left),
             };
             for key in keys {
                 match self.bury(&key).await {
                     Ok(Buried::All) => {}
-                    Ok(Buried::LeftToQueue) => drop(left.insert(key)),
+                    Ok(Buried::Left) => drop(left.insert(key)),
                     Err(error) => {
                         let (group, topic, partition) = (&*key.group, key.topic_id, key.partition);
                         warn!(group, %topic, partition, %error, "dead letters are kept until they can be written");
@@ -149,37 +148,28 @@ impl QueueDoor {
         let topic = self.0.catalog.topic_by_id(key.topic_id);
         let source = topic.as_ref().and_then(|topic| topic.partition(key.partition));
         let Some(source) = source else { return Ok(Buried::All) };
-        // A queue has its own mover.
-        if self.is_queues(key) {
-            return Ok(Buried::LeftToQueue);
+        if let Some(queue) = self.0.catalog.topic(&key.group).filter(|queue| queue.reads(key.topic_id)) {
+            self.move_dead_of(&queue, key);
+            return Ok(Buried::Left);
         }
         loop {
             let config = self.share_config(&key.group);
-            // What a queue has left in a topic that it reads no more is kept until it reads that again.
-            let is_a_queue = self.0.catalog.topic(&key.group).is_some_and(|topic| topic.queue.is_some());
-            if is_a_queue && config.dead_letter_topic.is_none() {
-                return Ok(Buried::LeftToQueue);
-            }
+            // What a queue has left that was turned off, or in a topic that it reads no more, is kept until it reads that again.
+            let Some(name) = config.dead_letter_topic.as_deref() else { return Ok(Buried::Left) };
             let dead = self.0.queues.take_dead(key, MOVED_TOGETHER, MOVE_MS).await?;
             if dead.is_empty() {
                 return Ok(Buried::All);
             }
-            match self.place(&config).await? {
+            match self.place(name).await? {
                 Ok(place) => self.write(key, source, &config, &place, &dead).await?,
                 Err(why) => {
                     let (group, topic, partition, records) =
                         (&*key.group, source.topic(), source.index(), dead.len());
-                    let place = config.dead_letter_topic.as_deref();
-                    warn!(group, topic, partition, records, place, %why, "dead letters are not written");
+                    warn!(group, topic, partition, records, place = name, %why, "dead letters are not written");
                 }
             }
             self.0.queues.settle(key, dead.iter().map(Died::settle).collect()).await?;
         }
-    }
-
-    /// Whether the window is of a queue: in its own topic, or in another that it reads.
-    fn is_queues(&self, key: &QueueKey) -> bool {
-        self.0.catalog.topic(&key.group).is_some_and(|queue| queue.reads(key.topic_id))
     }
 
     fn share_config(&self, group: &str) -> ShareConfig {
@@ -188,8 +178,7 @@ impl QueueDoor {
     }
 
     /// The topic for a group's dead letters, made if it may be.
-    async fn place(&self, config: &ShareConfig) -> Result<Result<Arc<Topic>, NoPlace>, QueueRefusal> {
-        let Some(name) = &config.dead_letter_topic else { return Ok(Err(NoPlace::NotConfigured)) };
+    async fn place(&self, name: &str) -> Result<Result<Arc<Topic>, NoPlace>, QueueRefusal> {
         let prefix = &self.0.config.errors_dead_letter_queue_topic_name_prefix;
         let may_be_made = self.0.config.errors_dead_letter_queue_auto_create_topics_enable;
         let found = self.0.catalog.topic(name);

@@ -633,10 +633,10 @@ impl Leases {
         push_mark(marks, run.mark(first));
     }
 
-    /// How many records that were never handed out may be.
+    /// How many records that were never handed out may be. What is dead takes no room, however long it waits for its mover.
     fn room(&self, max_in_flight: i64) -> i64 {
         let runs_max = RUNS_A_LOCK.saturating_mul(usize::try_from(max_in_flight).unwrap_or(0)).min(RUNS_MAX);
-        if self.runs.len() < runs_max { max_in_flight - self.in_flight() } else { 0 }
+        if self.runs.len() < runs_max { max_in_flight - (self.in_flight() - self.counts.dead) } else { 0 }
     }
 
     /// Whether the window can be cut by so many verdicts. One at a time always can: that makes no more runs than were handed out.

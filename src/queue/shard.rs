@@ -137,7 +137,7 @@ impl Queue {
         } = wish;
         self.go_by(&terms);
         // Perhaps it was a queue's until now.
-        self.leases.go_plain(marks);
+        self.leases.go_plain();
         self.leases.archive_below(log_start, marks);
         let take = Take {
             from,

@@ -287,17 +287,11 @@ impl Leases {
         }
     }
 
-    /// What was a queue's window goes by a share group's terms again: what waited for its time or its turn can be had, and what was
-    /// dead is done, unless the group keeps its dead.
-    pub fn go_plain(&mut self, marks: &mut Vec<Mark>) {
+    /// What was a queue's window goes by a share group's terms again: what waited for its time or its turn can be had. What is dead
+    /// stays, until the group has a place for it or there is a queue again.
+    pub fn go_plain(&mut self) {
         if self.terms.is_none() {
             return;
-        }
-        if self.dead_of_group == Dead::Archive {
-            let dead = self.all_runs().filter(|(_, run)| matches!(run.state, State::Dead { .. }));
-            for (first, run) in dead.collect::<Vec<_>>() {
-                self.finish(first, run, State::Archived, marks);
-            }
         }
         self.rebuild(Self::new(self.start));
         self.changes += 1;
