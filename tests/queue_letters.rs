@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use running::{PATIENCE, Server, eventually, free_port, ottla};
+use ottla::operations::Place;
+use ottla::record::BatchBuilder;
+use running::{PATIENCE, Server, eventually, free_port, now_ms, ottla, records_of, values_of};
 
 /// A broker with a dead letter queue for `q` and `other`, and where it serves HTTP.
 struct Broker {
@@ -333,6 +335,41 @@ fn what_gave_way_before_a_kill_is_known_for_it_after_it() {
     }
     // Neither has the limit of deliveries been spent on what stays.
     assert_eq!(bodies(&broker.receive("q", &json!({ "max": 5 }))), ["3", "4"]);
+}
+
+#[test]
+fn after_a_kill_the_letters_that_are_there_are_found_without_reading_what_is_much_older() {
+    let mut broker = Broker::start(&["--queue", "q:dead.letter.queue=dead"]);
+    let mut client = broker.server.client();
+    // No queue yet, so that nothing goes there.
+    let segments = ("segment.bytes", "1048576");
+    client.create_topic("dead", 1, &[segments]);
+    let long_ago = now_ms() - 6 * 3_600_000;
+    for _ in 0..3 {
+        let batch = BatchBuilder::new().record(long_ago, None, Some(&vec![b'x'; 700_000]));
+        assert_eq!(client.produce("dead", 0, batch.build()).error_code, 0);
+    }
+    broker.send("q", vec![json!({ "body": "moved" }), json!({ "body": "not moved" })]);
+    let received = broker.receive("q", &json!({ "max": 2 }));
+    assert_eq!(bodies(&received), ["moved", "not moved"]);
+    broker.settle("q", &received, &json!({ "action": "reject" }));
+    // What is there when a broker was killed that had moved the first, and was not done with it.
+    let place = Place { topic_id: client.describe("q").topic_id, partition: 0, offset: 0 }.to_string();
+    let told = [("queue", "q"), ("source", &place), ("moved-at", &now_ms().to_string())];
+    let told = told.map(|(name, value)| (format!("ottla.dead-letter.{name}"), value.as_bytes().to_vec()));
+    let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), Some(&value[..]))).collect();
+    let letter = BatchBuilder::new().record_with_headers(now_ms(), None, Some(b"moved"), &told);
+    assert_eq!(client.produce("dead", 0, letter.build()).error_code, 0);
+    broker.kill_and_restart();
+    // Who reads that cannot go on.
+    let oldest = broker.server.data().join("dead-0").join("00000000000000000000.log");
+    let mut bytes = std::fs::read(&oldest).unwrap();
+    bytes[1_000] ^= 1;
+    std::fs::write(&oldest, bytes).unwrap();
+    running::stock::configure(&broker.server, "dead", &[segments, ("ottla.queue.enable", "true")]);
+    eventually("both are moved", || broker.pages("/queues/q/messages", 10).is_empty().then_some(()));
+    let letters = records_of(&broker.server.client().fetch("dead", 0, 3));
+    assert_eq!(values_of(&letters), ["moved", "not moved"], "each once");
 }
 
 #[test]

@@ -1006,6 +1006,35 @@ fn what_a_queue_leaves_dead_is_told_of_once_it_is_turned_off() {
 }
 
 #[test]
+fn what_dies_again_since_a_queues_group_was_set_back_is_told_of_again() {
+    let mut server = Server::start(&["--queue", "t:dead.letter.queue=dead", "--queue", "dead"]);
+    let letters_are = |server: &Server, count: usize| {
+        let letters = || values_of(&server.client().read_all("dead", 0));
+        eventually("the letters are there", || Some(letters()).filter(|letters| letters.len() == count))
+    };
+    produce(&server, 0..3);
+    let mut anne = Member::join(&server, "t", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    assert_eq!(anne.acknowledge(1, 1, REJECT), "NONE");
+    assert_eq!(letters_are(&server, 1), ["1"]);
+    server.kill();
+    server.restart();
+    let mut anne = Member::join(&server, "t", "anne");
+    assert_eq!(anne.fetch(), [(0, 0, 2), (2, 2, 2)]);
+    assert_eq!(anne.acknowledge(2, 2, REJECT), "NONE");
+    assert_eq!(letters_are(&server, 2), ["1", "2"]);
+    assert_eq!(beat(&mut anne.client, "t", "anne", -1).member_epoch, -1);
+    let partition = AlterShareGroupOffsetsPartition { partition_index: 0, start_offset: 0 };
+    let topic = AlterShareGroupOffsetsTopic { topic_name: "t".into(), partitions: vec![partition] };
+    let request = AlterShareGroupOffsetsRequest { group_id: "t".into(), topics: vec![topic] };
+    assert_eq!(server.client().call::<AlterShareGroupOffsets>(0, &request).error_code, 0);
+    let mut anne = Member::join(&server, "t", "anne");
+    assert_eq!(anne.fetch(), [(0, 2, 1)]);
+    assert_eq!(anne.acknowledge(1, 1, REJECT), "NONE");
+    assert_eq!(letters_are(&server, 3), ["1", "2", "1"]);
+}
+
+#[test]
 fn what_a_queue_leaves_dead_waits_for_it_while_a_share_group_goes_on() {
     let mut server = Server::start(&[]);
     let queue = [("ottla.queue.enable", "true"), ("ottla.queue.dead.letter.queue", "dead")];

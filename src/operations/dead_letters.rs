@@ -1,6 +1,6 @@
 //! Messages that nobody could deal with go to another queue, with what is known of them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,8 +17,10 @@ use crate::catalog::Topic;
 use crate::catalog::queue_config::QueueConfig;
 use crate::clock::TimestampMs;
 use crate::coordinator::CoordinatorError;
-use crate::queue::{Cause, Died, QueueKey};
+use crate::log::LogError;
+use crate::queue::{Cause, Died, Progress, QueueKey};
 use crate::record::records::Record;
+use crate::uuid::Uuid;
 
 /// The id that the message has, wherever it goes.
 pub(super) const MESSAGE_ID: &str = "ottla.message-id";
@@ -49,6 +51,12 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(6
 
 /// How long a mover has for them, ms.
 const MOVE_MS: i64 = 60_000;
+
+/// Bytes of the log that are read together to see what was sent before.
+const LOOKED_BYTES: usize = 1 << 20;
+
+/// How far the clock may have gone back, ms, between what is sent elsewhere and what that comes from.
+pub(super) const CLOCK_SLACK_MS: i64 = 60_000;
 
 /// What a dead letter tells of its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -202,10 +210,10 @@ impl QueueDoor {
             let moved: Vec<&Died> = dead.iter().filter(is_moved).collect();
             self.0.queues.settle(&station.key, moved.iter().map(|died| died.settle()).collect()).await?;
             {
-                let (mut history, mut sent) = (desk.history.lock(), station.moved.lock());
+                let (mut known, mut history) = (station.letters.lock().await, desk.history.lock());
                 for Died { offset, .. } in &moved {
                     history.forget(station.place(*offset));
-                    sent.as_mut().map(|sent| sent.remove(offset));
+                    known.sent.remove(offset);
                 }
             }
             let moved = moved.len();
@@ -228,14 +236,20 @@ impl QueueDoor {
         (target, target_config): (&Desk, &QueueConfig),
         dead: &[Died],
     ) -> Result<BTreeMap<String, SendRefusal>, QueueRefusal> {
-        let is_known = station.moved.lock().is_some();
-        if !is_known {
-            let sent = self.sent_before(station, target).await?;
-            *station.moved.lock() = Some(sent);
+        let progress = self.0.queues.describe(&station.key).await?.ok_or(CoordinatorError::Loading)?;
+        // Not known again until it is told what has come of these.
+        let mut known = std::mem::take(&mut *station.letters.lock().await);
+        if known.made_at != progress.made_at {
+            known = SentBefore { made_at: progress.made_at, ..SentBefore::default() };
         }
-        let is_here = |offset: &i64| station.moved.lock().as_ref().is_none_or(|sent| !sent.contains(offset));
-        let offsets: Vec<i64> = dead.iter().map(|died| died.offset).filter(is_here).collect();
-        let records = station.records_at(self, &offsets).await?;
+        if known.target != Some(target.topic.id) {
+            let (target, since) = (Some(target.topic.id), TimestampMs::MAX);
+            known = SentBefore { target, since, looked_from: HashMap::new(), ..known };
+        }
+        let offsets = dead.iter().map(|died| died.offset).filter(|offset| !known.sent.contains(offset));
+        let mut records = station.records_at(self, &offsets.collect::<Vec<_>>()).await?;
+        self.look_for_letters(station, target, &records, &mut known, &progress).await?;
+        records.retain(|record| !known.sent.contains(&record.offset));
         let mut letters = Vec::with_capacity(records.len());
         for record in &records {
             let Some(died) = dead.iter().find(|died| died.offset == record.offset) else { continue };
@@ -244,44 +258,101 @@ impl QueueDoor {
             let end = End { died: *died, source, attempts, now_ms: self.now_ms() };
             letters.push(letter(&desk.topic, station, config, record, end));
         }
-        // Not known again until it is told what has come of these.
-        let mut sent = station.moved.lock().take().unwrap_or_default();
         let failed = self.store(target, target_config, letters).await?;
         if failed.values().all(SendRefusal::is_certain) {
-            sent.extend(offsets.iter().filter(|at| !failed.contains_key(&source_of(station, **at))));
-            *station.moved.lock() = Some(sent);
+            let stored = records.iter().map(|record| record.offset);
+            known.sent.extend(stored.filter(|offset| !failed.contains_key(&source_of(station, *offset))));
+            *station.letters.lock().await = known;
         }
         Ok(failed)
     }
 
-    /// The dead of a station whose letters have come to a queue, and that are not done with. Of a record that several read there is
-    /// a letter from each.
-    async fn sent_before(&self, from: &Station, desk: &Desk) -> Result<HashSet<i64>, QueueRefusal> {
-        let Some(progress) = self.0.queues.describe(&from.key).await? else { return Ok(HashSet::new()) };
+    /// Finds out which of these dead have letters in a queue that nobody here knows of: from a process before this one, or of which it
+    /// was not told what has come of them. Of a record that several read there is a letter from each.
+    async fn look_for_letters(
+        &self,
+        from: &Station,
+        target: &Desk,
+        dead: &[Record],
+        known: &mut SentBefore,
+        progress: &Progress,
+    ) -> Result<(), QueueRefusal> {
+        // A letter has the time of its record, or that at which it was moved: after the record came.
+        let since = dead.iter().map(|record| came_at_earliest(from, record)).min();
+        let Some(since) = since.filter(|since| *since < known.since) else { return Ok(()) };
         let is_from = |record: &&Record| header(record, QUEUE) == Some(from.key.group.as_bytes());
-        let source =
-            |record: &Record| std::str::from_utf8(header(record, SOURCE)?).ok()?.parse::<Place>().ok();
         let is_its = |place: &Place| *place == from.place(place.offset) && place.offset >= progress.start;
         // Of a queue of that name that was deleted, or of before the group's offsets were reset, there may be others.
         let is_of_now =
             |record: &&Record| number(record, MOVED_AT).is_some_and(|moved_at| moved_at >= progress.made_at);
-        let mut sent = HashSet::new();
-        for station in desk.own() {
-            let offsets = station.partition.offsets()?;
-            let mut from = offsets.log_start_offset;
-            while from < offsets.high_watermark {
-                let read = station.read(self, from, 1 << 20).await?;
-                let places =
-                    read.records.iter().filter(is_from).filter(is_of_now).filter_map(source).filter(is_its);
+        for station in target.own() {
+            let index = station.key.partition;
+            let end = match known.looked_from.get(&index) {
+                Some(looked_from) => *looked_from,
+                None => station.partition.offsets()?.high_watermark,
+            };
+            let sent = &mut known.sent;
+            let first = look_since(self, station, since, end, |records| {
+                let letters = records.iter().filter(is_from).filter(is_of_now);
+                let places = letters.filter_map(|record| place_in(record, SOURCE)).filter(is_its);
                 sent.extend(places.map(|place| place.offset));
-                if read.end <= from {
-                    break;
-                }
-                from = read.end;
-            }
+            });
+            known.looked_from.insert(index, first.await?);
         }
-        Ok(sent)
+        known.since = since;
+        Ok(())
     }
+}
+
+/// What the mover of a station's dead knows of their letters.
+#[derive(Default)]
+pub(super) struct SentBefore {
+    /// The dead whose letters are where they go, as far as that is known, and that are not done with.
+    sent: HashSet<i64>,
+    /// When the window was made that they are of.
+    made_at: TimestampMs,
+    /// Which queue has been looked through for letters.
+    target: Option<Uuid>,
+    /// Since when.
+    since: TimestampMs,
+    /// From where on, by its partitions.
+    looked_from: HashMap<i32, i64>,
+}
+
+/// Shows the records of a log from the first on that is of `since` or later, with those of before that come behind it, up to an offset
+/// or a little beyond. Gives where that begins: at that offset if there are none.
+pub(super) async fn look_since(
+    door: &QueueDoor,
+    station: &Station,
+    since: TimestampMs,
+    offset_end_exclusive: i64,
+    mut show: impl FnMut(&[Record]),
+) -> Result<i64, LogError> {
+    let partition = Arc::clone(&station.partition);
+    let found = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
+    let found = found.map_err(|_stopped| LogError::Shutdown)??;
+    let first = found.map_or(offset_end_exclusive, |found| found.offset.min(offset_end_exclusive));
+    let mut at = first;
+    while at < offset_end_exclusive {
+        let read = station.read(door, at, LOOKED_BYTES).await?;
+        show(&read.records);
+        if read.end <= at {
+            break;
+        }
+        at = read.end;
+    }
+    Ok(first)
+}
+
+/// When a record of a station has come to its log, at the earliest: it may have been ahead of its time by as much as its topic allows.
+pub(super) fn came_at_earliest(station: &Station, record: &Record) -> TimestampMs {
+    let ahead_ms = station.partition.config().message_timestamp_after_max_ms;
+    record.timestamp.saturating_sub(ahead_ms.max(CLOCK_SLACK_MS))
+}
+
+/// The place that a header of a record names.
+pub(super) fn place_in(record: &Record, name: &str) -> Option<Place> {
+    std::str::from_utf8(header(record, name)?).ok()?.parse().ok()
 }
 
 fn source_of(station: &Station, offset: i64) -> String {

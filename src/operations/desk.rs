@@ -12,6 +12,7 @@ use tokio::sync::futures::Notified;
 use tracing::{debug, error, warn};
 
 use super::breaker::Breaker;
+use super::dead_letters::SentBefore;
 use super::dedup::Dedup;
 use super::history::History;
 use super::stats::Rates;
@@ -98,9 +99,8 @@ pub(super) struct Station {
     pub(super) is_moving: AtomicBool,
     /// Whether it will soon be looked for what nobody needs any more.
     is_letting_go: AtomicBool,
-    /// The dead whose letters are where they go, by this process or one before it, and that are not done with. `None` when that has
-    /// to be looked for there.
-    pub(super) moved: Mutex<Option<HashSet<i64>>>,
+    /// Its mover's.
+    pub(super) letters: tokio::sync::Mutex<SentBefore>,
 }
 
 const UNKNOWN: i64 = -1;
@@ -322,7 +322,7 @@ impl Station {
             recent: Mutex::default(),
             is_moving: AtomicBool::new(false),
             is_letting_go: AtomicBool::new(false),
-            moved: Mutex::default(),
+            letters: tokio::sync::Mutex::default(),
         }
     }
 

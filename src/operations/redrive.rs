@@ -14,13 +14,14 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::dead_letters::{PREFIX, REDRIVEN, REDRIVEN_FROM};
+use super::dead_letters::{
+    CLOCK_SLACK_MS, PREFIX, REDRIVEN, REDRIVEN_FROM, came_at_earliest, look_since, place_in,
+};
 use super::desk::Desk;
-use super::intake::{DEDUP_ID, DELAY_MS, DELIVER_AT, header};
+use super::intake::{DEDUP_ID, DELAY_MS, DELIVER_AT};
 use super::{MessageState, Outgoing, Peek, Peeked, Place, QueueDoor, QueueRefusal, SendRefusal, Sent};
 use crate::clock::TimestampMs;
 use crate::coordinator::CoordinatorError;
-use crate::log::LogError;
 use crate::queue::{Pick, Picked};
 use crate::uuid::Uuid;
 
@@ -34,12 +35,6 @@ const HOLD: Pick = Pick::Hold { for_ms: HELD.as_millis() as i64 };
 
 /// How often a message is sent on, unless it must be: what dies each time is sent on for ever else.
 const REDRIVEN_MAX: u32 = 3;
-
-/// How far the clock may have gone back, ms, between a letter and its being sent on.
-const CLOCK_SLACK_MS: i64 = 60_000;
-
-/// Bytes of the log that are read together.
-const READ_BYTES: usize = 1 << 20;
 
 /// Which messages. All that is said must be so.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
@@ -438,34 +433,24 @@ impl QueueDoor {
             };
             let from = progress.start.max(log_start);
             let oldest = station.read(self, from, 1).await?.records;
-            // What is no letter may say any time.
-            let came =
-                oldest.first().map(|record| super::Letter::of(record).map_or(0, |letter| letter.moved_at_ms));
+            let came = oldest.first().map(|record| match super::Letter::of(record) {
+                Some(letter) => letter.moved_at_ms.saturating_sub(CLOCK_SLACK_MS),
+                None => came_at_earliest(station, record),
+            });
             since = [since, came].into_iter().flatten().min();
         }
         let mut found = HashSet::new();
-        let target_desk = self.desk(&topic);
-        for station in target_desk.own() {
-            let Some(since) = since else { break };
-            let partition = Arc::clone(&station.partition);
-            let first = tokio::task::spawn_blocking(move || {
-                partition.offset_for_timestamp(since.saturating_sub(CLOCK_SLACK_MS))
-            })
-            .await;
-            let first = first.map_err(|_stopped| LogError::Shutdown)??;
-            let mut from = first.map(|first| first.offset);
-            while let Some(at) =
-                from.filter(|at| station.partition.offsets().is_ok_and(|of| *at < of.high_watermark))
-            {
-                let read = station.read(self, at, READ_BYTES).await?;
-                let places = read.records.iter().filter_map(|record| {
-                    std::str::from_utf8(header(record, REDRIVEN_FROM)?).ok()?.parse::<Place>().ok()
+        if let Some(since) = since {
+            for station in self.desk(&topic).own() {
+                let end = station.partition.offsets()?.high_watermark;
+                let look = look_since(self, station, since, end, |records| {
+                    let places = records.iter().filter_map(|record| place_in(record, REDRIVEN_FROM));
+                    found.extend(places.filter(|place| {
+                        let start = starts.get(&(place.topic_id, place.partition));
+                        start.is_some_and(|start| place.offset >= *start)
+                    }));
                 });
-                found.extend(places.filter(|place| {
-                    let start = starts.get(&(place.topic_id, place.partition));
-                    start.is_some_and(|start| place.offset >= *start)
-                }));
-                from = (read.end > at).then_some(read.end);
+                look.await?;
             }
         }
         sent_before.insert(topic.id, found);
