@@ -76,7 +76,7 @@ message! {
         state_batches: Vec<StateBatch>,
     } + tagged {
         0 => delivery_complete_count: i32 = -1,
-        /// As that of a snapshot: once it is so, it stays so.
+        /// As that of a snapshot, once, when it becomes so.
         10_000 => is_queues: bool,
     }
 }

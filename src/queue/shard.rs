@@ -180,7 +180,6 @@ impl Queue {
 
     fn receive(&mut self, now: TimestampMs, wanted: &Receive, marks: &mut Vec<Mark>) -> Received {
         self.delivery_limit = wanted.terms.delivery_limit;
-        self.is_queues = true;
         if !wanted.arrivals.is_empty() {
             self.leader_epoch = self.leader_epoch.max(wanted.leader_epoch);
         }
@@ -207,15 +206,18 @@ impl Queue {
     }
 
     fn update(&self, key: &QueueKey, state_batches: Vec<StateBatch>) -> ShareRecord {
-        let value = ShareUpdate {
+        ShareRecord::Update { key: record_key(key), value: self.change(state_batches) }
+    }
+
+    fn change(&self, state_batches: Vec<StateBatch>) -> ShareUpdate {
+        ShareUpdate {
             snapshot_epoch: self.snapshot_epoch,
             leader_epoch: self.leader_epoch,
             start_offset: self.leases.start(),
             state_batches,
             delivery_complete_count: self.done_count(),
-            is_queues: self.is_queues,
-        };
-        ShareRecord::Update { key: record_key(key), value }
+            is_queues: false,
+        }
     }
 
     /// One record that has the start of the window, and more that have the rest.
@@ -355,6 +357,7 @@ impl QueueShard {
                 out.reply(from, Reply::Done(done.and_then(|done| done)));
             }
             QueueEvent::Receive(wanted) => {
+                self.become_queues(&key, out);
                 let received = self.with(now, &key, out, |queue, marks| queue.receive(now, &wanted, marks));
                 out.reply_promptly(from, Reply::Received(received));
             }
@@ -453,6 +456,15 @@ impl QueueShard {
         }
         self.look_at(key);
         Ok(outcome)
+    }
+
+    /// A queue reads the window, for the first time or again.
+    fn become_queues(&mut self, key: &QueueKey, out: &mut Out) {
+        if let Some(queue) = self.queues.get_mut(key).filter(|queue| !queue.is_queues) {
+            queue.is_queues = true;
+            let value = ShareUpdate { is_queues: true, ..queue.change(Vec::new()) };
+            out.records.push(ShareRecord::Update { key: record_key(key), value });
+        }
     }
 
     fn tell_dead(&mut self, out: &mut Out) {
