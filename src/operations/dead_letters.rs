@@ -270,14 +270,14 @@ impl QueueDoor {
             let offsets = station.partition.offsets()?;
             let mut from = offsets.log_start_offset;
             while from < offsets.high_watermark {
-                let read = station.read(self, from, 1 << 20).await?;
+                let (records, end) = station.read_records(self, from, 1 << 20).await?;
                 let places =
-                    read.records.iter().filter(is_from).filter(is_of_now).filter_map(source).filter(is_its);
+                    records.iter().filter(is_from).filter(is_of_now).filter_map(source).filter(is_its);
                 sent.extend(places.map(|place| place.offset));
-                if read.end <= from {
+                if end <= from {
                     break;
                 }
-                from = read.end;
+                from = end;
             }
         }
         Ok(sent)

@@ -437,7 +437,7 @@ impl QueueDoor {
                 offsets => offsets?.log_start_offset,
             };
             let from = progress.start.max(log_start);
-            let oldest = station.read(self, from, 1).await?.records;
+            let (oldest, _) = station.read_records(self, from, 1).await?;
             // What is no letter may say any time.
             let came =
                 oldest.first().map(|record| super::Letter::of(record).map_or(0, |letter| letter.moved_at_ms));
@@ -457,15 +457,15 @@ impl QueueDoor {
             while let Some(at) =
                 from.filter(|at| station.partition.offsets().is_ok_and(|of| *at < of.high_watermark))
             {
-                let read = station.read(self, at, READ_BYTES).await?;
-                let places = read.records.iter().filter_map(|record| {
+                let (records, end) = station.read_records(self, at, READ_BYTES).await?;
+                let places = records.iter().filter_map(|record| {
                     std::str::from_utf8(header(record, REDRIVEN_FROM)?).ok()?.parse::<Place>().ok()
                 });
                 found.extend(places.filter(|place| {
                     let start = starts.get(&(place.topic_id, place.partition));
                     start.is_some_and(|start| place.offset >= *start)
                 }));
-                from = (read.end > at).then_some(read.end);
+                from = (end > at).then_some(end);
             }
         }
         sent_before.insert(topic.id, found);
