@@ -37,6 +37,9 @@ pub(super) const READ_BYTES: usize = 64 << 10;
 /// Compressed bytes that are decompressed together where sockets are served; more go elsewhere, as each batch does that is costly.
 const COSTLY_READ_BYTES: usize = 64 << 10;
 
+/// Records of a batch that are passed over for each that is wanted of it; if there are more, all are made once.
+const FEW_RECORDS: i32 = 16;
+
 /// How long it takes until what is done and need not be kept is looked for.
 const LET_GO_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -146,8 +149,9 @@ pub(super) struct Read {
 /// A batch that was read.
 struct Batch {
     header: BatchHeader,
-    /// Of its records, which lie here until one of them is wanted.
+    /// Of its records.
     block: Bytes,
+    /// If they are many, and one was wanted.
     records: OnceLock<Vec<Record>>,
 }
 
@@ -595,12 +599,12 @@ impl Station {
         bytes: usize,
     ) -> Result<(Vec<Record>, i64), LogError> {
         let read = self.read(door, from, bytes).await?;
-        let records = read.batches.iter().flat_map(|batch| records_in(&batch.header, batch.block.clone()));
-        let is_asked_for = |record: &Result<Record, InvalidBatch>| {
-            record.as_ref().map_or(true, |record| record.offset >= from)
-        };
-        let records = records.filter(is_asked_for).collect::<Result<_, _>>();
-        Ok((records.map_err(|error| unreadable(&self.partition, from, error))?, read.end))
+        let mut found = Vec::new();
+        for batch in read.batches {
+            let records = batch.into_records().map_err(|error| unreadable(&self.partition, from, error))?;
+            found.extend(records.into_iter().filter(|record| record.offset >= from));
+        }
+        Ok((found, read.end))
     }
 
     async fn arrivals(
@@ -712,18 +716,32 @@ impl Read {
     /// The record at an offset, if it is among these.
     pub(super) fn record(&self, offset: i64) -> Result<Option<Record>, InvalidBatch> {
         let at = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
-        let Some(batch) = self.batches.get(at).filter(|batch| batch.header.base_offset <= offset) else {
-            return Ok(None);
-        };
-        let records = batch.records()?;
-        let found = records.binary_search_by_key(&offset, |record| record.offset);
-        Ok(found.ok().map(|at| records[at].clone()))
+        match self.batches.get(at) {
+            Some(batch) => batch.record(offset),
+            None => Ok(None),
+        }
     }
 }
 
 impl Batch {
+    /// Whether to find one is to make all, which may be much work.
+    fn is_opened(&self) -> bool {
+        self.header.record_count > FEW_RECORDS
+    }
+
     fn is_compressed(&self) -> bool {
         self.header.attributes.codec().is_ok_and(|codec| codec != Codec::None)
+    }
+
+    fn record(&self, offset: i64) -> Result<Option<Record>, InvalidBatch> {
+        if self.is_opened() {
+            let records = self.records()?;
+            let found = records.binary_search_by_key(&offset, |record| record.offset);
+            return Ok(found.ok().map(|at| records[at].clone()));
+        }
+        let mut views = record_views(&self.header, &self.block);
+        let found = views.find(|view| view.as_ref().map_or(true, |view| view.offset == offset));
+        Ok(found.transpose()?.map(|view| view.to_record(&self.block)))
     }
 
     fn records(&self) -> Result<&[Record], InvalidBatch> {
@@ -732,6 +750,13 @@ impl Batch {
         }
         let records = records_in(&self.header, self.block.clone()).collect::<Result<_, _>>()?;
         Ok(self.records.get_or_init(|| records))
+    }
+
+    fn into_records(self) -> Result<Vec<Record>, InvalidBatch> {
+        match self.records.into_inner() {
+            Some(records) => Ok(records),
+            None => records_in(&self.header, self.block).collect(),
+        }
     }
 }
 
@@ -754,12 +779,10 @@ pub(super) async fn read(
         None => {
             let work = move || {
                 let read = decode(&read.ranges, from, max_decompressed_bytes, FileRange::read)?;
-                // Where there is much in little, there may be many: they are made while no socket waits.
-                read.batches
-                    .iter()
-                    .filter(|batch| batch.is_compressed())
-                    .try_for_each(|batch| batch.records().map(drop))
-                    .map_err(invalid)?;
+                // Where there is much in little there may be many: they are made while no socket waits.
+                for batch in read.batches.iter().filter(|batch| batch.is_opened() && batch.is_compressed()) {
+                    batch.records().map_err(invalid)?;
+                }
                 Ok(read)
             };
             match tokio::task::spawn_blocking(work).await {

@@ -64,8 +64,8 @@ pub struct RecordView<'b> {
 }
 
 impl RecordView<'_> {
-    /// The record, its contents slices of the block that this is a view of.
-    fn to_record(self, block: &Bytes) -> Record {
+    /// The record, its contents slices of `block`, which must be what this is a view of.
+    pub fn to_record(self, block: &Bytes) -> Record {
         let slice = |bytes: &[u8]| block.slice_ref(bytes);
         let mut headers = Vec::with_capacity(self.headers.left);
         headers.extend(self.headers.map(|(key, value)| Header { key: slice(key), value: value.map(slice) }));
