@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -182,6 +183,64 @@ async fn who_waits_hears_of_topics_that_come_and_go() {
     assert_eq!(depth(door, "audit").await, (0, 1, 0));
     set(door, "audit", &[("source", Some("other,orders.*.created"))]).await;
     assert_eq!(bodies(&take(door, "audit").await), ["unheard"], "it goes on where it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_missed_by_who_waits_however_it_comes() {
+    let broker = broker().await;
+    let door = broker.queues();
+    for topic in 0..6 {
+        make_of(door, &format!("t.{topic}"), 3, &[]).await;
+    }
+    make(door, "q", &[("source", "t.*")]).await;
+    let messages: BTreeSet<String> = (0..200).map(|message| message.to_string()).collect();
+    let left = Mutex::new(messages.clone());
+    let worker = |seed| {
+        let left = &left;
+        async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            while !left.lock().unwrap().is_empty() {
+                // Who only looks takes what others were told of.
+                let wait = if random.u8(0..4) == 0 { Duration::ZERO } else { LONG * 2 };
+                let wanted = Wanted {
+                    max: random.usize(1..3),
+                    visibility_ms: Some(random.i64(20..60)),
+                    wait: Some(wait),
+                };
+                for delivery in door.receive("q", wanted).await.unwrap() {
+                    let what = match random.u8(0..10) {
+                        0..4 => Settlement::Done,
+                        4..6 => Settlement::Return { after_ms: Some(0) },
+                        6 | 7 => Settlement::Return { after_ms: Some(random.i64(1..50)) },
+                        8 => Settlement::Unseen,
+                        // Its lease ends by itself.
+                        _ => continue,
+                    };
+                    let settled = door.settle("q", vec![(delivery.receipt, what)]).await.unwrap();
+                    let body = std::str::from_utf8(&delivery.body).unwrap();
+                    let is_done = what == Settlement::Done && settled == [Ok(())];
+                    let is_last = {
+                        let mut left = left.lock().unwrap();
+                        is_done && left.remove(body) && left.is_empty()
+                    };
+                    if is_last {
+                        // Whoever waits now is told that it is over.
+                        send_bodies(door, "t.0", &["over"; 50]).await;
+                    }
+                }
+            }
+        }
+    };
+    let sender = async {
+        let mut random = fastrand::Rng::with_seed(7);
+        for message in &messages {
+            send_bodies(door, &format!("t.{}", random.u8(0..6)), &[message]).await;
+            tokio::time::sleep(Duration::from_micros(random.u64(0..2_000))).await;
+        }
+    };
+    let work = async { tokio::join!(sender, worker(1), worker(2), worker(3)) };
+    let done = tokio::time::timeout(LONG, work).await;
+    assert!(done.is_ok(), "three wait while these are left: {:?}", left.lock().unwrap());
 }
 
 /// Somebody who waits for messages of a queue.

@@ -46,6 +46,9 @@ const LET_GO_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long a coordinator is left alone that could not answer.
 const COORDINATOR_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// How long a queue is watched for who may soon wait again: it costs little to go on, and more to begin.
+const WATCHED_ON_FOR: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// A queue in use.
 pub(super) struct Desk {
     pub(super) topic: Arc<Topic>,
@@ -94,6 +97,8 @@ pub(super) struct Station {
     end: AtomicI64,
     /// As [`Received::changes`].
     changes: AtomicU64,
+    /// Whether something may have changed in the window since it was asked last, as far as that was watched.
+    has_changed: AtomicBool,
     /// Also kept from two senders of one id at a time.
     pub(super) dedup: tokio::sync::Mutex<Dedup>,
     /// What was read last.
@@ -235,6 +240,16 @@ impl Desk {
         }
     }
 
+    /// Whether the stations say when something may have changed.
+    pub(super) fn is_watched(&self) -> bool {
+        self.waiting.lock().is_watched
+    }
+
+    /// Somebody has looked, and found nothing: what receivers were told is seen to.
+    pub(super) fn looked(&self) {
+        self.looked.notify_one();
+    }
+
     /// How many receivers wait.
     pub(super) fn receivers(&self) -> usize {
         self.waiting.lock().receivers
@@ -260,7 +275,8 @@ impl Desk {
         Waits { desk: self }
     }
 
-    /// While anybody waits: tells one of them whenever a log grows, something can be had again, or the queue is not what it was.
+    /// While anybody waits, and some time longer: tells one of them whenever a log grows, something can be had again, or the queue is
+    /// not what it was.
     async fn watch(self: Arc<Self>, door: Arc<Inner>) {
         let mut catalog = door.catalog.changes();
         let mut topic = door.catalog.topic_by_id(self.topic.id);
@@ -269,37 +285,40 @@ impl Desk {
             self.stations.iter().map(|station| station.partition.subscribe(&waiter)).collect();
         // What came before it subscribed.
         self.changed.notify_one();
+        let mut watched = tokio::task::JoinSet::new();
+        // Where nothing is watched for before somebody has looked: what that is was told.
+        let mut told = self.stations.clone();
+        let mut is_looked = true;
         loop {
-            {
-                let mut returned = tokio::task::JoinSet::new();
-                for station in &self.stations {
-                    let (key, changes) = (station.key.clone(), station.changes.load(Ordering::Acquire));
-                    let (door, watcher) = (Arc::clone(&door), Arc::clone(&self.watcher));
-                    returned.spawn(async move {
-                        if door.queues.watch(key, watcher, changes).await.is_err() {
-                            tokio::time::sleep(COORDINATOR_PAUSE).await;
-                        }
-                    });
-                }
-                tokio::select! {
-                    () = waiter.wait() => self.changed.notify_one(),
-                    Some(_) = returned.join_next() => self.changed.notify_one(),
-                    Ok(()) = catalog.changed() => {
-                        let now = door.catalog.topic_by_id(self.topic.id);
-                        let as_pointer = |topic: &Option<Arc<Topic>>| topic.as_ref().map(Arc::as_ptr);
-                        if as_pointer(&now) != as_pointer(&topic) {
-                            topic = now;
-                            self.changed.notify_one();
-                        }
-                    }
-                    () = self.looked.notified() => {}
-                    () = door.stopping.cancelled() => {}
+            if std::mem::take(&mut is_looked) {
+                for station in told.drain(..) {
+                    watched.spawn(station.watched(Arc::clone(&door), Arc::clone(&self.watcher)));
                 }
             }
-            let mut waiting = self.waiting.lock();
-            if waiting.receivers == 0 || door.stopping.is_cancelled() {
-                waiting.is_watched = false;
-                return;
+            let is_awaited = self.receivers() > 0;
+            tokio::select! {
+                () = waiter.wait(), if is_awaited => self.changed.notify_one(),
+                Some(Ok(station)) = watched.join_next() => {
+                    told.push(station);
+                    self.changed.notify_one();
+                }
+                Ok(()) = catalog.changed() => {
+                    let now = door.catalog.topic_by_id(self.topic.id);
+                    let as_pointer = |topic: &Option<Arc<Topic>>| topic.as_ref().map(Arc::as_ptr);
+                    if as_pointer(&now) != as_pointer(&topic) {
+                        topic = now;
+                        self.changed.notify_one();
+                    }
+                }
+                () = self.looked.notified() => is_looked = true,
+                () = tokio::time::sleep(WATCHED_ON_FOR), if !is_awaited => {
+                    let mut waiting = self.waiting.lock();
+                    if waiting.receivers == 0 {
+                        waiting.is_watched = false;
+                        return;
+                    }
+                }
+                () = door.stopping.cancelled() => return,
             }
         }
     }
@@ -308,13 +327,6 @@ impl Desk {
 /// A receiver that waits.
 pub(super) struct Waits<'a> {
     desk: &'a Desk,
-}
-
-impl Waits<'_> {
-    /// It has looked, and found nothing: what it was told is seen to.
-    pub(super) fn looked(&self) {
-        self.desk.looked.notify_one();
-    }
 }
 
 impl Drop for Waits<'_> {
@@ -334,6 +346,7 @@ impl Station {
             partition: Arc::clone(partition),
             end: AtomicI64::new(UNKNOWN),
             changes: AtomicU64::new(0),
+            has_changed: AtomicBool::new(true),
             dedup: tokio::sync::Mutex::default(),
             recent: Mutex::default(),
             is_moving: AtomicBool::new(false),
@@ -341,6 +354,34 @@ impl Station {
             gave_way: Mutex::default(),
             moved: Mutex::default(),
         }
+    }
+
+    /// Returns when there may be something that was not there when the engine was asked last.
+    async fn watched(self: Arc<Self>, door: Arc<Inner>, watcher: Arc<str>) -> Arc<Self> {
+        let changes = self.changes.load(Ordering::Acquire);
+        if door.queues.watch(self.key.clone(), watcher, changes).await.is_err() {
+            tokio::time::sleep(COORDINATOR_PAUSE).await;
+        }
+        self.has_changed.store(true, Ordering::Release);
+        self
+    }
+
+    /// Whether there may be something that was not there when somebody has looked last: what the log has gained since, or what was
+    /// seen when the queue was watched.
+    pub(super) fn may_have_more(&self) -> bool {
+        let read_to = self.end.load(Ordering::Acquire);
+        self.has_changed.load(Ordering::Acquire)
+            || self.partition.offsets().map_or(true, |offsets| offsets.high_watermark > read_to)
+    }
+
+    /// Somebody looks.
+    pub(super) fn begin_look(&self) {
+        self.has_changed.store(false, Ordering::Release);
+    }
+
+    /// The look has failed, was held back, or has found something, where there may be more.
+    pub(super) fn look_again(&self) {
+        self.has_changed.store(true, Ordering::Release);
     }
 
     /// Where a record of it lies.

@@ -42,6 +42,15 @@ struct Look {
     consumer: Option<Arc<str>>,
 }
 
+/// Where is looked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// In all partitions.
+    All,
+    /// Where something may have come since the last look.
+    Changed,
+}
+
 type Found = Result<Vec<Delivery>, QueueRefusal>;
 
 /// A look that goes on when nobody waits for it any more, and then gives back what it has found: who hangs up in the middle hides
@@ -117,7 +126,7 @@ impl QueueDoor {
                 consumer: consumer.cloned(),
             };
             let found = match until {
-                None => self.looking(&look).await.map(Some),
+                None => self.looking(&look, Scope::All).await.map(Some),
                 Some(until) => self.look_until(until, &look).await,
             };
             let found = match found {
@@ -138,6 +147,7 @@ impl QueueDoor {
     async fn look_until(&self, until: Instant, wanted: &Look) -> Result<Option<Vec<Delivery>>, QueueRefusal> {
         let mut deadline = pin!(sleep_until(until));
         let mut waits = None;
+        let mut scope = if wanted.desk.is_watched() { Scope::Changed } else { Scope::All };
         loop {
             let mut told = pin!(wanted.desk.told());
             if waits.is_some() {
@@ -148,7 +158,7 @@ impl QueueDoor {
             if now.is_none_or(|now| !Arc::ptr_eq(&now, &wanted.topic)) {
                 return Ok(None);
             }
-            let is_hindered = match self.looking(wanted).await {
+            let is_hindered = match self.looking(wanted, scope).await {
                 // While it is paused, nobody tells of the next probe.
                 Ok(found) if found.is_empty() => wanted.desk.breaker.lock().probe_at().is_some(),
                 Err(QueueRefusal::NotNow(_) | QueueRefusal::Full) if Instant::now() < until => true,
@@ -161,27 +171,32 @@ impl QueueDoor {
             if self.0.stopping.is_cancelled() {
                 return Ok(Some(Vec::new()));
             }
-            match &waits {
+            // What hinders is not watched.
+            scope = if is_hindered { Scope::All } else { Scope::Changed };
+            if waits.is_none() {
                 // Looks once more, now that it would be told.
-                None => {
-                    waits = Some(wanted.desk.wait(self));
-                    continue;
-                }
-                Some(waits) => waits.looked(),
+                waits = Some(wanted.desk.wait(self));
+                continue;
             }
             tokio::select! {
                 () = told => {}
                 () = tokio::time::sleep(PAUSE), if is_hindered => {}
-                () = &mut deadline => return self.looking(wanted).await.map(Some),
+                () = &mut deadline => return self.looking(wanted, Scope::All).await.map(Some),
                 () = self.0.stopping.cancelled() => {}
             }
         }
     }
 
-    fn looking(&self, wanted: &Look) -> Looking {
+    fn looking(&self, wanted: &Look, scope: Scope) -> Looking {
         let (door, wanted) = (self.clone(), wanted.clone());
         let desk = Arc::clone(&wanted.desk);
-        let look = Box::pin(async move { door.look(&wanted).await });
+        let look = Box::pin(async move {
+            let found = door.look(&wanted, scope).await;
+            if found.as_ref().map_or(true, Vec::is_empty) {
+                wanted.desk.looked();
+            }
+            found
+        });
         Looking { door: self.clone(), desk, look: Some(look) }
     }
 
@@ -199,16 +214,23 @@ impl QueueDoor {
         }
     }
 
-    async fn look(&self, wanted: &Look) -> Found {
+    async fn look(&self, wanted: &Look, scope: Scope) -> Found {
         let look = wanted;
         let Look { desk, config, max, lease_ms, .. } = wanted;
         let (max, lease_ms) = (*max, *lease_ms);
         let mut found = Vec::new();
         let mut is_full = false;
-        for station in desk.in_turn() {
+        for station in desk.in_turn().filter(|station| scope == Scope::All || station.may_have_more()) {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
             let from_ms = self.now_ms();
-            let received = match self.take_of(desk, station, config, wanted, lease_ms).await {
+            station.begin_look();
+            let received = self.take_of(desk, station, config, wanted, lease_ms).await;
+            let is_all =
+                received.as_ref().is_ok_and(|received| received.ranges.is_empty() && !received.is_full);
+            if !is_all || desk.breaker.lock().probe_at().is_some() {
+                station.look_again();
+            }
+            let received = match received {
                 Err(error) if desk.is_gone(station, &error) => continue,
                 // What another partition has given is delivered; who comes next hears of it.
                 Err(_) if !found.is_empty() => break,
