@@ -673,6 +673,7 @@ impl Station {
         Ok(arrivals)
     }
 
+    /// The records of a read as the engine takes them.
     fn sort(
         &self,
         config: &QueueConfig,
@@ -699,18 +700,20 @@ impl Station {
         dedup: &mut Dedup,
         offset_end_exclusive: i64,
     ) -> Result<(), LogError> {
-        let mut unseen = match dedup.unseen.clone() {
-            Some(unseen) => unseen,
-            None => self.recent_offsets(door, config).await?,
-        };
-        while unseen.start < unseen.end.min(offset_end_exclusive) {
-            dedup.unseen = Some(unseen.clone());
+        if dedup.unseen.is_none() {
+            dedup.unseen = Some(self.recent_offsets(door, config).await?);
+        }
+        while let Some(unseen) = dedup.unseen.clone()
+            && unseen.start < unseen.end.min(offset_end_exclusive)
+            && unseen.start < self.partition.offsets()?.high_watermark
+        {
             let read = self.read(door, unseen.start, READ_BYTES).await?;
             self.show(config, dedup, &read)?;
-            // What is not there any more has been seen, too.
-            unseen.start = if read.end > unseen.start { read.end } else { unseen.end };
+            if read.end <= unseen.start {
+                // There is nothing that could be seen.
+                dedup.saw_all(unseen);
+            }
         }
-        dedup.unseen = Some(unseen);
         Ok(())
     }
 

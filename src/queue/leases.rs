@@ -824,8 +824,8 @@ impl Leases {
         if offset < self.start || offset >= self.end {
             return None;
         }
-        let ((first, packed), next) = self.runs.around(offset)?;
-        Some((first, packed.run(next.map_or(self.end, |(next, _)| next) - 1)))
+        let (first, packed, next) = self.runs.around(offset)?;
+        Some((first, packed.run(next.unwrap_or(self.end) - 1)))
     }
 
     /// Where the run that `offset` lies in ends, exclusive.

@@ -58,12 +58,14 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         Some(page[page.partition_point(|(at, _)| *at <= key) - 1])
     }
 
-    /// The highest that is not above `key`, and the lowest that is.
-    pub(super) fn around(&self, key: K) -> Option<((K, V), Option<(K, V)>)> {
+    /// The highest that is not above `key`, and the lowest key that is.
+    pub(super) fn around(&self, key: K) -> Option<(K, V, Option<K>)> {
         let at = self.page_of(key)?;
         let page = &self.pages[at];
         let after = page.partition_point(|(at, _)| *at <= key);
-        Some((page[after - 1], page.get(after).or_else(|| self.pages.get(at + 1)?.first()).copied()))
+        let (floor, value) = page[after - 1];
+        let above = page.get(after).map(|(above, _)| *above);
+        Some((floor, value, above.or_else(|| self.firsts.get(at + 1).copied())))
     }
 
     /// The lowest that is above `key`.
@@ -251,7 +253,8 @@ mod tests {
                     let floor = model.range(..=key).next_back().map(|(key, value)| (*key, *value));
                     let above = model.range(key + 1..).next().map(|(key, value)| (*key, *value));
                     prop_assert_eq!((map.floor(key), map.above(key)), (floor, above));
-                    prop_assert_eq!(map.around(key), floor.map(|floor| (floor, above)));
+                    let around = floor.map(|(floor, value)| (floor, value, above.map(|(above, _)| above)));
+                    prop_assert_eq!(map.around(key), around);
                     prop_assert_eq!(map.get(key), model.get(&key).copied());
                 }
             }

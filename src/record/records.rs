@@ -179,8 +179,8 @@ impl Walk {
         let mut rest = Block::new(&block[self.at..]);
         if index >= self.header.record_count {
             self.is_over = true;
-            return (!rest.is_at_end())
-                .then(|| Err(InvalidBatch::BytesAfterRecords(self.header.record_count)));
+            let left = InvalidBatch::BytesAfterRecords(self.header.record_count);
+            return (!rest.is_at_end()).then_some(Err(left));
         }
         let record = view(&self.header, &mut rest);
         self.at += rest.position() as usize;
