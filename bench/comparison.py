@@ -348,6 +348,17 @@ def arguments(description, systems, add=lambda parser: None):
     return given
 
 
+@contextlib.contextmanager
+def awake(cpu):
+    """Keeps a core from halting while it has nothing to do: how long a halted core of a virtual machine takes to wake is its host's affair."""
+    idle = ["chrt", "--idle", "0", TASKSET, "-c", str(cpu), sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(idle) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def built_with_go(name):
     """The program in the folder of this name, built."""
     program = ROOT / ".cache" / name / name

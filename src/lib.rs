@@ -48,6 +48,7 @@ pub mod config;
 pub mod coordinator;
 pub mod group;
 pub mod handlers;
+mod hex;
 pub mod http;
 pub mod log;
 pub mod net;

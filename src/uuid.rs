@@ -7,6 +7,8 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 
+use crate::hex::hex;
+
 /// Of the last character two bits count. Kafka looks at no others, and ids that people have made up have some.
 const LENIENT: GeneralPurpose =
     GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
@@ -38,8 +40,9 @@ impl Uuid {
 
     /// The text form that the rest of the world knows: hexadecimal digits in groups of 8, 4, 4, 4 and 12.
     pub fn hyphenated(&self) -> String {
-        let hex = format!("{:032x}", u128::from_be_bytes(self.0));
-        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        let mut text = hex(&self.0);
+        [20, 16, 12, 8].into_iter().for_each(|place| text.insert(place, '-'));
+        text
     }
 
     /// Whether this is the absent id.

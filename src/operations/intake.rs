@@ -9,6 +9,7 @@ use super::dead_letters::SOURCE;
 use super::dedup::{Dedup, DedupId};
 use crate::catalog::queue_config::{DedupScope, QueueConfig};
 use crate::clock::TimestampMs;
+use crate::hex::hex;
 use crate::queue::{Arrival, Kind};
 use crate::record::InvalidBatch;
 use crate::record::records::{Record, RecordView};
@@ -181,14 +182,9 @@ pub(super) fn dedup_id(
     match given {
         Some(id) => Some(DedupId::of(id, key)),
         // In hexadecimal, so that who sends the digest as an id means the same message.
-        None if config.dedup_content => Some(DedupId::of(&hex(&Sha256::digest(body)), key)),
+        None if config.dedup_content => Some(DedupId::of(hex(&Sha256::digest(body)).as_bytes(), key)),
         None => None,
     }
-}
-
-fn hex(bytes: &[u8]) -> Vec<u8> {
-    let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// When the message could be received first.

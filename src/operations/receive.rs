@@ -397,29 +397,6 @@ impl QueueDoor {
         Ok(found)
     }
 
-    fn count(&self, desk: &Desk, config: &QueueConfig, place: Place, settle: &Settle) {
-        let (counters, now) = (&desk.counters, self.now_ms());
-        match settle.what {
-            Settlement::Done => {
-                desk.note(config, true, now);
-                counters.acknowledged.increment();
-            }
-            Settlement::Unseen => return,
-            Settlement::Reject => {
-                desk.note(config, false, now);
-                counters.rejected.increment();
-            }
-            Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { for_ms: 0 } => {
-                counters.released.increment();
-            }
-            Settlement::Drop | Settlement::Extend { .. } => {}
-        }
-        let since = desk.history.lock().settled(place, settle.deliveries, settle.what, now);
-        if let Some(since) = since.filter(|_| settle.what != Settlement::Drop) {
-            counters.processing.observe(between(since, now));
-        }
-    }
-
     /// Keeps why deliveries are about to be given back or refused, in their consumers' words, for who looks at what becomes of them.
     ///
     /// # Errors
@@ -458,9 +435,10 @@ impl QueueDoor {
                 Settlement::Done | Settlement::Drop | Settlement::Unseen | Settlement::Extend { .. } => false,
             });
             let done = self.0.queues.settle(&station.key, settles.clone()).await?;
+            let now = self.now_ms();
             for (at, (index, done)) in indexes.into_iter().zip(done).enumerate() {
                 if done.is_ok() {
-                    self.count(desk, config, station.place(settles[at].offset), &settles[at]);
+                    count(desk, config, station.place(settles[at].offset), &settles[at], now);
                 }
                 settled[index] = done.map_err(|error| match error {
                     SettleError::Gone => SettleRefusal::Gone,
@@ -486,6 +464,30 @@ impl Station {
         self.gave_way.lock().clear();
         self.forget_end();
         Ok(())
+    }
+}
+
+/// A settlement that held.
+fn count(desk: &Desk, config: &QueueConfig, place: Place, settle: &Settle, now: TimestampMs) {
+    let counters = &desk.counters;
+    match settle.what {
+        Settlement::Done => {
+            desk.note(config, true, now);
+            counters.acknowledged.increment();
+        }
+        Settlement::Unseen => return,
+        Settlement::Reject => {
+            desk.note(config, false, now);
+            counters.rejected.increment();
+        }
+        Settlement::Return { .. } | Settlement::Abandon { .. } | Settlement::Extend { for_ms: 0 } => {
+            counters.released.increment();
+        }
+        Settlement::Drop | Settlement::Extend { .. } => {}
+    }
+    let since = desk.history.lock().settled(place, settle.deliveries, settle.what, now);
+    if let Some(since) = since.filter(|_| settle.what != Settlement::Drop) {
+        counters.processing.observe(between(since, now));
     }
 }
 

@@ -91,6 +91,14 @@ impl Writer {
         self.member(name, |out| out.scalar(value));
     }
 
+    /// A text of digits, letters, hyphens and the like: nothing that is written otherwise in either form.
+    pub(super) fn word(&mut self, name: &'static str, value: &str) {
+        self.member(name, |out| match out.protocol {
+            Protocol::Json => out.raw(&["\"", value, "\""]),
+            Protocol::Query => out.raw(&[value]),
+        });
+    }
+
     /// A text, if there is one.
     pub(super) fn text_if(&mut self, name: &'static str, value: Option<&str>) {
         if let Some(value) = value {

@@ -13,6 +13,8 @@ use serde::Deserialize;
 use super::error::SqsError;
 use super::request::{Pairs, Text};
 
+use crate::hex::hex;
+
 /// The header that says of what type the attributes are that are no plain strings: a JSON map from name to DataType. It has those
 /// that steer the queue in any case, as headers of their names are not only made of attributes.
 pub(super) const TYPES_HEADER: &str = "ottla.sqs.types";
@@ -307,13 +309,6 @@ pub(super) fn md5_of_attributes(attributes: &[Attribute<'_>]) -> Option<String> 
     Some(hex(&digest.finalize()))
 }
 
-/// Bytes in hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
-}
-
 /// Whether a text has only the characters that a body and a string attribute may have.
 pub(super) fn is_legal_text(text: &str) -> bool {
     let bytes = text.as_bytes();
@@ -321,7 +316,8 @@ pub(super) fn is_legal_text(text: &str) -> bool {
     // U+FFFE and U+FFFF, the only other ones that UTF-8 can write.
     let is_no_character =
         |place: usize| bytes[place..].starts_with(&[0xEF, 0xBF]) && bytes[place + 2] >= 0xBE;
-    !bytes.iter().any(is_control)
+    // All are looked at, several at a time: nearly no text has one.
+    !bytes.iter().fold(false, |found, byte| found | is_control(byte))
         && !bytes.iter().enumerate().any(|(place, byte)| *byte == 0xEF && is_no_character(place))
 }
 

@@ -13,8 +13,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use sha2::{Digest, Sha256};
 
 use super::error::SqsError;
-use super::message::hex;
+
 use crate::clock::TimestampMs;
+use crate::hex::hex;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";

@@ -11,9 +11,10 @@ use sha2::{Digest, Sha256};
 use super::send::{check_id, sequence_number};
 use super::{Answer, Context, List, SqsError, Text, Writer, bounded};
 use crate::clock::TimestampMs;
+use crate::hex::hex;
 use crate::http::receipt::Handle;
 use crate::http::sqs::message::{
-    Attribute, DEDUP_HEADER, ENCODING_ATTRIBUTE, SOURCE_HEADER, TRACE_HEADER, Value, attributes_of, hex,
+    Attribute, DEDUP_HEADER, ENCODING_ATTRIBUTE, SOURCE_HEADER, TRACE_HEADER, Value, attributes_of,
     is_legal_text, md5_of_attributes, md5_of_body, text_header, wants,
 };
 use crate::http::sqs::names::Place;
@@ -115,8 +116,8 @@ impl ReceiveAnswer<'_> {
         // What a Kafka producer has sent may be no text: then it comes in base64, and an attribute says so.
         let body = text.map_or_else(|| Cow::Owned(STANDARD.encode(&delivery.body)), Cow::Borrowed);
         out.text("MessageId", &delivery.message_id);
-        out.text("ReceiptHandle", &handle.text());
-        out.text("MD5OfBody", &md5_of_body(body.as_bytes()));
+        out.word("ReceiptHandle", &handle.text());
+        out.word("MD5OfBody", &md5_of_body(body.as_bytes()));
         out.text("Body", &body);
         out.map("Attributes", "Attribute", "Name", self.system_attributes(delivery));
         let filter = &self.request.message_attribute_names;

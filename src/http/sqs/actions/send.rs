@@ -48,7 +48,7 @@ pub(super) struct SentAnswer {
 impl Answer for SentAnswer {
     fn write(&self, out: &mut Writer) {
         out.text("MessageId", &self.message_id);
-        out.text("MD5OfMessageBody", &self.body);
+        out.word("MD5OfMessageBody", &self.body);
         out.text_if("MD5OfMessageAttributes", self.attributes.as_deref());
         out.text_if("MD5OfMessageSystemAttributes", self.system_attributes.as_deref());
         out.text_if("SequenceNumber", self.sequence_number.as_deref());
