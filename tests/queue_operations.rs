@@ -18,6 +18,7 @@ use ottla::queue::Settlement;
 use ottla::storage::simulated::SimulatedDisk;
 use ottla::{Broker, Config};
 use rdkafka::ClientConfig;
+use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
@@ -282,6 +283,55 @@ async fn leases_counts_and_what_is_done_outlive_the_broker() {
     assert_eq!(seen, [("returned", 2), ("untouched", 1)]);
     assert_eq!(settle(door, "q", held, Settlement::Done).await, Ok(()));
     assert_eq!(depth(door, "q").await, (0, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_restart_is_repeated_by_nobody_after_it() {
+    let data = tempfile::tempdir().unwrap();
+    let broker = lasting(&data).await;
+    let door = broker.queues();
+    make(door, "q", &[]).await;
+    let named = |id: usize| Outgoing { dedup_id: Some(id.to_string()), ..message(&"x".repeat(1_000)) };
+    let is_duplicate = async |door: &QueueDoor, id: usize| {
+        door.send("q", vec![named(id)]).await.unwrap()[0].as_ref().unwrap().is_duplicate
+    };
+    // Several reads of it.
+    for first in (0..400).step_by(100) {
+        send(door, "q", (first..first + 100).map(named).collect()).await;
+    }
+    let done = take(door, "q", 1).await.remove(0);
+    assert_eq!(settle(door, "q", done.receipt, Settlement::Done).await, Ok(()));
+    let producer: FutureProducer =
+        ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
+    for repeated in ["0", "399"] {
+        let id = rdkafka::message::Header { key: "ottla.dedup-id", value: Some(repeated) };
+        let record =
+            FutureRecord::<(), _>::to("q").payload("repeats").headers(OwnedHeaders::new().insert(id));
+        producer.send(record, LONG).await.unwrap();
+    }
+    drop((producer, broker));
+
+    let broker = lasting(&data).await;
+    let door = broker.queues();
+    // The first read is enough for that.
+    assert_eq!(take(door, "q", 1).await.len(), 1);
+    for id in [0, 1, 200, 399] {
+        assert!(is_duplicate(door, id).await, "{id}");
+    }
+    assert!(!is_duplicate(door, 400).await);
+    assert_eq!(depth(door, "q").await, (399, 1, 0));
+    drop(broker);
+
+    let broker = lasting(&data).await;
+    let door = broker.queues();
+    assert_eq!(depth(door, "q").await, (399, 1, 0));
+    drop(broker);
+
+    let broker = lasting(&data).await;
+    let door = broker.queues();
+    door.purge("q").await.unwrap();
+    assert!(!is_duplicate(door, 200).await, "it was purged");
+    assert!(is_duplicate(door, 200).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "coordinator",
             "group",
             "handlers",
+            "hex",
             "http",
             "log",
             "net",
@@ -74,6 +75,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "coordinator",
             "group",
+            "hex",
             "log",
             "operations",
             "queue",
@@ -113,7 +115,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("protocol", &["clock", "protocol", "record", "uuid"]),
     ("record", &["clock", "record", "uuid"]),
     ("clock", &[]),
-    ("uuid", &[]),
+    ("uuid", &["hex"]),
+    ("hex", &[]),
 ];
 
 /// Files of `handlers/` that are no API's.

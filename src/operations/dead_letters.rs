@@ -334,12 +334,12 @@ pub(super) async fn look_since(
     let first = found.map_or(offset_end_exclusive, |found| found.offset.min(offset_end_exclusive));
     let mut at = first;
     while at < offset_end_exclusive {
-        let read = station.read(door, at, LOOKED_BYTES).await?;
-        show(&read.records);
-        if read.end <= at {
+        let (records, end) = station.read_records(door, at, LOOKED_BYTES).await?;
+        show(&records);
+        if end <= at {
             break;
         }
-        at = read.end;
+        at = end;
     }
     Ok(first)
 }

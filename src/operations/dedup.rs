@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
+use std::ops::Range;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -26,8 +27,8 @@ pub(super) struct Dedup {
     seen: HashMap<DedupId, (i64, TimestampMs)>,
     /// In the order in which they came.
     order: VecDeque<(TimestampMs, DedupId)>,
-    /// Whether what the log had before this process began has been looked at.
-    pub(super) is_seeded: bool,
+    /// Of what the log had before it was looked at first, what has not been seen; `None` before.
+    pub(super) unseen: Option<Range<i64>>,
 }
 
 impl Dedup {
@@ -55,6 +56,13 @@ impl Dedup {
         }
     }
 
+    /// All that the log has of these offsets has been shown.
+    pub(super) fn saw_all(&mut self, offsets: Range<i64>) {
+        if let Some(unseen) = self.unseen.as_mut().filter(|unseen| unseen.start >= offsets.start) {
+            unseen.start = unseen.start.max(offsets.end);
+        }
+    }
+
     /// The message at `offset` will not be there after all.
     pub(super) fn take_back(&mut self, id: DedupId, offset: i64) {
         if self.seen.get(&id).is_some_and(|(first, _)| *first == offset) {
@@ -62,8 +70,9 @@ impl Dedup {
         }
     }
 
-    /// Forgets all, as a purge does.
+    /// Forgets all, also what was not seen, as a purge does.
     pub(super) fn clear(&mut self) {
+        self.unseen = Some(0..0);
         self.seen.clear();
         self.order.clear();
     }
@@ -110,6 +119,19 @@ mod tests {
         assert!(!dedup.saw(DedupId::of(b"a", Some(b"y")), 1, 0, WINDOW));
         assert!(!dedup.saw(DedupId::of(b"a", None), 2, 0, WINDOW));
         assert!(dedup.saw(DedupId::of(b"a", Some(b"y")), 3, 0, WINDOW));
+    }
+
+    #[test]
+    fn what_was_shown_from_where_nothing_was_seen_on_is_seen() {
+        let mut dedup = Dedup { unseen: Some(10..50), ..Dedup::default() };
+        dedup.saw_all(20..30);
+        assert_eq!(dedup.unseen, Some(10..50), "there is more before");
+        dedup.saw_all(5..20);
+        assert_eq!(dedup.unseen, Some(20..50));
+        dedup.saw_all(0..15);
+        assert_eq!(dedup.unseen, Some(20..50));
+        dedup.clear();
+        assert!(dedup.unseen.unwrap().is_empty());
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
-use std::sync::Arc;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -24,10 +25,10 @@ use crate::log::{LogError, Partition, Waiter};
 use crate::queue::{
     Arrival, Backoff, Dead, Kind, QueueError, QueueFailure, QueueKey, QueueTerms, Receive, Received,
 };
-use crate::record::Codec;
 use crate::record::range::FileRange;
-use crate::record::records::{Record, records, split_batch};
+use crate::record::records::{Record, RecordView, block, record_views, records_in, split_batch};
 use crate::record::validate::{COSTLY_DENSE_CODEC_BYTES, COSTLY_QUICK_CODEC_BYTES};
+use crate::record::{BatchHeader, Codec, InvalidBatch};
 use crate::telemetry::QueueCounters;
 use crate::uuid::Uuid;
 
@@ -36,6 +37,9 @@ pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// Compressed bytes that are decompressed together where sockets are served; more go elsewhere, as each batch does that is costly.
 const COSTLY_READ_BYTES: usize = 64 << 10;
+
+/// Records of a batch that are passed over for each that is wanted of it; if there are more, all are made once.
+const FEW_RECORDS: i32 = 16;
 
 /// How long it takes until what is done and need not be kept is looked for.
 const LET_GO_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -98,8 +102,8 @@ pub(super) struct Station {
     has_changed: AtomicBool,
     /// Also kept from two senders of one id at a time.
     pub(super) dedup: tokio::sync::Mutex<Dedup>,
-    /// The records of the last read.
-    recent: Mutex<Arc<Vec<Record>>>,
+    /// What was read last.
+    recent: Mutex<Arc<Read>>,
     /// Whether somebody moves its dead letters, or waits for some.
     pub(super) is_moving: AtomicBool,
     /// Whether it will soon be looked for what nobody needs any more.
@@ -137,11 +141,22 @@ struct Round {
 }
 
 /// What one read of a log has found.
+#[derive(Default)]
 pub(super) struct Read {
-    /// In order; none of before where it began.
-    pub(super) records: Vec<Record>,
+    /// In order; the first may begin before where the reading did.
+    batches: Vec<Batch>,
+    from: i64,
     /// Where the next read begins.
     pub(super) end: i64,
+}
+
+/// A batch that was read.
+struct Batch {
+    header: BatchHeader,
+    /// Of its records.
+    block: Bytes,
+    /// If they are many, and one was wanted.
+    records: OnceLock<Vec<Record>>,
 }
 
 impl Desk {
@@ -466,8 +481,8 @@ impl Station {
         }
     }
 
-    /// Shows the engine what one read of the log from `from` on finds, and takes what it hands out then; `None` if the log was cut
-    /// below what the engine had seen, which begins anew.
+    /// Shows the engine what one read of the log from `from` on finds, and takes what it hands out then; `None` if it begins
+    /// anew: the log was cut below what it had seen, or it had seen nothing.
     async fn take_round(
         &self,
         door: &QueueDoor,
@@ -499,7 +514,7 @@ impl Station {
             gives_way: share.gives_way,
             terms: terms(config),
         };
-        let received = self.ask(door, receive).await?;
+        let Some(received) = self.ask(door, receive).await? else { return Ok(None) };
         if let Some(cut) = self.partition.lost_since(received.leader_epoch, received.window_end)? {
             let epoch = self.partition.leader_epoch();
             door.0.queues.go_back(&self.key, cut, received.leader_epoch, epoch).await?;
@@ -508,19 +523,19 @@ impl Station {
         Ok(Some(Round { received, is_time, is_end }))
     }
 
-    /// Asks the engine, and makes the window if there is none yet: from the first record of the log on.
-    async fn ask(&self, door: &QueueDoor, receive: Receive) -> Result<Received, QueueRefusal> {
+    /// Asks the engine; `None` if there was no window: it is made then, from the first record of the log on.
+    async fn ask(&self, door: &QueueDoor, receive: Receive) -> Result<Option<Received>, QueueRefusal> {
         door.start().await?;
-        let received = match door.0.queues.receive(&self.key, receive.clone()).await {
+        let received = match door.0.queues.receive(&self.key, receive).await {
             Err(QueueFailure::Queue(QueueError::Unknown)) => {
                 let start = self.partition.offsets()?.log_start_offset;
                 door.0.queues.initialise(&self.key, start, self.partition.leader_epoch()).await?;
-                door.0.queues.receive(&self.key, receive).await?
+                return Ok(None);
             }
             received => received?,
         };
         self.remember(&received);
-        Ok(received)
+        Ok(Some(received))
     }
 
     /// The engine is asked where to read on, the next time.
@@ -612,8 +627,24 @@ impl Station {
     }
 
     /// As [`read`].
-    pub(super) async fn read(&self, door: &QueueDoor, from: i64, bytes: usize) -> Result<Read, LogError> {
+    async fn read(&self, door: &QueueDoor, from: i64, bytes: usize) -> Result<Read, LogError> {
         read(&self.partition, door, from, bytes).await
+    }
+
+    /// The records that [`read`] finds, none of before `from`, and where the next read begins.
+    pub(super) async fn read_records(
+        &self,
+        door: &QueueDoor,
+        from: i64,
+        bytes: usize,
+    ) -> Result<(Vec<Record>, i64), LogError> {
+        let read = self.read(door, from, bytes).await?;
+        let mut found = Vec::new();
+        for batch in read.batches {
+            let records = batch.into_records().map_err(|error| unreadable(&self.partition, from, error))?;
+            found.extend(records.into_iter().filter(|record| record.offset >= from));
+        }
+        Ok((found, read.end))
     }
 
     async fn arrivals(
@@ -626,10 +657,10 @@ impl Station {
         let mut arrivals = match super::intake::deduplicates(config) {
             true => {
                 let mut dedup = self.dedup.lock().await;
-                self.seed(door, config, &mut dedup).await?;
-                super::intake::arrivals(config, self.is_own, Some(&mut dedup), &read.records)
+                self.seed(door, config, &mut dedup, from).await?;
+                self.show(config, &mut dedup, &read)?
             }
-            false => super::intake::arrivals(config, self.is_own, None, &read.records),
+            false => self.sort(config, None, &read)?,
         };
         // Compaction may have taken what the last batch ended with.
         let seen = arrivals.last().map_or(from, |last| last.last + 1);
@@ -637,35 +668,62 @@ impl Station {
             let kind = Kind { skip: true, ..Kind::default() };
             arrivals.push(Arrival { first: seen, last: read.end - 1, kind });
         }
-        *self.recent.lock() = Arc::new(read.records);
+        *self.recent.lock() = Arc::new(read);
         Ok(arrivals)
     }
 
-    /// Shows `dedup` what the log has had within the window before this process began.
+    /// The records of a read as the engine takes them.
+    fn sort(
+        &self,
+        config: &QueueConfig,
+        dedup: Option<&mut Dedup>,
+        read: &Read,
+    ) -> Result<Vec<Arrival>, LogError> {
+        let arrivals = super::intake::arrivals(config, self.is_own, dedup, read.records());
+        arrivals.map_err(|error| unreadable(&self.partition, read.from, error))
+    }
+
+    /// As [`Station::sort`]; `dedup` has seen all of the read then.
+    fn show(&self, config: &QueueConfig, dedup: &mut Dedup, read: &Read) -> Result<Vec<Arrival>, LogError> {
+        let arrivals = self.sort(config, Some(dedup), read)?;
+        dedup.saw_all(read.from..read.end);
+        Ok(arrivals)
+    }
+
+    /// Shows `dedup` what the log has had below `offset_end_exclusive` within the window before it was looked at first: what has come
+    /// since, whoever sends or receives shows it.
     pub(super) async fn seed(
         &self,
         door: &QueueDoor,
         config: &QueueConfig,
         dedup: &mut Dedup,
+        offset_end_exclusive: i64,
     ) -> Result<(), LogError> {
-        if dedup.is_seeded {
-            return Ok(());
+        if dedup.unseen.is_none() {
+            dedup.unseen = Some(self.recent_offsets(door, config).await?);
         }
+        while let Some(unseen) = dedup.unseen.clone()
+            && unseen.start < unseen.end.min(offset_end_exclusive)
+            && unseen.start < self.partition.offsets()?.high_watermark
+        {
+            let read = self.read(door, unseen.start, READ_BYTES).await?;
+            self.show(config, dedup, &read)?;
+            if read.end <= unseen.start {
+                // There is nothing that could be seen.
+                dedup.saw_all(unseen);
+            }
+        }
+        Ok(())
+    }
+
+    /// What the log has of the window in which repetitions are known.
+    async fn recent_offsets(&self, door: &QueueDoor, config: &QueueConfig) -> Result<Range<i64>, LogError> {
         let since = door.now_ms().saturating_sub(config.dedup_window_ms);
         let partition = Arc::clone(&self.partition);
         let found = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
         let found = found.map_err(|_stopped| LogError::Shutdown)??;
-        let mut from = found.map(|found| found.offset);
-        while let Some(at) = from {
-            if at >= self.partition.offsets()?.high_watermark {
-                break;
-            }
-            let read = self.read(door, at, READ_BYTES).await?;
-            super::intake::arrivals(config, self.is_own, Some(dedup), &read.records);
-            from = (read.end > at).then_some(read.end);
-        }
-        dedup.is_seeded = true;
-        Ok(())
+        let end = self.partition.offsets()?.high_watermark;
+        Ok(found.map_or(end, |found| found.offset)..end)
     }
 
     /// The records at these offsets, as far as they are there.
@@ -677,16 +735,71 @@ impl Station {
         let mut found = Vec::with_capacity(offsets.len());
         let mut read = Arc::clone(&self.recent.lock());
         for offset in offsets {
-            if let Some(record) = find(&read, *offset) {
+            let wrong = |error| unreadable(&self.partition, *offset, error);
+            if let Some(record) = read.record(*offset).map_err(wrong)? {
                 found.push(record);
                 continue;
             }
             // Neighbours are wanted next, more often than not.
-            read = Arc::new(self.read(door, *offset, READ_BYTES.min(offsets.len() << 13)).await?.records);
-            found.extend(find(&read, *offset));
+            read = Arc::new(self.read(door, *offset, READ_BYTES.min(offsets.len() << 13)).await?);
+            found.extend(read.record(*offset).map_err(wrong)?);
             *self.recent.lock() = Arc::clone(&read);
         }
         Ok(found)
+    }
+}
+
+impl Read {
+    /// The records, in order; none of before where the reading began.
+    fn records(&self) -> impl Iterator<Item = Result<RecordView<'_>, InvalidBatch>> {
+        let records = self.batches.iter().flat_map(|batch| record_views(&batch.header, &batch.block));
+        records.filter(|record| record.as_ref().map_or(true, |record| record.offset >= self.from))
+    }
+
+    /// The record at an offset, if it is among these.
+    pub(super) fn record(&self, offset: i64) -> Result<Option<Record>, InvalidBatch> {
+        let at = self.batches.partition_point(|batch| batch.header.last_offset() < offset);
+        match self.batches.get(at) {
+            Some(batch) => batch.record(offset),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Batch {
+    /// Whether to find one is to make all, which may be much work.
+    fn is_opened(&self) -> bool {
+        self.header.record_count > FEW_RECORDS
+    }
+
+    fn is_compressed(&self) -> bool {
+        self.header.attributes.codec().is_ok_and(|codec| codec != Codec::None)
+    }
+
+    fn record(&self, offset: i64) -> Result<Option<Record>, InvalidBatch> {
+        if self.is_opened() {
+            let records = self.records()?;
+            let found = records.binary_search_by_key(&offset, |record| record.offset);
+            return Ok(found.ok().map(|at| records[at].clone()));
+        }
+        let mut views = record_views(&self.header, &self.block);
+        let found = views.find(|view| view.as_ref().map_or(true, |view| view.offset == offset));
+        Ok(found.transpose()?.map(|view| view.to_record(&self.block)))
+    }
+
+    fn records(&self) -> Result<&[Record], InvalidBatch> {
+        if let Some(records) = self.records.get() {
+            return Ok(records);
+        }
+        let records = records_in(&self.header, self.block.clone()).collect::<Result<_, _>>()?;
+        Ok(self.records.get_or_init(|| records))
+    }
+
+    fn into_records(self) -> Result<Vec<Record>, InvalidBatch> {
+        match self.records.into_inner() {
+            Some(records) => Ok(records),
+            None => records_in(&self.header, self.block).collect(),
+        }
     }
 }
 
@@ -699,7 +812,7 @@ pub(super) async fn read(
 ) -> Result<Read, LogError> {
     let read = match partition.read(from, bytes, true) {
         Err(LogError::OffsetOutOfRange { log_start_offset, .. }) if from < log_start_offset => {
-            return Ok(Read { records: Vec::new(), end: log_start_offset });
+            return Ok(Read { batches: Vec::new(), from, end: log_start_offset });
         }
         read => read?,
     };
@@ -707,23 +820,35 @@ pub(super) async fn read(
     let decoded = match decode_cached(&read.ranges, from, max_decompressed_bytes) {
         Some(decoded) => decoded,
         None => {
-            let work = move || decode(&read.ranges, from, max_decompressed_bytes, FileRange::read);
+            let work = move || {
+                let read = decode(&read.ranges, from, max_decompressed_bytes, FileRange::read)?;
+                // Where there is much in little there may be many: they are made while no socket waits.
+                for batch in read.batches.iter().filter(|batch| batch.is_opened() && batch.is_compressed()) {
+                    batch.records().map_err(invalid)?;
+                }
+                Ok(read)
+            };
             match tokio::task::spawn_blocking(work).await {
                 Ok(decoded) => decoded,
                 Err(_stopped) => return Err(LogError::Shutdown),
             }
         }
     };
-    decoded.map_err(|error| {
-        let (topic, index) = (partition.topic(), partition.index());
-        error!(topic, partition = index, offset = from, %error, "records cannot be read to be received");
-        partition.unreadable(error)
-    })
+    decoded.map_err(|error| failed(partition, from, error))
 }
 
-fn find(records: &[Record], offset: i64) -> Option<Record> {
-    let at = records.binary_search_by_key(&offset, |record| record.offset).ok()?;
-    Some(records[at].clone())
+pub(super) fn unreadable(partition: &Partition, from: i64, error: InvalidBatch) -> LogError {
+    failed(partition, from, invalid(error))
+}
+
+fn failed(partition: &Partition, from: i64, error: io::Error) -> LogError {
+    let (topic, index) = (partition.topic(), partition.index());
+    error!(topic, partition = index, offset = from, %error, "records cannot be read to be received");
+    partition.unreadable(error)
+}
+
+fn invalid(error: InvalidBatch) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// What can be had at once: in memory, and not much work.
@@ -754,15 +879,14 @@ fn is_laborious(batches: &Bytes) -> bool {
     compressed_bytes > COSTLY_READ_BYTES
 }
 
-/// The records of whole batches; what is cut at the end is left to the next read.
+/// Whole batches; what is cut at the end is left to the next read.
 fn decode<P>(
     places: &[P],
     from: i64,
     max_decompressed_bytes: usize,
     read: impl Fn(&P) -> io::Result<Bytes>,
 ) -> io::Result<Read> {
-    let wrong = |error: crate::record::InvalidBatch| io::Error::new(io::ErrorKind::InvalidData, error);
-    let mut found = Read { records: Vec::new(), end: from };
+    let mut found = Read { batches: Vec::new(), from, end: from };
     for place in places {
         let mut batches = read(place)?;
         while let Some((header, payload)) = split_batch(&mut batches) {
@@ -771,14 +895,9 @@ fn decode<P>(
                 return Err(io::Error::new(io::ErrorKind::InvalidData, what));
             }
             found.end = header.last_offset() + 1;
-            if header.attributes.is_control() {
-                continue;
-            }
-            for record in records(&header, &payload, max_decompressed_bytes).map_err(wrong)? {
-                let record = record.map_err(wrong)?;
-                if record.offset >= from {
-                    found.records.push(record);
-                }
+            if !header.attributes.is_control() {
+                let block = block(&header, &payload, max_decompressed_bytes).map_err(invalid)?;
+                found.batches.push(Batch { header, block, records: OnceLock::new() });
             }
         }
     }

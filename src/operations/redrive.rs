@@ -432,7 +432,7 @@ impl QueueDoor {
                 offsets => offsets?.log_start_offset,
             };
             let from = progress.start.max(log_start);
-            let oldest = station.read(self, from, 1).await?.records;
+            let (oldest, _) = station.read_records(self, from, 1).await?;
             let came = oldest.first().map(|record| match super::Letter::of(record) {
                 Some(letter) => letter.moved_at_ms.saturating_sub(CLOCK_SLACK_MS),
                 None => came_at_earliest(station, record),

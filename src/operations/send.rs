@@ -143,7 +143,7 @@ impl QueueDoor {
         }
         // Held while the log is looked at and written, but not while it is synced.
         let mut dedup = station.dedup.lock().await;
-        station.seed(self, config, &mut dedup).await?;
+        station.seed(self, config, &mut dedup, i64::MAX).await?;
         Ok(Appending::to(station, Some((&mut dedup, config.dedup_window_ms)), room).all(messages))
     }
 }

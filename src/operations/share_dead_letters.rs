@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
-use super::desk::{READ_BYTES, read};
+use super::desk::{READ_BYTES, Read, read, unreadable};
 use super::send::new_batch;
 use super::{QueueDoor, QueueRefusal};
 use crate::catalog::group_config::{self, INTERNAL_PREFIX, ShareConfig};
@@ -253,20 +253,17 @@ impl QueueDoor {
 
     /// The records at these offsets, as far as they can be read: the others' letters tell of them all the same.
     async fn records_of(&self, source: &Arc<Partition>, dead: &[Died]) -> Vec<Record> {
-        let mut found: Vec<Record> = Vec::with_capacity(dead.len());
-        let mut read_to = i64::MIN;
+        let mut found = Vec::with_capacity(dead.len());
+        let mut seen = Read::default();
         for Died { offset, .. } in dead {
-            if *offset < read_to {
-                continue;
-            }
-            match read(source, self, *offset, READ_BYTES).await {
-                Ok(read) => {
-                    let is_dead = |record: &Record| {
-                        dead.binary_search_by_key(&record.offset, |died| died.offset).is_ok()
-                    };
-                    found.extend(read.records.into_iter().filter(is_dead));
-                    read_to = read.end;
+            let record = async {
+                if *offset >= seen.end {
+                    seen = read(source, self, *offset, READ_BYTES).await?;
                 }
+                seen.record(*offset).map_err(|error| unreadable(source, *offset, error))
+            };
+            match record.await {
+                Ok(record) => found.extend(record),
                 Err(error) => {
                     let (topic, partition) = (source.topic(), source.index());
                     warn!(topic, partition, offset, %error, "a dead letter is without its record");

@@ -858,8 +858,8 @@ impl Leases {
         if offset < self.start || offset >= self.end {
             return None;
         }
-        let (first, packed) = self.runs.floor(offset)?;
-        Some((first, packed.run(self.end_of(offset) - 1)))
+        let (first, packed, next) = self.runs.around(offset)?;
+        Some((first, packed.run(next.unwrap_or(self.end) - 1)))
     }
 
     /// Where the run that `offset` lies in ends, exclusive.
@@ -871,6 +871,9 @@ impl Leases {
     fn set(&mut self, first: i64, run: Run) {
         // What is done is the same however often it had to be tried.
         let run = if run.state.is_done() { Run { state: run.state, ..Run::fresh(run.last) } } else { run };
+        if first == self.end {
+            return self.append(run);
+        }
         self.kinds.hold(run.kind);
         self.split(first);
         self.split(run.last + 1);
@@ -905,6 +908,21 @@ impl Leases {
         }
         self.drop_kind(run.kind);
         touched.into_iter().for_each(|key| self.refresh(key));
+    }
+
+    /// Gives `end..=run.last` a state, which is new: there is nothing to be cut, and nothing behind it.
+    fn append(&mut self, run: Run) {
+        let first = self.end;
+        self.end = run.last + 1;
+        self.count(first, &run, 1);
+        let left = self.runs.last().filter(|_| first != self.seen);
+        if !left.is_some_and(|(_, left)| left.run(run.last).is_like(&run)) {
+            self.runs.insert(first, Packed::new(&run));
+            self.index(first, &run);
+        }
+        if let Some(key) = self.kinds.key(run.kind) {
+            self.refresh(key);
+        }
     }
 
     /// The run that begins at `first`, also while those in front of it are being taken out.

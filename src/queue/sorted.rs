@@ -42,6 +42,11 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         self.pages.front().map(|page| page[0])
     }
 
+    /// The highest.
+    pub(super) fn last(&self) -> Option<(K, V)> {
+        self.pages.back()?.last().copied()
+    }
+
     pub(super) fn get(&self, key: K) -> Option<V> {
         self.floor(key).filter(|(found, _)| *found == key).map(|(_, value)| value)
     }
@@ -51,6 +56,16 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         let page = &self.pages[self.page_of(key)?];
         // The page begins at or below the key.
         Some(page[page.partition_point(|(at, _)| *at <= key) - 1])
+    }
+
+    /// The highest that is not above `key`, and the lowest key that is.
+    pub(super) fn around(&self, key: K) -> Option<(K, V, Option<K>)> {
+        let at = self.page_of(key)?;
+        let page = &self.pages[at];
+        let after = page.partition_point(|(at, _)| *at <= key);
+        let (floor, value) = page[after - 1];
+        let above = page.get(after).map(|(above, _)| *above);
+        Some((floor, value, above.or_else(|| self.firsts.get(at + 1).copied())))
     }
 
     /// The lowest that is above `key`.
@@ -74,7 +89,12 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
             return;
         };
         let mut at = self.page_of(key).unwrap_or(0);
-        let mut index = match self.pages[at].binary_search_by(|(at, _)| at.cmp(&key)) {
+        let page = &self.pages[at];
+        let found = match page[page.len() - 1].0 < key {
+            true => Err(page.len()),
+            false => page.binary_search_by(|(at, _)| at.cmp(&key)),
+        };
+        let mut index = match found {
             Ok(index) => {
                 self.pages[at][index].1 = value;
                 return;
@@ -108,20 +128,23 @@ impl<K: Ord + Copy, V: Copy> Sorted<K, V> {
         }
     }
 
-    /// Adds entries, none of which is there; if they are many, by putting all in order anew.
+    /// Adds entries, none of which is there; if they are many, by putting in order anew what is not below all of them.
     pub(super) fn extend(&mut self, mut more: Vec<(K, V)>) {
         more.sort_unstable_by_key(|(key, _)| *key);
+        let Some((lowest, _)) = more.first().copied() else { return };
         if more.len() < self.len / FEW_PART {
             return more.into_iter().for_each(|(key, value)| self.insert(key, value));
         }
+        let from = self.page_of(lowest).unwrap_or(0);
+        self.firsts.truncate(from);
+        let moved = self.pages.split_off(from);
+        self.len -= moved.iter().map(Vec::len).sum::<usize>();
         let mut more = more.into_iter().peekable();
-        for page in std::mem::take(self).pages {
-            for (key, value) in page {
-                while let Some((before, value)) = more.next_if(|(before, _)| *before < key) {
-                    self.push(before, value);
-                }
-                self.push(key, value);
+        for (key, value) in moved.into_iter().flatten() {
+            while let Some((before, value)) = more.next_if(|(before, _)| *before < key) {
+                self.push(before, value);
             }
+            self.push(key, value);
         }
         more.for_each(|(key, value)| self.push(key, value));
     }
@@ -224,11 +247,14 @@ mod tests {
                 }
                 prop_assert_eq!(map.len(), model.len());
                 prop_assert!(map.iter().eq(model.iter().map(|(key, value)| (*key, *value))));
+                prop_assert_eq!(map.last(), model.last_key_value().map(|(key, value)| (*key, *value)));
                 prop_assert_eq!(map.first(), model.first_key_value().map(|(key, value)| (*key, *value)));
                 for key in [from - 1, from, from + count / 2, from + count] {
                     let floor = model.range(..=key).next_back().map(|(key, value)| (*key, *value));
                     let above = model.range(key + 1..).next().map(|(key, value)| (*key, *value));
                     prop_assert_eq!((map.floor(key), map.above(key)), (floor, above));
+                    let around = floor.map(|(floor, value)| (floor, value, above.map(|(above, _)| above)));
+                    prop_assert_eq!(map.around(key), around);
                     prop_assert_eq!(map.get(key), model.get(&key).copied());
                 }
             }

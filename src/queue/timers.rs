@@ -13,7 +13,7 @@ const FRESH_PART: usize = 4;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers {
     sorted: Sorted<(TimestampMs, i64)>,
-    /// Those that came last, in no order.
+    /// Those that are in no order yet.
     fresh: Vec<(TimestampMs, i64)>,
     /// The first of them.
     fresh_first: Option<(TimestampMs, i64)>,
@@ -28,6 +28,10 @@ impl Timers {
 
     /// Adds one, which must not be there.
     pub(super) fn insert(&mut self, timer: (TimestampMs, i64)) {
+        // Many that come in order need no sorting.
+        if self.sorted.last().is_some_and(|(last, ())| last < timer) {
+            return self.sorted.insert(timer, ());
+        }
         self.fresh.push(timer);
         self.fresh_first = Some(self.fresh_first.map_or(timer, |first| first.min(timer)));
         if self.fresh.len() > FRESH.max(self.sorted.len() / FRESH_PART) {

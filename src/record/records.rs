@@ -48,93 +48,183 @@ pub fn split_batch(batches: &mut Bytes) -> Option<(BatchHeader, Bytes)> {
     Some((header, batch.split_off(HEADER_BYTES)))
 }
 
-/// The records of the batch that `header` and `payload` are, in order. The keys and values are slices of the payload, or
-/// of one block that it was decompressed to, which may have at most `max_decompressed_bytes`.
+/// A record where it lies: what [`Record`] is made from, for who looks at many and keeps none.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordView<'b> {
+    /// Its offset in the log.
+    pub offset: i64,
+    /// Milliseconds since the epoch by the batch's clock; -1 if it has none.
+    pub timestamp: TimestampMs,
+    /// The key; `None` is null.
+    pub key: Option<&'b [u8]>,
+    /// The value; `None` is null.
+    pub value: Option<&'b [u8]>,
+    /// Their keys and values, in the producer's order.
+    pub headers: HeaderViews<'b>,
+}
+
+impl RecordView<'_> {
+    /// The record, its contents slices of `block`, which must be what this is a view of.
+    pub fn to_record(self, block: &Bytes) -> Record {
+        let slice = |bytes: &[u8]| block.slice_ref(bytes);
+        let mut headers = Vec::with_capacity(self.headers.left);
+        headers.extend(self.headers.map(|(key, value)| Header { key: slice(key), value: value.map(slice) }));
+        Record {
+            offset: self.offset,
+            timestamp: self.timestamp,
+            key: self.key.map(slice),
+            value: self.value.map(slice),
+            headers,
+        }
+    }
+}
+
+/// The headers of a record where they lie.
+#[derive(Clone, Copy, Debug)]
+pub struct HeaderViews<'b> {
+    /// Read over once, so that they are sound.
+    fields: Block<'b>,
+    left: usize,
+}
+
+impl<'b> Iterator for HeaderViews<'b> {
+    type Item = (&'b [u8], Option<&'b [u8]>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        header(&mut self.fields).ok()
+    }
+}
+
+/// The block of records of the batch that `header` and `payload` are: the payload itself, or what it is decompressed to, which
+/// may have at most `max_decompressed_bytes`.
+pub fn block(
+    header: &BatchHeader,
+    payload: &Bytes,
+    max_decompressed_bytes: usize,
+) -> Result<Bytes, InvalidBatch> {
+    decompress_all(header.attributes.codec()?, payload, max_decompressed_bytes)
+}
+
+/// The records of the batch that `header` and `payload` are, in order. The keys and values are slices of its [`block`].
 pub fn records(
     header: &BatchHeader,
     payload: &Bytes,
     max_decompressed_bytes: usize,
 ) -> Result<Records, InvalidBatch> {
-    let codec = header.attributes.codec()?;
-    let block = decompress_all(codec, payload, max_decompressed_bytes)?;
-    Ok(Records { header: *header, block, index: 0 })
+    Ok(records_in(header, block(header, payload, max_decompressed_bytes)?))
+}
+
+/// The records in the [`block`] of a batch, in order.
+pub fn records_in(header: &BatchHeader, block: Bytes) -> Records {
+    Records { block, walk: Walk::over(header) }
+}
+
+/// The records in the [`block`] of a batch, in order, where they lie.
+pub fn record_views<'b>(header: &BatchHeader, block: &'b [u8]) -> RecordViews<'b> {
+    RecordViews { block, walk: Walk::over(header) }
 }
 
 /// The records of a batch. Ends after the first error.
 pub struct Records {
-    header: BatchHeader,
-    /// What is left.
     block: Bytes,
-    index: i32,
+    walk: Walk,
 }
 
 impl Iterator for Records {
     type Item = Result<Record, InvalidBatch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.index >= self.header.record_count {
-            return self.end();
+        let record = self.walk.next(&self.block)?;
+        Some(record.map(|record| record.to_record(&self.block)))
+    }
+}
+
+/// The records of a batch where they lie. Ends after the first error.
+pub struct RecordViews<'b> {
+    block: &'b [u8],
+    walk: Walk,
+}
+
+impl<'b> Iterator for RecordViews<'b> {
+    type Item = Result<RecordView<'b>, InvalidBatch>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.walk.next(self.block)
+    }
+}
+
+/// How far a batch has been read.
+struct Walk {
+    header: BatchHeader,
+    /// Bytes of the block.
+    at: usize,
+    index: i32,
+    is_over: bool,
+}
+
+impl Walk {
+    fn over(header: &BatchHeader) -> Self {
+        Self { header: *header, at: 0, index: 0, is_over: false }
+    }
+
+    #[inline]
+    fn next<'b>(&mut self, block: &'b [u8]) -> Option<Result<RecordView<'b>, InvalidBatch>> {
+        if self.is_over {
+            return None;
         }
         let index = self.index;
-        match self.read() {
-            Ok(record) => {
-                self.index += 1;
-                Some(Ok(record))
-            }
-            Err(cause) => {
-                self.stop();
-                Some(Err(InvalidBatch::MalformedRecord { index, cause }))
-            }
+        let mut rest = Block::new(&block[self.at..]);
+        if index >= self.header.record_count {
+            self.is_over = true;
+            let left = InvalidBatch::BytesAfterRecords(self.header.record_count);
+            return (!rest.is_at_end()).then_some(Err(left));
         }
+        let record = view(&self.header, &mut rest);
+        self.at += rest.position() as usize;
+        self.index += 1;
+        self.is_over = record.is_err();
+        Some(record.map_err(|cause| InvalidBatch::MalformedRecord { index, cause }))
     }
 }
 
-impl Records {
-    fn end(&mut self) -> Option<Result<Record, InvalidBatch>> {
-        let left_bytes = self.block.len();
-        self.stop();
-        (left_bytes > 0).then(|| Err(InvalidBatch::BytesAfterRecords(self.header.record_count)))
+#[inline]
+fn view<'b>(header: &BatchHeader, block: &mut Block<'b>) -> Result<RecordView<'b>, MalformedRecord> {
+    let record_bytes = length(block.varint()?)?;
+    let mut fields = Block::new(block.take(record_bytes)?);
+    fields.byte()?;
+    let timestamp_delta = fields.varlong()?;
+    let offset_delta = fields.varint()?;
+    let key = nullable_slice(&mut fields)?;
+    let value = nullable_slice(&mut fields)?;
+    let header_count = length(fields.varint()?)?;
+    let headers = HeaderViews { fields, left: header_count };
+    for _ in 0..header_count {
+        self::header(&mut fields)?;
     }
-
-    fn stop(&mut self) {
-        self.index = self.header.record_count;
-        self.block.clear();
+    if !fields.is_at_end() {
+        return Err(MalformedRecord::WrongLength);
     }
-
-    fn read(&mut self) -> Result<Record, MalformedRecord> {
-        let whole = self.block.clone();
-        let mut block = Block::new(&whole);
-        let record_bytes = length(block.varint()?)?;
-        let mut fields = Block::new(block.take(record_bytes)?);
-        fields.byte()?;
-        let timestamp_delta = fields.varlong()?;
-        let offset_delta = fields.varint()?;
-        let key = nullable_slice(&whole, &mut fields)?;
-        let value = nullable_slice(&whole, &mut fields)?;
-        let header_count = length(fields.varint()?)?;
-        // A header has two bytes at least, so that a count is believed only as far as the record goes.
-        let mut headers = Vec::with_capacity(header_count.min(fields.rest().len() / 2));
-        for _ in 0..header_count {
-            let key = nullable_slice(&whole, &mut fields)?.ok_or(MalformedRecord::NullHeaderKey)?;
-            headers.push(Header { key, value: nullable_slice(&whole, &mut fields)? });
-        }
-        if !fields.is_at_end() {
-            return Err(MalformedRecord::WrongLength);
-        }
-        self.block = whole.slice_ref(block.rest());
-        Ok(Record {
-            offset: offset(&self.header, offset_delta),
-            timestamp: timestamp(&self.header, timestamp_delta),
-            key,
-            value,
-            headers,
-        })
-    }
+    Ok(RecordView {
+        offset: offset(header, offset_delta),
+        timestamp: timestamp(header, timestamp_delta),
+        key,
+        value,
+        headers,
+    })
 }
 
-fn nullable_slice(whole: &Bytes, fields: &mut Block<'_>) -> Result<Option<Bytes>, MalformedRecord> {
-    let Some(bytes) = nullable_length(fields.varint()?)? else { return Ok(None) };
-    Ok(Some(whole.slice_ref(fields.take(bytes)?)))
+#[inline]
+fn header<'b>(fields: &mut Block<'b>) -> Result<(&'b [u8], Option<&'b [u8]>), MalformedRecord> {
+    let key = nullable_slice(fields)?.ok_or(MalformedRecord::NullHeaderKey)?;
+    Ok((key, nullable_slice(fields)?))
+}
+
+#[inline]
+fn nullable_slice<'b>(fields: &mut Block<'b>) -> Result<Option<&'b [u8]>, MalformedRecord> {
+    nullable_length(fields.varint()?)?.map(|bytes| fields.take(bytes)).transpose()
 }
 
 /// Where a record is and of when.
@@ -302,6 +392,20 @@ mod tests {
                 .map(|record| Stamp { offset: record.offset, timestamp: record.timestamp });
             assert_eq!(stamps, expected, "{codec:?}");
         }
+    }
+
+    #[test]
+    fn a_view_shows_what_the_record_has() {
+        let batch = sample(Codec::Lz4);
+        let block = block(batch.header(), batch.payload(), 1 << 20).unwrap();
+        let mut views = record_views(batch.header(), &block);
+        let first = views.next().unwrap().unwrap();
+        assert_eq!((first.offset, first.timestamp), (1_000, 100));
+        assert_eq!((first.key, first.value), (Some(&b"k"[..]), Some(&b"v"[..])));
+        let headers: Vec<_> = first.headers.collect();
+        assert_eq!(headers, [(&b"a"[..], Some(&b"1"[..])), (b"a", None), (b"", Some(b""))]);
+        assert!(block.as_ptr_range().contains(&first.value.unwrap().as_ptr()));
+        assert!(views.all(|view| view.unwrap().headers.next().is_none()));
     }
 
     #[test]

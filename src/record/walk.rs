@@ -112,6 +112,7 @@ pub(super) fn nullable_length(declared: i32) -> Result<Option<usize>, MalformedR
 }
 
 /// A block in memory.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Block<'a> {
     bytes: &'a [u8],
     at: usize,
