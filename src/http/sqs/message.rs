@@ -318,7 +318,7 @@ pub(super) fn is_legal_text(text: &str) -> bool {
         |place: usize| bytes[place..].starts_with(&[0xEF, 0xBF]) && bytes[place + 2] >= 0xBE;
     // All are looked at, several at a time: nearly no text has one.
     !bytes.iter().fold(false, |found, byte| found | is_control(byte))
-        && !bytes.iter().enumerate().any(|(place, byte)| *byte == 0xEF && is_no_character(place))
+        && !(bytes.contains(&0xEF) && (0..bytes.len()).any(is_no_character))
 }
 
 fn is_legal_name(name: &str) -> bool {
