@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -192,11 +192,12 @@ async fn nothing_is_missed_by_who_waits_however_it_comes() {
     for topic in 0..6 {
         make_of(door, &format!("t.{topic}"), 3, &[]).await;
     }
-    make(door, "q", &[("source", "t.*")]).await;
+    make(door, "q", &[("source", "t.*"), ("visibility.timeout.ms", "30")]).await;
     let messages: BTreeSet<String> = (0..200).map(|message| message.to_string()).collect();
     let left = Mutex::new(messages.clone());
+    let places = Mutex::new(BTreeSet::new());
     let worker = |seed| {
-        let left = &left;
+        let (left, places) = (&left, &places);
         async move {
             let mut random = fastrand::Rng::with_seed(seed);
             while !left.lock().unwrap().is_empty() {
@@ -208,6 +209,7 @@ async fn nothing_is_missed_by_who_waits_however_it_comes() {
                     wait: Some(wait),
                 };
                 for delivery in door.receive("q", wanted).await.unwrap() {
+                    places.lock().unwrap().insert((delivery.receipt.topic_id, delivery.receipt.partition));
                     let what = match random.u8(0..10) {
                         0..4 => Settlement::Done,
                         4..6 => Settlement::Return { after_ms: Some(0) },
@@ -238,7 +240,19 @@ async fn nothing_is_missed_by_who_waits_however_it_comes() {
             tokio::time::sleep(Duration::from_micros(random.u64(0..2_000))).await;
         }
     };
-    let work = async { tokio::join!(sender, worker(1), worker(2), worker(3)) };
+    // Those who ask the engine, too, and have not looked for anybody.
+    let others = async {
+        let (member, consumer): (Arc<str>, Arc<str>) = (Arc::from("m"), Arc::from("c"));
+        while !left.lock().unwrap().is_empty() {
+            door.stats("q").await.unwrap();
+            let seen: Vec<_> = places.lock().unwrap().iter().copied().collect();
+            for place in seen {
+                door.lend("q", place, (&member, &consumer), 1, 1 << 20).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let work = async { tokio::join!(sender, others, worker(1), worker(2), worker(3)) };
     let done = tokio::time::timeout(LONG, work).await;
     assert!(done.is_ok(), "three wait while these are left: {:?}", left.lock().unwrap());
 }

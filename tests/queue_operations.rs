@@ -624,6 +624,25 @@ async fn dead_letters_repeat_nothing_and_none_holds_up_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_gets_what_other_settings_allow() {
+    let broker = broker().await;
+    let door = broker.queues();
+    make(door, "q", &[("key.concurrency", "1")]).await;
+    let of_key = |body| Outgoing { key: Some(Bytes::from_static(b"k")), ..message(body) };
+    send(door, "q", vec![of_key("a"), of_key("b")]).await;
+    assert_eq!(bodies(&take(door, "q", 10).await), ["a"]);
+    let waiting = {
+        let door = door.clone();
+        tokio::spawn(async move { wait(&door, "q", 1).await })
+    };
+    tokio::time::sleep(SOON).await;
+    let change = ("ottla.queue.key.concurrency".to_owned(), Some("2".to_owned()));
+    door.configure("q", vec![change]).await.unwrap();
+    let found = tokio::time::timeout(LONG / 2, waiting).await.expect("told of the change").unwrap();
+    assert_eq!(bodies(&found), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_waits_goes_by_what_the_queue_is_by_then() {
     let broker = broker().await;
     let door = broker.queues();

@@ -58,11 +58,6 @@ impl Breaker {
         }
     }
 
-    /// When [`Breaker::allows`] says more than it does now.
-    pub(super) fn probe_at(&self) -> Option<TimestampMs> {
-        self.probe_at
-    }
-
     /// There was nothing to be handed out: who comes next may have the probe.
     pub(super) fn not_needed(&mut self, allowance: Allowance, now: TimestampMs) {
         if allowance == Allowance::Probe && self.probe_at.is_some() {

@@ -207,21 +207,24 @@ impl QueueDoor {
             let failed =
                 self.store_letters(desk, station, config, (&target_desk, &target_config), &dead).await?;
             let is_moved = |died: &&Died| !failed.contains_key(&source_of(station, died.offset));
-            let moved: Vec<&Died> = dead.iter().filter(is_moved).collect();
-            self.0.queues.settle(&station.key, moved.iter().map(|died| died.settle()).collect()).await?;
+            let stored: Vec<&Died> = dead.iter().filter(is_moved).collect();
+            let settles = stored.iter().map(|died| died.settle()).collect();
+            let settled = self.0.queues.settle(&station.key, settles).await?;
+            let mut moved = 0;
             {
                 let (mut known, mut history) = (station.letters.lock().await, desk.history.lock());
-                for Died { offset, .. } in &moved {
+                // One that took too long is given to the mover once more, and must not be sent then.
+                for (Died { offset, .. }, _) in stored.iter().zip(settled).filter(|(_, done)| done.is_ok()) {
                     history.forget(station.place(*offset));
                     known.sent.remove(offset);
+                    moved += 1;
                 }
             }
-            let moved = moved.len();
             // What cannot go stays, and is tried again in a minute; the others do not wait for it.
             for (source, error) in failed {
                 warn!(queue = &*desk.topic.name, source, target, %error, "a dead letter cannot be moved");
             }
-            desk.counters.dead_lettered.add(moved as u64);
+            desk.counters.dead_lettered.add(moved);
             target_desk.tell_one();
             debug!(queue = &*desk.topic.name, moved, target, "dead letters moved");
         }
@@ -246,6 +249,8 @@ impl QueueDoor {
             let (target, since) = (Some(target.topic.id), TimestampMs::MAX);
             known = SentBefore { target, since, looked_from: HashMap::new(), ..known };
         }
+        // Purged meanwhile, or settled by whoever had them last.
+        known.sent.retain(|offset| *offset >= progress.start);
         let offsets = dead.iter().map(|died| died.offset).filter(|offset| !known.sent.contains(offset));
         let mut records = station.records_at(self, &offsets.collect::<Vec<_>>()).await?;
         self.look_for_letters(station, target, &records, &mut known, &progress).await?;
@@ -328,10 +333,8 @@ pub(super) async fn look_since(
     offset_end_exclusive: i64,
     mut show: impl FnMut(&[Record]),
 ) -> Result<i64, LogError> {
-    let partition = Arc::clone(&station.partition);
-    let found = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
-    let found = found.map_err(|_stopped| LogError::Shutdown)??;
-    let first = found.map_or(offset_end_exclusive, |found| found.offset.min(offset_end_exclusive));
+    let found = station.first_since(since).await?;
+    let first = found.map_or(offset_end_exclusive, |found| found.min(offset_end_exclusive));
     let mut at = first;
     while at < offset_end_exclusive {
         let (records, end) = station.read_records(door, at, LOOKED_BYTES).await?;

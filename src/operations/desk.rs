@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
 use super::breaker::Breaker;
@@ -96,9 +97,11 @@ pub(super) struct Station {
     pub(super) partition: Arc<Partition>,
     /// Where to read on, as the engine said last; `UNKNOWN` before.
     end: AtomicI64,
-    /// As [`Received::changes`].
+    /// [`Received::changes`] of the last look that found nothing: whatever has come since is told to who watches from there. Others
+    /// who ask the engine leave it as it is, since what they are shown nobody has looked at.
     changes: AtomicU64,
-    /// Whether something may have changed in the window since it was asked last, as far as that was watched.
+    /// Whether something may have come since the last look, as far as that was watched. A look takes it back before it asks, so that
+    /// what is told meanwhile stays.
     has_changed: AtomicBool,
     /// Also kept from two senders of one id at a time.
     pub(super) dedup: tokio::sync::Mutex<Dedup>,
@@ -288,6 +291,7 @@ impl Desk {
         // Where nothing is watched for before somebody has looked: what that is was told.
         let mut told = self.stations.clone();
         let mut is_looked = true;
+        let mut ends_at: Option<Instant> = None;
         loop {
             if std::mem::take(&mut is_looked) {
                 for station in told.drain(..) {
@@ -295,6 +299,12 @@ impl Desk {
                 }
             }
             let is_awaited = self.receivers() > 0;
+            ends_at = match is_awaited {
+                true => None,
+                // Of a topic that is gone nothing will come.
+                false if topic.is_none() => Some(Instant::now()),
+                false => ends_at.or_else(|| Some(Instant::now() + WATCHED_ON_FOR)),
+            };
             tokio::select! {
                 () = waiter.wait(), if is_awaited => self.changed.notify_one(),
                 Some(Ok(station)) = watched.join_next() => {
@@ -306,11 +316,13 @@ impl Desk {
                     let as_pointer = |topic: &Option<Arc<Topic>>| topic.as_ref().map(Arc::as_ptr);
                     if as_pointer(&now) != as_pointer(&topic) {
                         topic = now;
+                        // It may go by other settings, by which more can be had.
+                        self.stations.iter().for_each(|station| station.look_again());
                         self.changed.notify_one();
                     }
                 }
                 () = self.looked.notified() => is_looked = true,
-                () = tokio::time::sleep(WATCHED_ON_FOR), if !is_awaited => {
+                () = sleep_until(ends_at.unwrap_or_else(Instant::now)), if !is_awaited => {
                     let mut waiting = self.waiting.lock();
                     if waiting.receivers == 0 {
                         waiting.is_watched = false;
@@ -377,7 +389,15 @@ impl Station {
         self.has_changed.store(false, Ordering::Release);
     }
 
-    /// The look has failed, was held back, or has found something, where there may be more.
+    /// The look has found nothing, which `is_all` that there is.
+    pub(super) fn found_nothing(&self, received: &Received, is_all: bool) {
+        self.changes.store(received.changes, Ordering::Release);
+        if !is_all {
+            self.look_again();
+        }
+    }
+
+    /// Something may be there that no change tells of: a look has failed, or has found something, where there may be more.
     pub(super) fn look_again(&self) {
         self.has_changed.store(true, Ordering::Release);
     }
@@ -545,7 +565,6 @@ impl Station {
 
     fn remember(&self, received: &Received) {
         self.end.store(received.end, Ordering::Release);
-        self.changes.store(received.changes, Ordering::Release);
     }
 
     /// Messages are done. If their topic is a queue's that need not keep them, the segments soon go in which nothing else is: also
@@ -718,12 +737,16 @@ impl Station {
 
     /// What the log has of the window in which repetitions are known.
     async fn recent_offsets(&self, door: &QueueDoor, config: &QueueConfig) -> Result<Range<i64>, LogError> {
-        let since = door.now_ms().saturating_sub(config.dedup_window_ms);
+        let first = self.first_since(door.now_ms().saturating_sub(config.dedup_window_ms)).await?;
+        let end = self.partition.offsets()?.high_watermark;
+        Ok(first.unwrap_or(end)..end)
+    }
+
+    /// The first offset of a record that is of `since` or later.
+    pub(super) async fn first_since(&self, since: TimestampMs) -> Result<Option<i64>, LogError> {
         let partition = Arc::clone(&self.partition);
         let found = tokio::task::spawn_blocking(move || partition.offset_for_timestamp(since)).await;
-        let found = found.map_err(|_stopped| LogError::Shutdown)??;
-        let end = self.partition.offsets()?.high_watermark;
-        Ok(found.map_or(end, |found| found.offset)..end)
+        Ok(found.map_err(|_stopped| LogError::Shutdown)??.map(|found| found.offset))
     }
 
     /// The records at these offsets, as far as they are there.

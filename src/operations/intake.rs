@@ -40,7 +40,8 @@ fn number_of(value: Option<&[u8]>) -> Option<i64> {
     std::str::from_utf8(value?).ok()?.trim().parse().ok()
 }
 
-/// What the headers of a message say of how it is to be treated: of each name the first header.
+/// What the headers of a message say of how it is to be treated: of each name the first header, also if that is null, which hides
+/// those that follow.
 #[derive(Clone, Copy, Default)]
 struct Said<'h> {
     delay_ms: Option<Option<&'h [u8]>>,
@@ -145,7 +146,8 @@ fn hash(key: &[u8]) -> u64 {
 /// Whether a record is a message of the queue, by its headers. A dead letter in its own log is: it was sent here by name.
 fn passes(config: &QueueConfig, is_own: bool, record: &RecordView<'_>, said: &Said<'_>) -> bool {
     let value = |name: &str| {
-        let (_, value) = { record.headers }.find(|(key, _)| *key == name.as_bytes())?;
+        let mut headers = record.headers;
+        let (_, value) = headers.find(|(key, _)| *key == name.as_bytes())?;
         Some(value.unwrap_or_default())
     };
     config.filter.passes(value) || (is_own && said.is_letter())

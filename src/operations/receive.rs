@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use super::breaker::Allowance;
 use super::dead_letters::{DELIVERIES, MESSAGE_ID};
 use super::desk::{Desk, Station};
 use super::intake::{due, header, number};
@@ -51,7 +52,14 @@ enum Scope {
     Changed,
 }
 
-type Found = Result<Vec<Delivery>, QueueRefusal>;
+/// What a look comes to.
+struct Looked {
+    found: Vec<Delivery>,
+    /// Whether the queue is paused, wholly or but for a probe: there may be more, and nobody tells when it can be had.
+    is_held_back: bool,
+}
+
+type Found = Result<Looked, QueueRefusal>;
 
 /// A look that goes on when nobody waits for it any more, and then gives back what it has found: who hangs up in the middle hides
 /// nothing from the others.
@@ -80,7 +88,7 @@ impl Drop for Looking {
         // Without a runtime the broker is gone, too.
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
-            if let Ok(found) = look.await {
+            if let Ok(Looked { found, .. }) = look.await {
                 door.give_back(&desk, found.into_iter().map(|delivery| delivery.receipt)).await;
             }
         });
@@ -126,7 +134,7 @@ impl QueueDoor {
                 consumer: consumer.cloned(),
             };
             let found = match until {
-                None => self.looking(&look, Scope::All).await.map(Some),
+                None => self.looking(&look, Scope::All).await.map(|looked| Some(looked.found)),
                 Some(until) => self.look_until(until, &look).await,
             };
             let found = match found {
@@ -159,13 +167,12 @@ impl QueueDoor {
                 return Ok(None);
             }
             let is_hindered = match self.looking(wanted, scope).await {
-                // While it is paused, nobody tells of the next probe.
-                Ok(found) if found.is_empty() => wanted.desk.breaker.lock().probe_at().is_some(),
+                Ok(Looked { found, is_held_back }) if found.is_empty() => is_held_back,
                 Err(QueueRefusal::NotNow(_) | QueueRefusal::Full) if Instant::now() < until => true,
                 done => {
                     // Where something was, more may be.
                     wanted.desk.tell_one();
-                    return done.map(Some);
+                    return done.map(|looked| Some(looked.found));
                 }
             };
             if self.0.stopping.is_cancelled() {
@@ -181,7 +188,9 @@ impl QueueDoor {
             tokio::select! {
                 () = told => {}
                 () = tokio::time::sleep(PAUSE), if is_hindered => {}
-                () = &mut deadline => return self.looking(wanted, Scope::All).await.map(Some),
+                () = &mut deadline => {
+                    return self.looking(wanted, Scope::All).await.map(|looked| Some(looked.found));
+                }
                 () = self.0.stopping.cancelled() => {}
             }
         }
@@ -192,7 +201,7 @@ impl QueueDoor {
         let desk = Arc::clone(&wanted.desk);
         let look = Box::pin(async move {
             let found = door.look(&wanted, scope).await;
-            if found.as_ref().map_or(true, Vec::is_empty) {
+            if found.as_ref().map_or(true, |looked| looked.found.is_empty()) {
                 wanted.desk.looked();
             }
             found
@@ -219,24 +228,26 @@ impl QueueDoor {
         let Look { desk, config, max, lease_ms, .. } = wanted;
         let (max, lease_ms) = (*max, *lease_ms);
         let mut found = Vec::new();
-        let mut is_full = false;
+        let (mut is_full, mut is_held_back) = (false, false);
         for station in desk.in_turn().filter(|station| scope == Scope::All || station.may_have_more()) {
             let wanted = i64::try_from(max - found.len()).unwrap_or(i64::MAX);
             let from_ms = self.now_ms();
             station.begin_look();
-            let received = self.take_of(desk, station, config, wanted, lease_ms).await;
-            let is_all =
-                received.as_ref().is_ok_and(|received| received.ranges.is_empty() && !received.is_full);
-            if !is_all || desk.breaker.lock().probe_at().is_some() {
-                station.look_again();
+            let taken = self.take_of(desk, station, config, wanted, lease_ms).await;
+            match &taken {
+                Ok((received, allowance)) if received.ranges.is_empty() => {
+                    station.found_nothing(received, *allowance == Allowance::All && !received.is_full);
+                }
+                _ => station.look_again(),
             }
-            let received = match received {
+            let (received, allowance) = match taken {
                 Err(error) if desk.is_gone(station, &error) => continue,
                 // What another partition has given is delivered; who comes next hears of it.
                 Err(_) if !found.is_empty() => break,
-                received => received?,
+                taken => taken?,
             };
             is_full |= received.is_full;
+            is_held_back |= allowance != Allowance::All;
             let lease_ms = lease_ms.max(0);
             let ends_ms = from_ms.saturating_add(lease_ms)..=self.now_ms().saturating_add(lease_ms);
             self.move_dead_letters(desk, station, config);
@@ -255,7 +266,11 @@ impl QueueDoor {
                             deliveries,
                         };
                         self.give_back(desk, records.map(receipt)).await;
-                        return if found.is_empty() { Err(error) } else { Ok(found) };
+                        return if found.is_empty() {
+                            Err(error)
+                        } else {
+                            Ok(Looked { found, is_held_back })
+                        };
                     }
                 }
             }
@@ -265,7 +280,7 @@ impl QueueDoor {
         }
         match found.is_empty() && is_full {
             true => Err(QueueRefusal::Full),
-            false => Ok(found),
+            false => Ok(Looked { found, is_held_back }),
         }
     }
 
@@ -276,12 +291,12 @@ impl QueueDoor {
         config: &QueueConfig,
         wanted: i64,
         lease_ms: i64,
-    ) -> Result<Received, QueueRefusal> {
+    ) -> Result<(Received, Allowance), QueueRefusal> {
         let wanted = wanted.min(station.messages_of(RECEIVE_BYTES)?);
         self.take_as_allowed(desk, station, config, wanted, lease_ms, None).await
     }
 
-    /// As much of `wanted` as the queue's breaker allows.
+    /// As much of `wanted` as the queue's breaker allows, which comes with it.
     async fn take_as_allowed(
         &self,
         desk: &Desk,
@@ -290,13 +305,13 @@ impl QueueDoor {
         wanted: i64,
         lease_ms: i64,
         member: Option<&Arc<str>>,
-    ) -> Result<Received, QueueRefusal> {
+    ) -> Result<(Received, Allowance), QueueRefusal> {
         let allowance = desk.breaker.lock().allows(config, self.now_ms());
         let received = station.take(self, config, allowance.of(wanted), lease_ms, member).await;
         if received.as_ref().map_or(true, |received| received.ranges.is_empty()) {
             desk.breaker.lock().not_needed(allowance, self.now_ms());
         }
-        received
+        Ok((received?, allowance))
     }
 
     /// Lends records of a queue, of its own topic or another that it reads, to a member of its share group, of which is remembered
@@ -318,7 +333,7 @@ impl QueueDoor {
             desk.station(topic_id, partition).ok_or_else(|| QueueRefusal::Unknown(name.to_owned()))?;
         let max_records = max_records.min(station.messages_of(max_bytes)?);
         let lease_ms = config.visibility_timeout_ms;
-        let mut received =
+        let (mut received, _) =
             self.take_as_allowed(&desk, station, &config, max_records, lease_ms, Some(member)).await?;
         self.move_dead_letters(&desk, station, &config);
         let now = self.now_ms();

@@ -631,7 +631,7 @@ impl World {
         if known.fate.is_some() {
             return if what == Settlement::Done { Ok(()) } else { Err(SettleError::Gone) };
         }
-        let is_movers = known.dead.is_some_and(|until| until > 0) && known.deliveries == 0;
+        let is_movers = known.dead.is_some() && known.deliveries == 0;
         if deliveries == 0 && !is_movers {
             return Err(SettleError::Gone);
         }

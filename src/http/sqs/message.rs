@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use super::error::SqsError;
 use super::request::{Pairs, Text};
-
 use crate::hex::hex;
 
 /// The header that says of what type the attributes are that are no plain strings: a JSON map from name to DataType. It has those
@@ -317,8 +316,9 @@ pub(super) fn is_legal_text(text: &str) -> bool {
     let is_no_character =
         |place: usize| bytes[place..].starts_with(&[0xEF, 0xBF]) && bytes[place + 2] >= 0xBE;
     // All are looked at, several at a time: nearly no text has one.
-    !bytes.iter().fold(false, |found, byte| found | is_control(byte))
-        && !(bytes.contains(&0xEF) && (0..bytes.len()).any(is_no_character))
+    let has_control = bytes.iter().fold(false, |found, byte| found | is_control(byte));
+    let has_none = bytes.contains(&0xEF) && (0..bytes.len()).any(is_no_character);
+    !has_control && !has_none
 }
 
 fn is_legal_name(name: &str) -> bool {

@@ -13,7 +13,6 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use sha2::{Digest, Sha256};
 
 use super::error::SqsError;
-
 use crate::clock::TimestampMs;
 use crate::hex::hex;
 

@@ -539,9 +539,9 @@ impl Leases {
         match run.state {
             State::Acknowledged | State::Archived if what == Settlement::Done => return Ok(()),
             State::Acknowledged | State::Archived => return Err(SettleError::Gone),
-            // What gave way may never have been delivered, and is its mover's.
-            State::Dead { until, .. } if deliveries == 0 && until != FREE && run.deliveries == 0 => {
-                self.settle_dead(now, run, true, offset, what, marks)?;
+            // What gave way may never have been delivered: only its mover knows of it, which may have taken its time.
+            State::Dead { until, .. } if deliveries == 0 && run.deliveries == 0 => {
+                self.settle_dead(now, run, until != FREE, offset, what, marks)?;
             }
             _ if deliveries == 0 => return Err(SettleError::Gone),
             _ if deliveries < run.deliveries => return Err(SettleError::TakenAgain),
