@@ -21,6 +21,7 @@ use rdkafka::ClientConfig;
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rustix::io::Errno;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_millis(100);
@@ -63,6 +64,12 @@ async fn take(door: &QueueDoor, queue: &str, max: usize) -> Vec<Delivery> {
 /// Waits for the first.
 async fn wait(door: &QueueDoor, queue: &str, max: usize) -> Vec<Delivery> {
     door.receive(queue, Wanted { max, visibility_ms: None, wait: Some(LONG) }).await.unwrap()
+}
+
+/// Somebody who waits for a message of a queue.
+fn waiting(door: &QueueDoor, queue: &'static str) -> JoinHandle<Vec<Delivery>> {
+    let door = door.clone();
+    tokio::spawn(async move { wait(&door, queue, 1).await })
 }
 
 fn bodies(deliveries: &[Delivery]) -> Vec<&str> {
@@ -631,10 +638,7 @@ async fn who_waits_gets_what_other_settings_allow() {
     let of_key = |body| Outgoing { key: Some(Bytes::from_static(b"k")), ..message(body) };
     send(door, "q", vec![of_key("a"), of_key("b")]).await;
     assert_eq!(bodies(&take(door, "q", 10).await), ["a"]);
-    let waiting = {
-        let door = door.clone();
-        tokio::spawn(async move { wait(&door, "q", 1).await })
-    };
+    let waiting = waiting(door, "q");
     tokio::time::sleep(SOON).await;
     let change = ("ottla.queue.key.concurrency".to_owned(), Some("2".to_owned()));
     door.configure("q", vec![change]).await.unwrap();
@@ -650,10 +654,7 @@ async fn who_waits_goes_by_what_the_queue_is_by_then() {
     make(door, "dead", &[]).await;
     send_bodies(door, "q", &["bad"]).await;
     let bad = take(door, "q", 1).await.remove(0);
-    let waiting = {
-        let door = door.clone();
-        tokio::spawn(async move { wait(&door, "q", 1).await })
-    };
+    let waiting = waiting(door, "q");
     tokio::time::sleep(SOON).await;
     let change = ("ottla.queue.dead.letter.queue".to_owned(), Some("dead".to_owned()));
     door.configure("q", vec![change]).await.unwrap();

@@ -372,7 +372,7 @@ impl Station {
         if door.queues.watch(self.key.clone(), watcher, changes).await.is_err() {
             tokio::time::sleep(COORDINATOR_PAUSE).await;
         }
-        self.has_changed.store(true, Ordering::Release);
+        self.look_again();
         self
     }
 
@@ -397,7 +397,7 @@ impl Station {
         }
     }
 
-    /// Something may be there that no change tells of: a look has failed, or has found something, where there may be more.
+    /// Something may be there: a change tells of it, or a look has failed, or has found something, where there may be more.
     pub(super) fn look_again(&self) {
         self.has_changed.store(true, Ordering::Release);
     }

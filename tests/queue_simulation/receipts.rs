@@ -430,13 +430,13 @@ impl World {
         for _ in 0..times {
             let received = self.received(wanted.clone(), member);
             self.end = received.end;
-            records += received.ranges.iter().map(|range| range.last - range.first + 1).sum::<i64>();
+            records += received.records();
         }
         records as usize
     }
 
-    fn received(&mut self, wanted: Receive, member: Option<usize>) -> Received {
-        let (until, asked) = (self.now + wanted.lease_ms, wanted.max_records);
+    /// The queue's terms are what it goes by from here on; what it stores is not taken in yet.
+    fn ask(&mut self, wanted: Receive) -> (Received, Effects<Reply, ShareRecord>) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         let mut effects = Effects::default();
@@ -446,6 +446,12 @@ impl World {
         assert_eq!(effects.replies.len(), 0, "not held back for the disk");
         let reply = effects.prompt.iter().find(|(to, _)| *to == ticket).cloned();
         let Some((_, Reply::Received(Ok(received)))) = reply else { panic!("seed {}: {reply:?}", self.seed) };
+        (received, effects)
+    }
+
+    fn received(&mut self, wanted: Receive, member: Option<usize>) -> Received {
+        let (until, asked) = (self.now + wanted.lease_ms, wanted.max_records);
+        let (received, effects) = self.ask(wanted);
         let offsets = |range: Range| (range.first..=range.last).map(move |at| (at, range.deliveries));
         let given: Vec<_> = received.ranges.iter().copied().flat_map(offsets).collect();
         assert!(given.len() as i64 <= asked.max(0), "seed {}", self.seed);
@@ -492,14 +498,7 @@ impl World {
             gives_way: Some(dead),
             terms: self.terms,
         };
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        let mut effects = Effects::default();
-        let event = Event::One(key(), QueueEvent::Receive(wanted));
-        self.machine.step(self.now, ticket, event, &mut effects);
-        self.rule();
-        let reply = effects.prompt.iter().find(|(to, _)| *to == ticket).cloned();
-        let Some((_, Reply::Received(Ok(received)))) = reply else { panic!("seed {}: {reply:?}", self.seed) };
+        let (received, effects) = self.ask(wanted);
         assert!(received.records() <= max_records, "seed {}", self.seed);
         for range in received.ranges {
             for offset in range.first..=range.last {
