@@ -14,9 +14,6 @@ use crate::queue::{QueueKey, Range, Settlement};
 /// Messages of a queue of which it is remembered who had them.
 const MESSAGES_MAX: usize = 10_000;
 
-/// Messages that may be in order although they are forgotten, beside as many as are known.
-const ORDER_SLACK: usize = 1_024;
-
 /// Deliveries of a message that are remembered: the first, and the last ones.
 const ATTEMPTS_MAX: usize = 10;
 
@@ -78,11 +75,17 @@ pub fn consumer_name(name: &str, address: std::net::IpAddr) -> Arc<str> {
 /// The deliveries of one message. Most are done after the first, which takes no memory of its own.
 #[derive(Debug)]
 struct Known {
+    place: Place,
     first: Attempt,
     later: VecDeque<Attempt>,
 }
 
 impl Known {
+    /// When it was received first, if that is remembered.
+    fn since(&self) -> Option<TimestampMs> {
+        (self.first.delivery == 1).then_some(self.first.received_ms)
+    }
+
     fn last(&mut self) -> &mut Attempt {
         self.later.back_mut().unwrap_or(&mut self.first)
     }
@@ -108,14 +111,16 @@ struct Lent {
 /// The deliveries of a queue's messages. See the module.
 #[derive(Default, Debug)]
 pub(super) struct History {
-    known: HashMap<Place, Known>,
-    /// In the order in which they became known, and some that are forgotten.
-    order: VecDeque<Place>,
+    /// In the order in which they became known: what came last, which is what is done next, lies together however much there is.
+    known: BTreeMap<u64, Known>,
+    /// Which of them a message is.
+    numbers: HashMap<Place, u64>,
     /// By their first record; none is in two.
     lent: BTreeMap<Place, Lent>,
-    /// As `order`, by their numbers.
-    lent_order: VecDeque<(u64, Place)>,
-    next_lent: u64,
+    /// In the order in which they were lent.
+    lent_order: BTreeMap<u64, Place>,
+    /// Of the next message or range.
+    next_number: u64,
 }
 
 impl History {
@@ -136,17 +141,17 @@ impl History {
             error: None,
         };
         if delivery > 1 {
-            if let Some(known) = self.known.get_mut(&place) {
+            if let Some(known) = self.known_mut(place) {
                 known.push(attempt);
-                return if known.first.delivery == 1 { known.first.received_ms } else { now };
+                return known.since().unwrap_or(now);
             }
             if let Some(first) = self.lent_at(place).cloned() {
                 let since = first.received_ms;
-                self.remember(place, Known { first, later: VecDeque::from([attempt]) });
+                self.remember(Known { place, first, later: VecDeque::from([attempt]) });
                 return since;
             }
         }
-        self.remember(place, Known { first: attempt, later: VecDeque::new() });
+        self.remember(Known { place, first: attempt, later: VecDeque::new() });
         now
     }
 
@@ -180,6 +185,9 @@ impl History {
         let overlapped = self.lent.range(from..=Place { offset: last_offset, ..first }).filter(is_before);
         for at in overlapped.map(|(at, _)| *at).collect::<Vec<_>>() {
             let Some(before) = self.lent.remove(&at) else { continue };
+            if at.offset >= first.offset {
+                self.lent_order.remove(&before.number);
+            }
             if before.last_offset > last_offset {
                 let behind = Place { offset: last_offset + 1, ..at };
                 self.insert_lent(behind, before.last_offset, before.attempt.clone());
@@ -190,23 +198,21 @@ impl History {
         }
         self.insert_lent(first, last_offset, attempt);
         while self.lent.len() > RANGES_MAX
-            && let Some((number, oldest)) = self.lent_order.pop_front()
+            && let Some((_, oldest)) = self.lent_order.pop_first()
         {
-            if self.lent.get(&oldest).is_some_and(|lent| lent.number == number) {
-                self.lent.remove(&oldest);
-            }
-        }
-        if self.lent_order.len() > 2 * self.lent.len() + ORDER_SLACK {
-            let lent = &self.lent;
-            self.lent_order.retain(|(number, at)| lent.get(at).is_some_and(|lent| lent.number == *number));
+            self.lent.remove(&oldest);
         }
     }
 
     fn insert_lent(&mut self, first: Place, last_offset: i64, attempt: Attempt) {
-        let number = self.next_lent;
-        self.next_lent += 1;
+        let number = self.number();
         self.lent.insert(first, Lent { last_offset, number, attempt });
-        self.lent_order.push_back((number, first));
+        self.lent_order.insert(number, first);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
     }
 
     fn lent_at(&self, place: Place) -> Option<&Attempt> {
@@ -215,24 +221,26 @@ impl History {
         (is_there && place.offset <= lent.last_offset).then_some(&lent.attempt)
     }
 
-    fn remember(&mut self, place: Place, known: Known) {
-        if self.known.insert(place, known).is_none() {
-            self.order.push_back(place);
+    fn remember(&mut self, known: Known) {
+        let number = self.number();
+        if let Some(before) = self.numbers.insert(known.place, number) {
+            self.known.remove(&before);
         }
+        self.known.insert(number, known);
         while self.known.len() > MESSAGES_MAX
-            && let Some(oldest) = self.order.pop_front()
+            && let Some((_, oldest)) = self.known.pop_first()
         {
-            self.known.remove(&oldest);
+            self.numbers.remove(&oldest.place);
         }
-        if self.order.len() > 2 * self.known.len() + ORDER_SLACK {
-            let known = &self.known;
-            self.order.retain(|place| known.contains_key(place));
-        }
+    }
+
+    fn known_mut(&mut self, place: Place) -> Option<&mut Known> {
+        self.known.get_mut(self.numbers.get(&place)?)
     }
 
     /// Why a delivery is about to be given back or refused.
     pub(super) fn explain(&mut self, place: Place, delivery: u16, error: &str) {
-        let last = self.known.get_mut(&place).map(Known::last);
+        let last = self.known_mut(place).map(Known::last);
         if let Some(last) = last.filter(|last| last.delivery == delivery && last.end.is_none()) {
             last.error = Some(cut(error, ERROR_MAX_BYTES).into());
         }
@@ -254,25 +262,24 @@ impl History {
             }
             Settlement::Reject => AttemptEnd::Rejected,
         };
-        let known = self.known.get_mut(&place)?;
+        let known = self.known_mut(place)?;
         let last = known.last();
         if last.delivery == delivery {
             last.ended_ms = Some(now);
             last.end = Some(end);
         }
-        let since = (known.first.delivery == 1).then_some(known.first.received_ms);
-        since.filter(|_| end == AttemptEnd::Rejected)
+        known.since().filter(|_| end == AttemptEnd::Rejected)
     }
 
     /// The message is done, or elsewhere. Gives when it was received first, if that is remembered.
     pub(super) fn forget(&mut self, place: Place) -> Option<TimestampMs> {
-        let known = self.known.remove(&place)?;
-        (known.first.delivery == 1).then_some(known.first.received_ms)
+        let number = self.numbers.remove(&place)?;
+        self.known.remove(&number)?.since()
     }
 
     /// The deliveries of a message that are remembered, the first one first.
     pub(super) fn of(&self, place: Place) -> Vec<Attempt> {
-        match self.known.get(&place) {
+        match self.numbers.get(&place).and_then(|number| self.known.get(number)) {
             Some(known) => std::iter::once(&known.first).chain(&known.later).cloned().collect(),
             None => self.lent_at(place).cloned().into_iter().collect(),
         }
@@ -365,7 +372,7 @@ mod tests {
         assert_eq!(all, "..nnnnnhhhhhooohhhhhhhhhhhhwwwww..");
         // The same, time and again, is remembered once.
         (0..10_000).for_each(|_| lend(&mut history, 50, 60, "five"));
-        assert!(history.lent.len() == 8 && history.lent_order.len() <= 16 + ORDER_SLACK);
+        assert_eq!((history.lent.len(), history.lent_order.len()), (8, 8));
         assert_eq!(who(&history, 55).as_deref(), Some("five"));
         (0..RANGES_MAX as i64).for_each(|first| lend(&mut history, 100 + first, 100 + first, "six"));
         assert_eq!(
@@ -383,13 +390,12 @@ mod tests {
                 history.settled(place(offset), 1, Settlement::Done, 1);
             }
         }
-        assert_eq!(history.known.len(), MESSAGES_MAX);
-        assert!(history.order.len() <= 2 * MESSAGES_MAX + ORDER_SLACK, "{}", history.order.len());
+        assert_eq!((history.known.len(), history.numbers.len()), (MESSAGES_MAX, MESSAGES_MAX));
         assert!(history.of(place(9_999)).is_empty() && history.of(place(10_001)).len() == 1);
         for first in 0..2 * RANGES_MAX as i64 {
             history.lent(&key(), Range { first, last: first, deliveries: 1 }, 0, &"".into());
         }
-        assert_eq!(history.lent.len(), RANGES_MAX);
+        assert_eq!((history.lent.len(), history.lent_order.len()), (RANGES_MAX, RANGES_MAX));
         history.explain(place(29_999), 1, &"\u{0}é".repeat(1_000));
         let attempt = history.of(place(29_999)).remove(0);
         assert!(attempt.error.as_ref().unwrap().len() <= ERROR_MAX_BYTES);
