@@ -280,9 +280,12 @@ impl Stored for Record {
     }
 }
 
+/// Room that a key or value begins with, bytes: most need no more.
+const ROOM: usize = 128;
+
 /// A number, then the message in the version of that number, or in the only one where it is a key's type.
 pub(super) fn versioned<M: Wire>(number: i16, message: &M, first_flexible: i16) -> Bytes {
-    let mut out = BytesMut::new();
+    let mut out = BytesMut::with_capacity(ROOM);
     out.put(&number.to_be_bytes());
     message.encode(&mut out, Encode { version: number, flexible: number >= first_flexible });
     out.freeze()

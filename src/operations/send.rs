@@ -216,6 +216,8 @@ impl<'a> Appending<'a> {
     }
 
     fn all(mut self, messages: Vec<Prepared>) -> Vec<Result<Placed, SendRefusal>> {
+        self.open.reserve(messages.len());
+        self.placed.reserve(messages.len());
         for message in messages {
             if message.dedup.is_some() && self.open.iter().any(|before| before.dedup == message.dedup) {
                 // Only what has an offset can be repeated.
@@ -231,7 +233,7 @@ impl<'a> Appending<'a> {
                 self.close();
             }
             if bytes > self.max_bytes {
-                let (bytes, max) = (batch(self.compression, &[message]).size_bytes(), self.max_bytes);
+                let (bytes, max) = (batch(self.compression, &[message], bytes).size_bytes(), self.max_bytes);
                 self.placed.push(Err(SendRefusal::TooLarge { bytes, max }));
                 continue;
             }
@@ -259,11 +261,11 @@ impl<'a> Appending<'a> {
 
     fn close(&mut self) {
         let messages = std::mem::take(&mut self.open);
-        self.open_bytes = 0;
+        let bytes = std::mem::take(&mut self.open_bytes);
         if messages.is_empty() {
             return;
         }
-        let appended = self.station.partition.append(batch(self.compression, &messages));
+        let appended = self.station.partition.append(batch(self.compression, &messages, bytes));
         let appended = appended.map_err(Arc::new);
         for (index, message) in messages.into_iter().enumerate() {
             let appended = appended.as_ref().map_err(|error| SendRefusal::Storage(Arc::clone(error)));
@@ -297,8 +299,9 @@ pub(super) fn new_batch(compression: Option<Compression>) -> BatchBuilder {
     }
 }
 
-fn batch(compression: Option<Compression>, messages: &[Prepared]) -> ValidBatch {
-    let mut batch = new_batch(compression);
+/// The batch of messages, of about so many bytes.
+fn batch(compression: Option<Compression>, messages: &[Prepared], bytes: usize) -> ValidBatch {
+    let mut batch = new_batch(compression).room_for(bytes);
     for message in messages {
         let headers: Vec<_> =
             message.headers.iter().map(|(name, value)| (name.as_str(), Some(&value[..]))).collect();

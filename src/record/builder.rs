@@ -61,6 +61,12 @@ impl BatchBuilder {
         self.codec(codec)
     }
 
+    /// Makes room for so many bytes of records.
+    pub fn room_for(mut self, bytes: usize) -> Self {
+        self.block.reserve(bytes);
+        self
+    }
+
     /// Marks the batch as an idempotent producer's. A control batch has base sequence -1.
     pub fn producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Self {
         self.header.producer_id = id;
@@ -134,6 +140,7 @@ impl BatchBuilder {
             + varint_bytes(length(headers.len()))
             + header_bytes;
         let out = &mut self.block;
+        out.reserve(varint_bytes(length(record_bytes)) + record_bytes);
         write_varint(length(record_bytes), out);
         out.push(0);
         write_varlong(timestamp_delta, out);
