@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 
-use crate::hex::hex;
+use crate::hex::write_hex;
 
 /// Of the last character two bits count. Kafka looks at no others, and ids that people have made up have some.
 const LENIENT: GeneralPurpose =
@@ -40,9 +40,16 @@ impl Uuid {
 
     /// The text form that the rest of the world knows: hexadecimal digits in groups of 8, 4, 4, 4 and 12.
     pub fn hyphenated(&self) -> String {
-        let mut text = hex(&self.0);
-        [20, 16, 12, 8].into_iter().for_each(|place| text.insert(place, '-'));
-        text
+        let mut text = Vec::with_capacity(36);
+        for (place, part) in
+            [(0, 4), (4, 6), (6, 8), (8, 10), (10, 16)].map(|(from, to)| (from, &self.0[from..to]))
+        {
+            if place > 0 {
+                text.push(b'-');
+            }
+            write_hex(part, &mut text);
+        }
+        String::from_utf8(text).expect("digits and hyphens are ASCII")
     }
 
     /// Whether this is the absent id.
@@ -53,7 +60,9 @@ impl Uuid {
 
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.0))
+        let mut text = [0; 22];
+        let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
+        f.write_str(str::from_utf8(&text[..written]).map_err(|_| fmt::Error)?)
     }
 }
 

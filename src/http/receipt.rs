@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::BufMut;
 
 use crate::clock::TimestampMs;
 use crate::operations::Receipt;
@@ -24,15 +25,17 @@ impl Handle {
     /// As clients hold it.
     pub(super) fn text(&self) -> String {
         let Receipt { queue_id, topic_id, partition, offset, deliveries } = self.receipt;
-        let mut bytes = Vec::with_capacity(BYTES);
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&queue_id.0);
-        bytes.extend_from_slice(&topic_id.0);
-        bytes.extend_from_slice(&partition.to_be_bytes());
-        bytes.extend_from_slice(&offset.to_be_bytes());
-        bytes.extend_from_slice(&deliveries.to_be_bytes());
-        bytes.extend_from_slice(&self.received_ms.to_be_bytes());
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_be_bytes());
+        let mut bytes = [0; BYTES];
+        let mut rest = &mut bytes[..];
+        rest.put_u8(VERSION);
+        rest.put_slice(&queue_id.0);
+        rest.put_slice(&topic_id.0);
+        rest.put_i32(partition);
+        rest.put_i64(offset);
+        rest.put_u16(deliveries);
+        rest.put_i64(self.received_ms);
+        let checksum = crc32c::crc32c(&bytes[..BYTES - CHECKSUM_BYTES]);
+        bytes[BYTES - CHECKSUM_BYTES..].copy_from_slice(&checksum.to_be_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
 

@@ -4,11 +4,12 @@ use std::fmt::Display;
 use std::io::Write;
 
 use super::error::SqsError;
+use crate::hex::write_hex;
 
 /// The namespace of every XML answer.
 const NAMESPACE: &str = "http://queue.amazonaws.com/doc/2012-11-05/";
 
-/// Room that an answer begins with, bytes: most need no more.
+/// Room for what there is but once in an answer, bytes: most need no more.
 const ROOM: usize = 512;
 
 /// What is spoken.
@@ -24,6 +25,11 @@ pub(super) enum Protocol {
 pub(super) trait Answer {
     /// Whether XML has a `Result` element: not of actions that answer nothing.
     const HAS_RESULT: bool = true;
+
+    /// About how many bytes its lists have.
+    fn bytes(&self) -> usize {
+        0
+    }
 
     /// Writes the members.
     fn write(&self, out: &mut Writer);
@@ -45,7 +51,7 @@ pub(super) struct Writer {
 
 /// The answer of an action that went well.
 pub(super) fn success<A: Answer>(protocol: Protocol, action: &str, request_id: &str, answer: &A) -> Vec<u8> {
-    let mut writer = Writer::new(protocol);
+    let mut writer = Writer::with_room(protocol, ROOM + answer.bytes());
     match protocol {
         Protocol::Json => writer.braces(|out| answer.write(out)),
         Protocol::Query => {
@@ -64,7 +70,7 @@ pub(super) fn success<A: Answer>(protocol: Protocol, action: &str, request_id: &
 
 /// The answer of one that did not.
 pub(super) fn failure(protocol: Protocol, request_id: &str, error: &SqsError) -> Vec<u8> {
-    let mut writer = Writer::new(protocol);
+    let mut writer = Writer::with_room(protocol, ROOM);
     match protocol {
         Protocol::Json => writer.braces(|out| {
             out.text("__type", error.form().json_type);
@@ -82,8 +88,8 @@ pub(super) fn failure(protocol: Protocol, request_id: &str, error: &SqsError) ->
 }
 
 impl Writer {
-    fn new(protocol: Protocol) -> Self {
-        Self { protocol, out: Vec::with_capacity(ROOM), is_begun: false }
+    fn with_room(protocol: Protocol, bytes: usize) -> Self {
+        Self { protocol, out: Vec::with_capacity(bytes), is_begun: false }
     }
 
     /// A text.
@@ -97,6 +103,21 @@ impl Writer {
             Protocol::Json => out.raw(&["\"", value, "\""]),
             Protocol::Query => out.raw(&[value]),
         });
+    }
+
+    /// Bytes as hexadecimal digits.
+    pub(super) fn digits(&mut self, name: &'static str, bytes: &[u8]) {
+        self.member(name, |out| match out.protocol {
+            Protocol::Json => out.enclosed(b'"', b'"', |out| write_hex(bytes, &mut out.out)),
+            Protocol::Query => write_hex(bytes, &mut out.out),
+        });
+    }
+
+    /// The same, if there are some.
+    pub(super) fn digits_if(&mut self, name: &'static str, bytes: Option<&[u8]>) {
+        if let Some(bytes) = bytes {
+            self.digits(name, bytes);
+        }
     }
 
     /// A text, if there is one.
@@ -309,6 +330,7 @@ mod tests {
             out.number("Count", -5);
             out.flag("SenderFault", true);
             out.text_if("Absent", None);
+            out.digits("Digest", &[0x0f, 0xa5]);
             out.texts("QueueUrls", "QueueUrl", ["u1", "u2"]);
             out.texts("None", "None", []);
             out.map("Attributes", "Attribute", "Name", [("A", "1"), ("B", "2")]);
@@ -329,7 +351,7 @@ mod tests {
         let json = String::from_utf8(success(Protocol::Json, "Sample", "id", &Sample)).unwrap();
         assert_eq!(
             json,
-            r#"{"MessageId":"a\"<&>\r\n","Count":-5,"SenderFault":true,"QueueUrls":["u1","u2"],"Attributes":{"A":"1","B":"2"},"#
+            r#"{"MessageId":"a\"<&>\r\n","Count":-5,"SenderFault":true,"Digest":"0fa5","QueueUrls":["u1","u2"],"Attributes":{"A":"1","B":"2"},"#
                 .to_owned()
                 + r#""Messages":[{"N":1,"MessageAttributes":{"x":{"StringValue":"y","DataType":"String"}}},"#
                 + r#"{"N":2,"MessageAttributes":{"x":{"StringValue":"y","DataType":"String"}}}],"Tags":{"k":"v"}}"#
@@ -341,7 +363,7 @@ mod tests {
             "<?xml version=\"1.0\"?><SampleResponse xmlns=\"http://queue.amazonaws.com/doc/2012-11-05/\"><SampleResult>"
                 .to_owned()
                 + "<MessageId>a&quot;&lt;&amp;&gt;&#xD;\n</MessageId><Count>-5</Count><SenderFault>true</SenderFault>"
-                + "<QueueUrl>u1</QueueUrl><QueueUrl>u2</QueueUrl>"
+                + "<Digest>0fa5</Digest><QueueUrl>u1</QueueUrl><QueueUrl>u2</QueueUrl>"
                 + "<Attribute><Name>A</Name><Value>1</Value></Attribute><Attribute><Name>B</Name><Value>2</Value></Attribute>"
                 + &format!("<Message><N>1</N>{attribute}</Message><Message><N>2</N>{attribute}</Message>")
                 + "<Tag><Key>k</Key><Value>v</Value></Tag>"

@@ -7,12 +7,11 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use md5::{Digest, Md5};
+use md5::{Digest as _, Md5};
 use serde::Deserialize;
 
 use super::error::SqsError;
 use super::request::{Pairs, Text};
-use crate::hex::hex;
 
 /// The header that says of what type the attributes are that are no plain strings: a JSON map from name to DataType. It has those
 /// that steer the queue in any case, as headers of their names are not only made of attributes.
@@ -278,13 +277,16 @@ pub(super) fn wants(filter: &[Text<'_>], name: &str) -> bool {
     })
 }
 
-/// MD5 of a body, in hexadecimal digits.
-pub(super) fn md5_of_body(body: &[u8]) -> String {
-    hex(&Md5::digest(body))
+/// MD5 of something.
+pub(super) type Digest = [u8; 16];
+
+/// MD5 of a body.
+pub(super) fn md5_of_body(body: &[u8]) -> Digest {
+    Md5::digest(body).into()
 }
 
 /// MD5 of attributes as every SDK checks it; `None` without attributes.
-pub(super) fn md5_of_attributes(attributes: &[Attribute<'_>]) -> Option<String> {
+pub(super) fn md5_of_attributes(attributes: &[Attribute<'_>]) -> Option<Digest> {
     if attributes.is_empty() {
         return None;
     }
@@ -305,7 +307,7 @@ pub(super) fn md5_of_attributes(attributes: &[Attribute<'_>]) -> Option<String> 
         };
         part(attribute.value.bytes(), &[transport]);
     }
-    Some(hex(&digest.finalize()))
+    Some(digest.finalize().into())
 }
 
 /// Whether a text has only the characters that a body and a string attribute may have.
@@ -355,6 +357,7 @@ fn is_number(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hex::hex;
     use proptest::prelude::*;
 
     fn string<'a>(name: &'a str, value: &'a str) -> Attribute<'a> {
@@ -370,8 +373,8 @@ mod tests {
 
     #[test]
     fn digests_are_those_that_the_sdks_compute() {
-        assert_eq!(md5_of_body(b"test"), "098f6bcd4621d373cade4e832627b4f6");
-        let md5 = |attributes: &[Attribute<'_>]| md5_of_attributes(attributes).unwrap();
+        assert_eq!(hex(&md5_of_body(b"test")), "098f6bcd4621d373cade4e832627b4f6");
+        let md5 = |attributes: &[Attribute<'_>]| hex(&md5_of_attributes(attributes).unwrap());
         assert_eq!(md5(&[string("MyAttribute", "foobar")]), "adb59cd4678ea5a855436b949cd07ab6");
         assert_eq!(md5(&[string("Foo", "Bar")]), "ae7155c6026991b6d54b11589678bf9c");
         let trace = "traceparent\x1e00-774062d6c37081a5a0b9b5b88e30627c-2d2482211f6489da-01";

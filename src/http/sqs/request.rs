@@ -143,6 +143,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 /// refused for being too many.
 const ITEMS_MAX: usize = 100;
 
+/// Room that a list begins with: for a whole batch of messages.
+const ITEMS_LIKELY: usize = 10;
+
 /// A list that takes no more memory than it may.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct List<T>(Vec<T>);
@@ -161,6 +164,15 @@ impl<T> Deref for List<T> {
     }
 }
 
+impl<T> IntoIterator for List<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bounded<T>(PhantomData<fn() -> T>);
@@ -173,7 +185,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<T>, A::Error> {
-                let mut items = Vec::new();
+                let mut items = Vec::with_capacity(ITEMS_LIKELY);
                 while let Some(item) = seq.next_element()? {
                     if items.len() == ITEMS_MAX {
                         return Err(A::Error::custom(format!("a list has more than {ITEMS_MAX} items")));

@@ -10,8 +10,6 @@ mod send;
 mod settle;
 mod tags;
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use serde::Deserialize;
 
@@ -24,6 +22,9 @@ use crate::operations::{Queue, QueueRefusal, SendRefusal};
 
 /// Entries that a batch may have.
 const BATCH_MAX: usize = 10;
+
+/// About how many bytes an answer has of each of them.
+const ENTRY_BYTES: usize = 160;
 
 /// What an action may touch.
 pub(super) struct Context<'c> {
@@ -162,7 +163,7 @@ struct QueueRequest<'a> {
 /// Checks what is the matter with a batch as a whole.
 fn check_batch<'e>(
     kind: &'static str,
-    ids: impl ExactSizeIterator<Item = &'e Option<Text<'e>>>,
+    ids: impl ExactSizeIterator<Item = &'e Option<Text<'e>>> + Clone,
 ) -> Result<(), SqsError> {
     let count = ids.len();
     if count == 0 {
@@ -171,14 +172,13 @@ fn check_batch<'e>(
     if count > BATCH_MAX {
         return Err(SqsError::TooManyEntries { count });
     }
-    let mut known = HashSet::with_capacity(count);
-    for id in ids {
-        let id = id.as_deref().unwrap_or_default();
+    for (place, given) in ids.clone().enumerate() {
+        let id = given.as_deref().unwrap_or_default();
         let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         if id.is_empty() || id.len() > 80 || !id.bytes().all(is_legal) {
             return Err(SqsError::InvalidBatchEntryId);
         }
-        if !known.insert(id) {
+        if ids.clone().take(place).any(|before| before == given) {
             return Err(SqsError::IdsNotDistinct { id: id.to_owned() });
         }
     }
@@ -186,11 +186,11 @@ fn check_batch<'e>(
 }
 
 /// The answer of a batch: each entry on its own.
-struct BatchAnswer<T> {
+struct BatchAnswer<'r, T> {
     /// What stands for a success in XML.
     element: &'static str,
     /// By the id of the entry.
-    entries: Vec<(String, Result<T, SqsError>)>,
+    entries: Vec<(Option<Text<'r>>, Result<T, SqsError>)>,
 }
 
 /// What a batch says of an entry that went well, besides its id.
@@ -202,16 +202,20 @@ impl Entry for () {
     fn write(&self, _: &mut Writer) {}
 }
 
-impl<T: Entry> Answer for BatchAnswer<T> {
+impl<T: Entry> Answer for BatchAnswer<'_, T> {
+    fn bytes(&self) -> usize {
+        self.entries.len() * ENTRY_BYTES
+    }
+
     fn write(&self, out: &mut Writer) {
         let good = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.as_ref().ok()?)));
         out.list("Successful", self.element, good, |out, (id, entry)| {
-            out.text("Id", id);
+            out.text_if("Id", id.as_deref());
             entry.write(out);
         });
         let bad = self.entries.iter().filter_map(|(id, entry)| Some((id, entry.as_ref().err()?)));
         out.list("Failed", "BatchResultErrorEntry", bad, |out, (id, error)| {
-            out.text("Id", id);
+            out.text_if("Id", id.as_deref());
             out.flag("SenderFault", error.is_senders_fault());
             out.text("Code", error.form().query_code);
             out.text("Message", &error.to_string());

@@ -20,6 +20,9 @@ use crate::http::sqs::message::{
 use crate::http::sqs::names::Place;
 use crate::operations::{Delivery, Queue, QueueRefusal, Wanted, consumer_name};
 
+/// About how many bytes an answer has of each message besides its body.
+const MESSAGE_BYTES: usize = 320;
+
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct ReceiveMessageRequest<'a> {
@@ -104,6 +107,10 @@ async fn take(cx: &Context<'_>, queue: &Queue, wanted: Wanted) -> Result<Vec<Del
 }
 
 impl Answer for ReceiveAnswer<'_> {
+    fn bytes(&self) -> usize {
+        self.deliveries.iter().map(|delivery| MESSAGE_BYTES + delivery.body.len()).sum()
+    }
+
     fn write(&self, out: &mut Writer) {
         out.list("Messages", "Message", &self.deliveries, |out, delivery| self.write_message(out, delivery));
     }
@@ -117,7 +124,7 @@ impl ReceiveAnswer<'_> {
         let body = text.map_or_else(|| Cow::Owned(STANDARD.encode(&delivery.body)), Cow::Borrowed);
         out.text("MessageId", &delivery.message_id);
         out.word("ReceiptHandle", &handle.text());
-        out.word("MD5OfBody", &md5_of_body(body.as_bytes()));
+        out.digits("MD5OfBody", &md5_of_body(body.as_bytes()));
         out.text("Body", &body);
         out.map("Attributes", "Attribute", "Name", self.system_attributes(delivery));
         let filter = &self.request.message_attribute_names;
@@ -133,7 +140,7 @@ impl ReceiveAnswer<'_> {
             });
         }
         attributes.retain(|attribute| wants(filter, &attribute.name));
-        out.text_if("MD5OfMessageAttributes", md5_of_attributes(&attributes).as_deref());
+        out.digits_if("MD5OfMessageAttributes", md5_of_attributes(&attributes).as_ref().map(|md5| &md5[..]));
         let named = attributes.iter().map(|attribute| (&attribute.name, attribute));
         out.map_of("MessageAttributes", "MessageAttribute", named, |out, attribute| {
             match &attribute.value {

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use super::{Answer, BatchAnswer, Context, Entry, List, Pairs, SqsError, Text, Writer, bounded, check_batch};
 use crate::http::sqs::attributes::MESSAGE_MAX_BYTES;
 use crate::http::sqs::message::{
-    Attribute, AttributeValue, STEERING_DELAYS, attributes, is_legal_text, md5_of_attributes, md5_of_body,
-    system_attributes, types_header,
+    Attribute, AttributeValue, Digest, STEERING_DELAYS, attributes, is_legal_text, md5_of_attributes,
+    md5_of_body, system_attributes, types_header,
 };
 use crate::operations::{Outgoing, Queue, SendRefusal, Sent};
 
@@ -39,18 +39,18 @@ pub(super) struct SendMessageRequest<'a> {
 /// What a client is told of a message that it has sent.
 pub(super) struct SentAnswer {
     message_id: String,
-    body: String,
-    attributes: Option<String>,
-    system_attributes: Option<String>,
+    body: Digest,
+    attributes: Option<Digest>,
+    system_attributes: Option<Digest>,
     sequence_number: Option<String>,
 }
 
 impl Answer for SentAnswer {
     fn write(&self, out: &mut Writer) {
-        out.text("MessageId", &self.message_id);
-        out.word("MD5OfMessageBody", &self.body);
-        out.text_if("MD5OfMessageAttributes", self.attributes.as_deref());
-        out.text_if("MD5OfMessageSystemAttributes", self.system_attributes.as_deref());
+        out.word("MessageId", &self.message_id);
+        out.digits("MD5OfMessageBody", &self.body);
+        out.digits_if("MD5OfMessageAttributes", self.attributes.as_ref().map(|md5| &md5[..]));
+        out.digits_if("MD5OfMessageSystemAttributes", self.system_attributes.as_ref().map(|md5| &md5[..]));
         out.text_if("SequenceNumber", self.sequence_number.as_deref());
     }
 }
@@ -87,10 +87,10 @@ pub(super) struct SendMessageBatchRequest<'a> {
     entries: List<SendMessageRequest<'a>>,
 }
 
-pub(super) async fn send_batch(
-    cx: &Context<'_>,
-    request: SendMessageBatchRequest<'_>,
-) -> Result<BatchAnswer<SentAnswer>, SqsError> {
+pub(super) async fn send_batch<'c>(
+    cx: &Context<'c>,
+    request: SendMessageBatchRequest<'c>,
+) -> Result<BatchAnswer<'c, SentAnswer>, SqsError> {
     let queue = cx.queue(&request.queue_url)?;
     check_batch("SendMessageBatchRequestEntry", request.entries.iter().map(|entry| &entry.id))?;
     let bytes: usize = request.entries.iter().map(size_of).sum();
@@ -102,13 +102,12 @@ pub(super) async fn send_batch(
     }
     let mut outgoing = Vec::with_capacity(request.entries.len());
     let mut entries = Vec::with_capacity(request.entries.len());
-    for entry in request.entries.iter() {
-        let id = entry.id.as_deref().unwrap_or_default().to_owned();
-        let prepared = message(&queue, entry, cx.body).map(|message| {
+    for entry in request.entries {
+        let prepared = message(&queue, &entry, cx.body).map(|message| {
             outgoing.push(message.outgoing);
             message.digests
         });
-        entries.push((id, prepared));
+        entries.push((entry.id, prepared));
     }
     let mut sent = match outgoing.is_empty() {
         true => Vec::new(),

@@ -36,18 +36,18 @@ pub(super) struct DeleteMessageBatchRequest<'a> {
     entries: List<DeleteMessageRequest<'a>>,
 }
 
-pub(super) async fn delete_batch(
-    cx: &Context<'_>,
-    request: DeleteMessageBatchRequest<'_>,
-) -> Result<BatchAnswer<()>, SqsError> {
+pub(super) async fn delete_batch<'c>(
+    cx: &Context<'c>,
+    request: DeleteMessageBatchRequest<'c>,
+) -> Result<BatchAnswer<'c, ()>, SqsError> {
     let queue = cx.queue(&request.queue_url)?;
     check_batch("DeleteMessageBatchRequestEntry", request.entries.iter().map(|entry| &entry.id))?;
     let wanted = |entry: &DeleteMessageRequest<'_>| Ok((handle(&entry.receipt_handle)?, Settlement::Done));
     let settled = settle_each(cx, &queue, request.entries.iter().map(wanted).collect()).await?;
-    let entries = request.entries.iter().zip(settled).map(|(entry, settled)| {
+    let entries = request.entries.into_iter().zip(settled).map(|(entry, settled)| {
         let done = settled
             .and_then(|settled| settled.or_else(|refusal| deleted(&queue, &entry.receipt_handle, refusal)));
-        (id(&entry.id), done)
+        (entry.id, done)
     });
     Ok(BatchAnswer { element: "DeleteMessageBatchResultEntry", entries: entries.collect() })
 }
@@ -95,18 +95,18 @@ pub(super) struct ChangeMessageVisibilityBatchRequest<'a> {
     entries: List<ChangeMessageVisibilityRequest<'a>>,
 }
 
-pub(super) async fn change_visibility_batch(
-    cx: &Context<'_>,
-    request: ChangeMessageVisibilityBatchRequest<'_>,
-) -> Result<BatchAnswer<()>, SqsError> {
+pub(super) async fn change_visibility_batch<'c>(
+    cx: &Context<'c>,
+    request: ChangeMessageVisibilityBatchRequest<'c>,
+) -> Result<BatchAnswer<'c, ()>, SqsError> {
     let queue = cx.queue(&request.queue_url)?;
     check_batch("ChangeMessageVisibilityBatchRequestEntry", request.entries.iter().map(|entry| &entry.id))?;
     let wanted = request.entries.iter().map(|entry| extension(cx, entry)).collect();
     let settled = settle_each(cx, &queue, wanted).await?;
-    let entries = request.entries.iter().zip(settled).map(|(entry, settled)| {
+    let entries = request.entries.into_iter().zip(settled).map(|(entry, settled)| {
         let changed = settled
             .and_then(|settled| settled.map_err(|refusal| not_changed(&entry.receipt_handle, refusal)));
-        (id(&entry.id), changed)
+        (entry.id, changed)
     });
     Ok(BatchAnswer { element: "ChangeMessageVisibilityBatchResultEntry", entries: entries.collect() })
 }
@@ -154,10 +154,6 @@ fn handle(text: &Option<Text<'_>>) -> Result<Handle, SqsError> {
 
 fn invalid(handle: &str) -> SqsError {
     SqsError::InvalidReceiptHandle { handle: crate::http::sqs::error::shown(handle) }
-}
-
-fn id(id: &Option<Text<'_>>) -> String {
-    id.as_deref().unwrap_or_default().to_owned()
 }
 
 type Settled = Result<(), SettleRefusal>;
