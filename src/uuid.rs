@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::alphabet;
+use base64::display::Base64Display;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 
 use crate::hex::write_hex;
@@ -41,13 +42,11 @@ impl Uuid {
     /// The text form that the rest of the world knows: hexadecimal digits in groups of 8, 4, 4, 4 and 12.
     pub fn hyphenated(&self) -> String {
         let mut text = Vec::with_capacity(36);
-        for (place, part) in
-            [(0, 4), (4, 6), (6, 8), (8, 10), (10, 16)].map(|(from, to)| (from, &self.0[from..to]))
-        {
-            if place > 0 {
+        for (place, byte) in self.0.iter().enumerate() {
+            if [4, 6, 8, 10].contains(&place) {
                 text.push(b'-');
             }
-            write_hex(part, &mut text);
+            write_hex(&[*byte], &mut text);
         }
         String::from_utf8(text).expect("digits and hyphens are ASCII")
     }
@@ -60,9 +59,7 @@ impl Uuid {
 
 impl fmt::Display for Uuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 22];
-        let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-        f.write_str(str::from_utf8(&text[..written]).map_err(|_| fmt::Error)?)
+        fmt::Display::fmt(&Base64Display::new(&self.0, &URL_SAFE_NO_PAD), f)
     }
 }
 

@@ -114,9 +114,9 @@ impl Writer {
     }
 
     /// The same, if there are some.
-    pub(super) fn digits_if(&mut self, name: &'static str, bytes: Option<&[u8]>) {
+    pub(super) fn digits_if(&mut self, name: &'static str, bytes: Option<impl AsRef<[u8]>>) {
         if let Some(bytes) = bytes {
-            self.digits(name, bytes);
+            self.digits(name, bytes.as_ref());
         }
     }
 

@@ -140,7 +140,7 @@ impl ReceiveAnswer<'_> {
             });
         }
         attributes.retain(|attribute| wants(filter, &attribute.name));
-        out.digits_if("MD5OfMessageAttributes", md5_of_attributes(&attributes).as_ref().map(|md5| &md5[..]));
+        out.digits_if("MD5OfMessageAttributes", md5_of_attributes(&attributes));
         let named = attributes.iter().map(|attribute| (&attribute.name, attribute));
         out.map_of("MessageAttributes", "MessageAttribute", named, |out, attribute| {
             match &attribute.value {

@@ -49,8 +49,8 @@ impl Answer for SentAnswer {
     fn write(&self, out: &mut Writer) {
         out.word("MessageId", &self.message_id);
         out.digits("MD5OfMessageBody", &self.body);
-        out.digits_if("MD5OfMessageAttributes", self.attributes.as_ref().map(|md5| &md5[..]));
-        out.digits_if("MD5OfMessageSystemAttributes", self.system_attributes.as_ref().map(|md5| &md5[..]));
+        out.digits_if("MD5OfMessageAttributes", self.attributes);
+        out.digits_if("MD5OfMessageSystemAttributes", self.system_attributes);
         out.text_if("SequenceNumber", self.sequence_number.as_deref());
     }
 }
