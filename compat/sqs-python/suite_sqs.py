@@ -434,6 +434,26 @@ def deduplication():
     is_empty(url)
 
 
+@test("a high-throughput FIFO queue tells repetitions apart by group, and goes on with a group while others are held")
+def high_throughput():
+    limits = {"DeduplicationScope": "messageGroup", "FifoThroughputLimit": "perMessageGroupId"}
+    url = create_fifo(**limits)
+    equal(attributes(url, *limits), limits, "the attributes")
+
+    def send(group, body):
+        sent = sqs.send_message(QueueUrl=url, MessageBody=body, MessageGroupId=group, MessageDeduplicationId="1")
+        return sent["MessageId"]
+
+    first = send("a", "of a")
+    equal(send("a", "again"), first, "the id of a repetition in the same group")
+    equal(send("b", "of b") != first, True, "whether the same id is another message in another group")
+    held = receive(url)
+    other = receive(url)
+    equal(sorted(bodies(held + other)), ["of a", "of b"], "what came")
+    delete(url, *held, *other)
+    is_empty(url)
+
+
 @test("a FIFO queue refuses what it cannot order or tell apart")
 def wrong_fifo():
     url, standard = create_fifo(), create()
@@ -498,6 +518,22 @@ def dead_letters():
     equal((back["Body"], list(back["MessageAttributes"])), ("poison", ["a"]), "the message that is back")
     refused("ResourceNotFoundException", move_task("cancel_message_move_task"), TaskHandle=handle)
     refused("InvalidParameterValue", move_task("cancel_message_move_task"), TaskHandle="x")
+
+
+@test("dead letters are taken only of whom the allow policy of their queue names")
+def allow_policy():
+    allowed, other = create(), create()
+
+    def redrive(url, dead):
+        policy = json.dumps({"deadLetterTargetArn": arn(dead), "maxReceiveCount": 1})
+        return {"QueueUrl": url, "Attributes": {"RedrivePolicy": policy}}
+
+    dead = create({"RedriveAllowPolicy": json.dumps({"redrivePermission": "byQueue", "sourceQueueArns": [arn(allowed)]})})
+    refused("InvalidParameterValue", sqs.set_queue_attributes, **redrive(other, dead))
+    sqs.set_queue_attributes(**redrive(allowed, dead))
+    equal(sqs.list_dead_letter_source_queues(QueueUrl=dead)["queueUrls"], [allowed], "the sources of the dead letter queue")
+    nobodys = create({"RedriveAllowPolicy": json.dumps({"redrivePermission": "denyAll"})})
+    refused("InvalidParameterValue", sqs.set_queue_attributes, **redrive(allowed, nobodys))
 
 
 def move_task(name):
