@@ -454,6 +454,19 @@ def high_throughput():
     is_empty(url)
 
 
+@test("an expired receipt of a FIFO queue deletes nothing that somebody else has", waits=True)
+def expired_receipt():
+    url = create_fifo(ContentBasedDeduplication="true")
+    sqs.send_message(QueueUrl=url, MessageBody="x", MessageGroupId="g")
+    (first,) = receive(url, VisibilityTimeout=1)
+    (second,) = receive(url, VisibilityTimeout=600)
+    message = refused("InvalidParameterValue", sqs.delete_message, QueueUrl=url, ReceiptHandle=first["ReceiptHandle"])
+    equal(message.endswith("The receipt handle has expired."), True, f"whether {message!r} says so")
+    equal(counts(url), [0, 1, 0], "the counts")
+    delete(url, second)
+    equal(counts(url), [0, 0, 0], "the counts")
+
+
 @test("a FIFO queue refuses what it cannot order or tell apart")
 def wrong_fifo():
     url, standard = create_fifo(), create()
