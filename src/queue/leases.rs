@@ -11,6 +11,7 @@
 //! the log and lives in memory alone: `seen` is how far it was read.
 
 mod inspect;
+mod keys;
 mod kinds;
 mod lines;
 mod pick;
@@ -19,7 +20,8 @@ mod receive;
 use std::collections::HashMap;
 
 pub use inspect::{Condition, Standing};
-use kinds::{KindId, Kinds, NEVER};
+use keys::KeyId;
+use kinds::{KindId, Kinds, NEVER, Nature};
 use lines::{KeyRule, Lines};
 pub use pick::{Pick, Picked};
 pub use receive::{
@@ -194,13 +196,14 @@ struct Run {
     last: i64,
     deliveries: u16,
     state: State,
-    kind: KindId,
+    nature: Nature,
+    key: Option<KeyId>,
 }
 
 impl Run {
     /// Of records that nobody knows anything of.
     fn fresh(last: i64) -> Self {
-        Self { last, deliveries: 0, state: State::Available, kind: KindId::default() }
+        Self { last, deliveries: 0, state: State::Available, nature: Nature::PLAIN, key: None }
     }
 
     fn len(&self, first: i64) -> i64 {
@@ -224,19 +227,33 @@ impl Run {
         }
     }
 
+    /// When its state ends by itself.
+    fn timer(&self) -> Option<TimestampMs> {
+        let expires = self.nature.expires;
+        let time = match self.state {
+            State::Available => expires,
+            State::Waiting { until } => until.min(expires),
+            State::Leased { until, .. } | State::Dead { until, .. } if until != FREE => until,
+            _ => NEVER,
+        };
+        (time != NEVER).then_some(time)
+    }
+
     /// Whether neighbours can be one run.
     fn is_like(&self, other: &Self) -> bool {
-        (self.state, self.deliveries, self.kind) == (other.state, other.deliveries, other.kind)
+        (self.state, self.deliveries, self.nature, self.key)
+            == (other.state, other.deliveries, other.nature, other.key)
     }
 }
 
-/// A run as it is kept, 16 bytes: where it ends is where the next begins.
+/// A run as it is kept, 16 bytes: where it ends is where the next begins. Packed, so that it needs 20 with 4 for where it begins.
 #[derive(Clone, Copy, Debug)]
+#[repr(Rust, packed(4))]
 struct Packed {
     /// From the lowest on: state, deliveries, time.
     bits: u64,
-    holder: u32,
     kind: KindId,
+    key: Option<KeyId>,
 }
 
 const STATE_BITS: u32 = 3;
@@ -245,32 +262,34 @@ const TIME_SHIFT: u32 = STATE_BITS + u16::BITS;
 const TIME_MAX: TimestampMs = (1 << (u64::BITS - TIME_SHIFT)) - 1;
 
 impl Packed {
-    fn new(run: &Run) -> Self {
+    fn new(run: &Run, kinds: &mut Kinds) -> Self {
         let (state, holder, until) = match run.state {
-            State::Available => (0, 0, 0),
-            State::Leased { holder, until } => (1, holder.0, until),
-            State::Waiting { until } => (2, 0, until),
-            State::Dead { until, cause: Cause::Failed } => (3, 0, until),
-            State::Dead { until, cause: Cause::GaveWay } => (4, 0, until),
-            State::Acknowledged => (5, 0, 0),
-            State::Archived => (6, 0, 0),
+            State::Available => (0, Holder::RECEIPT, 0),
+            State::Leased { holder, until } => (1, holder, until),
+            State::Waiting { until } => (2, Holder::RECEIPT, until),
+            State::Dead { until, cause: Cause::Failed } => (3, Holder::RECEIPT, until),
+            State::Dead { until, cause: Cause::GaveWay } => (4, Holder::RECEIPT, until),
+            State::Acknowledged => (5, Holder::RECEIPT, 0),
+            State::Archived => (6, Holder::RECEIPT, 0),
         };
         let bits = until.cast_unsigned() << TIME_SHIFT | u64::from(run.deliveries) << STATE_BITS | state;
-        Self { bits, holder, kind: run.kind }
+        Self { bits, kind: kinds.join(run.nature, holder), key: run.key }
     }
 
-    fn run(self, last: i64) -> Run {
-        let until = (self.bits >> TIME_SHIFT).cast_signed();
-        let state = match self.bits & ((1 << STATE_BITS) - 1) {
+    fn run(self, last: i64, kinds: &Kinds) -> Run {
+        let Self { bits, kind, key } = self;
+        let until = (bits >> TIME_SHIFT).cast_signed();
+        let (nature, holder) = kinds.get(kind);
+        let state = match bits & ((1 << STATE_BITS) - 1) {
             0 => State::Available,
-            1 => State::Leased { holder: Holder(self.holder), until },
+            1 => State::Leased { holder, until },
             2 => State::Waiting { until },
             3 => State::Dead { until, cause: Cause::Failed },
             4 => State::Dead { until, cause: Cause::GaveWay },
             5 => State::Acknowledged,
             _ => State::Archived,
         };
-        Run { last, deliveries: (self.bits >> STATE_BITS) as u16, state, kind: self.kind }
+        Run { last, deliveries: (bits >> STATE_BITS) as u16, state, nature, key }
     }
 }
 
@@ -374,8 +393,6 @@ pub struct Leases {
     /// First offsets of the dead runs that nobody moves.
     dead: Sorted<i64>,
     kinds: Kinds,
-    /// The kind of the last arrival: the next is like it, more often than not.
-    last_kind: Option<(Kind, KindId)>,
     /// What this window's queue goes by, if it has been received from.
     terms: Option<QueueTerms>,
     /// What becomes of the dead of a share group that is no queue's.
@@ -404,7 +421,6 @@ impl Leases {
             lines: Lines::new(KeyRule::default(), 1),
             dead: Sorted::default(),
             kinds: Kinds::default(),
-            last_kind: None,
             terms: None,
             dead_of_group: Dead::Archive,
             seen: i64::MAX,
@@ -489,7 +505,7 @@ impl Leases {
 
     fn all_runs(&self) -> impl Iterator<Item = (i64, Run)> {
         let ends = self.runs.iter().skip(1).map(|(first, _)| first).chain([self.end]);
-        self.runs.iter().zip(ends).map(|((first, packed), end)| (first, packed.run(end - 1)))
+        self.runs.iter().zip(ends).map(|((first, packed), end)| (first, packed.run(end - 1, &self.kinds)))
     }
 
     /// Who holds the record at `offset`, and until when.
@@ -653,7 +669,7 @@ impl Leases {
                 let is_new = at >= self.end && self.terms.is_none();
                 return is_new.then(|| (at, Run::fresh(last)));
             };
-            if run.state == State::Available && self.kinds.key(run.kind).is_none() {
+            if run.state == State::Available && run.key.is_none() {
                 return Some((at, Run { last: run.last.min(last), ..run }));
             }
             at = run.last + 1;
@@ -738,7 +754,7 @@ impl Leases {
                 break;
             }
             let Some((_, run)) = self.find(first) else { break };
-            let is_expired = self.kinds.expires(run.kind) <= now;
+            let is_expired = run.nature.expires <= now;
             match run.state {
                 State::Leased { holder: Holder::PICKER, .. } => {
                     self.put_back(first, run, delivery_limit, marks);
@@ -859,7 +875,7 @@ impl Leases {
             return None;
         }
         let (first, packed, next) = self.runs.around(offset)?;
-        Some((first, packed.run(next.unwrap_or(self.end) - 1)))
+        Some((first, packed.run(next.unwrap_or(self.end) - 1, &self.kinds)))
     }
 
     /// Where the run that `offset` lies in ends, exclusive.
@@ -874,39 +890,33 @@ impl Leases {
         if first == self.end {
             return self.append(run);
         }
-        self.kinds.hold(run.kind);
+        // It stays known, though those that go may be the last of its key.
+        let packed = self.pack(&run);
         self.split(first);
         self.split(run.last + 1);
-        let mut touched = Vec::from_iter(self.kinds.key(run.kind));
+        let mut touched = Vec::from_iter(run.key);
         let mut at = first;
         while at <= run.last
             && let Some((_, old)) = self.find_from(at)
         {
-            let key = self.kinds.key(old.kind);
-            if key.as_ref() != touched.last() {
-                touched.extend(key);
+            if old.key.as_ref() != touched.last() {
+                touched.extend(old.key);
             }
             self.count(at, &old, -1);
-            self.unindex(at, &old);
-            self.runs.remove(at);
+            self.take_out(at, &old);
             at = old.last + 1;
         }
         self.end = self.end.max(run.last + 1);
         self.count(first, &run, 1);
-        let left = (first > self.start && first != self.seen).then(|| self.runs.floor(first - 1)).flatten();
-        if !left.is_some_and(|(_, left)| left.run(run.last).is_like(&run)) {
-            self.runs.insert(first, Packed::new(&run));
-            self.index(first, &run);
-        }
+        self.put(first, &run, packed);
         let next = run.last + 1;
         if next != self.seen
-            && let Some(right) = self.runs.get(next).map(|right| right.run(self.end_of(next) - 1))
+            && let Some(right) =
+                self.runs.get(next).map(|right| right.run(self.end_of(next) - 1, &self.kinds))
             && right.is_like(&run)
         {
-            self.unindex(next, &right);
-            self.runs.remove(next);
+            self.take_out(next, &right);
         }
-        self.drop_kind(run.kind);
         touched.into_iter().for_each(|key| self.refresh(key));
     }
 
@@ -915,26 +925,56 @@ impl Leases {
         let first = self.end;
         self.end = run.last + 1;
         self.count(first, &run, 1);
-        let left = self.runs.last().filter(|_| first != self.seen);
-        if !left.is_some_and(|(_, left)| left.run(run.last).is_like(&run)) {
-            self.runs.insert(first, Packed::new(&run));
-            self.index(first, &run);
-        }
-        if let Some(key) = self.kinds.key(run.kind) {
+        let packed = self.pack(&run);
+        self.put(first, &run, packed);
+        if let Some(key) = run.key {
             self.refresh(key);
+        }
+    }
+
+    /// Its kind and its key know of it from here on.
+    fn pack(&mut self, run: &Run) -> Packed {
+        if let Some(key) = run.key {
+            self.lines.join(key);
+        }
+        Packed::new(run, &mut self.kinds)
+    }
+
+    fn unpack(&mut self, packed: Packed) {
+        self.kinds.leave(packed.kind);
+        if let Some(key) = packed.key {
+            self.lines.leave(key);
+        }
+    }
+
+    /// Puts a run where there is none, unless the one in front of it is like it and grows.
+    fn put(&mut self, first: i64, run: &Run, packed: Packed) {
+        let left = (first > self.start && first != self.seen).then(|| self.runs.floor(first - 1)).flatten();
+        if left.is_some_and(|(_, left)| left.run(run.last, &self.kinds).is_like(run)) {
+            return self.unpack(packed);
+        }
+        self.runs.insert(first, packed);
+        self.index(first, run);
+    }
+
+    fn take_out(&mut self, first: i64, run: &Run) {
+        self.unindex(first, run);
+        if let Some(packed) = self.runs.remove(first) {
+            self.unpack(packed);
         }
     }
 
     /// The run that begins at `first`, also while those in front of it are being taken out.
     fn find_from(&self, first: i64) -> Option<(i64, Run)> {
-        Some((first, self.runs.get(first)?.run(self.end_of(first) - 1)))
+        Some((first, self.runs.get(first)?.run(self.end_of(first) - 1, &self.kinds)))
     }
 
     /// Sees to it that no run goes across `offset`.
     fn split(&mut self, offset: i64) {
         let Some((_, run)) = self.find(offset).filter(|(first, _)| *first < offset) else { return };
         let changes = self.changes;
-        self.runs.insert(offset, Packed::new(&run));
+        let packed = self.pack(&run);
+        self.runs.insert(offset, packed);
         self.index(offset, &run);
         self.changes = changes;
     }
@@ -942,12 +982,12 @@ impl Leases {
     /// Lets go of what is done at the front.
     fn advance(&mut self) {
         while let Some((first, packed)) = self.runs.first() {
-            let run = packed.run(self.end_of(first) - 1);
+            let run = packed.run(self.end_of(first) - 1, &self.kinds);
             if !run.state.is_done() {
                 break;
             }
             self.count(first, &run, -1);
-            self.runs.remove(first);
+            self.take_out(first, &run);
             self.start = run.last + 1;
         }
         self.seen = self.seen.max(self.start);
@@ -959,7 +999,7 @@ impl Leases {
             State::Available => self.counts.ready += records,
             State::Leased { holder, .. } => {
                 self.counts.leased += records;
-                if let Some(key) = self.kinds.key(run.kind) {
+                if let Some(key) = run.key {
                     self.lines.lease(key, records);
                 }
                 if holder != Holder::RECEIPT {
@@ -976,43 +1016,30 @@ impl Leases {
         }
     }
 
-    /// When the state of a run ends by itself.
-    fn timer(&self, run: &Run) -> Option<TimestampMs> {
-        let expires = self.kinds.expires(run.kind);
-        let time = match run.state {
-            State::Available => expires,
-            State::Waiting { until } => until.min(expires),
-            State::Leased { until, .. } | State::Dead { until, .. } if until != FREE => until,
-            _ => NEVER,
-        };
-        (time != NEVER).then_some(time)
-    }
-
     /// What orders a run with a key in its line, if it stands there.
     fn rank(&self, run: &Run) -> Option<u8> {
         match (self.lines.rule().fifo, run.state) {
             (true, State::Available | State::Leased { .. } | State::Waiting { .. }) => Some(0),
-            (false, State::Available) => Some(kinds::LEVELS_MAX - self.kinds.priority(run.kind)),
+            (false, State::Available) => Some(kinds::LEVELS_MAX - run.nature.priority),
             _ => None,
         }
     }
 
     fn index(&mut self, first: i64, run: &Run) {
-        self.kinds.hold(run.kind);
-        if let Some(time) = self.timer(run) {
+        if let Some(time) = run.timer() {
             self.timers.insert((time, first));
         }
         if run.state.is_unmoved() {
             self.dead.insert(first, ());
         }
-        match self.kinds.key(run.kind) {
+        match run.key {
             Some(key) => {
                 if let Some(rank) = self.rank(run) {
                     self.lines.stand(key, rank, first);
                 }
             }
             None if run.state == State::Available && first < self.seen => {
-                self.lines.add_plain(self.kinds.priority(run.kind), first);
+                self.lines.add_plain(run.nature.priority, first);
                 self.changes += 1;
             }
             None => {}
@@ -1020,29 +1047,22 @@ impl Leases {
     }
 
     fn unindex(&mut self, first: i64, run: &Run) {
-        if let Some(time) = self.timer(run) {
+        if let Some(time) = run.timer() {
             self.timers.remove((time, first));
         }
         if run.state.is_unmoved() {
             self.dead.remove(first);
         }
-        match self.kinds.key(run.kind) {
+        match run.key {
             Some(key) => {
                 if let Some(rank) = self.rank(run) {
                     self.lines.step_out(key, rank, first);
                 }
             }
             None if run.state == State::Available => {
-                self.lines.remove_plain(self.kinds.priority(run.kind), first);
+                self.lines.remove_plain(run.nature.priority, first);
             }
             None => {}
-        }
-        self.drop_kind(run.kind);
-    }
-
-    fn drop_kind(&mut self, kind: KindId) {
-        if let Some(key) = self.kinds.drop(kind) {
-            self.lines.leave(key, kind);
         }
     }
 }

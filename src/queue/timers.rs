@@ -7,7 +7,7 @@ use crate::clock::TimestampMs;
 const FRESH: usize = 64;
 
 /// By this part of those that are in order others may be new.
-const FRESH_PART: usize = 4;
+const FRESH_PART: usize = 8;
 
 /// The times at which something is due at an offset.
 #[derive(Clone, Debug, Default)]

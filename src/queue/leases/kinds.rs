@@ -1,7 +1,8 @@
-//! What is particular about records, kept once for neighbours that are alike.
+//! What is particular about records, kept once for all that are alike.
 
-use std::num::NonZeroU32;
+use std::collections::HashMap;
 
+use super::Holder;
 use crate::clock::TimestampMs;
 
 /// Levels of priority that there may be.
@@ -10,86 +11,95 @@ pub(super) const LEVELS_MAX: u8 = 10;
 /// A time that never comes.
 pub(super) const NEVER: TimestampMs = TimestampMs::MAX;
 
-/// A kind. The first [`LEVELS_MAX`] are those of records with nothing but a priority.
+/// What is particular about records beside their state and their key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Nature {
+    pub(super) priority: u8,
+    /// [`NEVER`] if they do not.
+    pub(super) expires: TimestampMs,
+}
+
+impl Nature {
+    /// Of records that nobody knows anything of.
+    pub(super) const PLAIN: Self = Self { priority: 0, expires: NEVER };
+}
+
+/// A kind. The first [`LEVELS_MAX`] are those of records with nothing but a priority, and with no member.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct KindId(u32);
 
-/// A key that some record has.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(super) struct KeyId(NonZeroU32);
-
-impl KeyId {
-    /// That of a place among others.
-    pub(super) fn at(index: usize) -> Self {
-        let number = u32::try_from(index).unwrap_or(u32::MAX - 1);
-        Self(NonZeroU32::MIN.saturating_add(number))
-    }
-
-    pub(super) fn index(self) -> usize {
-        self.0.get() as usize - 1
-    }
-}
-
-/// 16 bytes: of a million keys each has one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// When they expire, above the priority; [`NEVER_SHIFTED`] if they do not.
-    bits: u64,
+    nature: Nature,
+    holder: Holder,
     /// Runs of that kind.
     refs: u32,
-    key: Option<KeyId>,
 }
 
-/// Bits of a priority.
-const PRIORITY_BITS: u32 = 4;
+/// Kinds of which so many may stay known while there is no run of any.
+const FEW: usize = 64;
 
-/// Above all times that can be kept.
-const NEVER_SHIFTED: u64 = u64::MAX >> PRIORITY_BITS;
-
-impl Entry {
-    fn bits(priority: u8, expires: TimestampMs) -> u64 {
-        let expires = if expires == NEVER { NEVER_SHIFTED } else { expires.cast_unsigned() };
-        expires << PRIORITY_BITS | u64::from(priority)
-    }
-
-    fn expires(&self) -> TimestampMs {
-        match self.bits >> PRIORITY_BITS {
-            NEVER_SHIFTED => NEVER,
-            expires => expires.cast_signed(),
-        }
-    }
-
-    fn priority(&self) -> u8 {
-        (self.bits & ((1 << PRIORITY_BITS) - 1)) as u8
-    }
-}
-
-/// The kinds of a window.
+/// The kinds of a window: few, since [expiries are shared](super::Kind::expires).
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kinds {
     entries: Vec<Entry>,
-    free: Vec<u32>,
+    ids: HashMap<(Nature, Holder), KindId>,
+    free: Vec<KindId>,
+    /// That of the last run that joined. The next is like it, more often than not: it stays, also without runs.
+    last: KindId,
+    /// Runs of all that are entries.
+    runs: usize,
 }
 
 impl Kinds {
-    /// A kind that nobody is of yet.
-    pub(super) fn add(&mut self, priority: u8, expires: TimestampMs, key: Option<KeyId>) -> KindId {
-        if expires == NEVER && key.is_none() {
-            return KindId(u32::from(priority));
+    /// The kind of a run, which is one more of it.
+    pub(super) fn join(&mut self, nature: Nature, holder: Holder) -> KindId {
+        if nature.expires == NEVER && holder == Holder::RECEIPT {
+            return KindId(u32::from(nature.priority));
         }
-        let entry = Entry { bits: Entry::bits(priority, expires), refs: 0, key };
-        let index = match self.free.pop() {
-            Some(index) => {
-                self.entries[index as usize] = entry;
-                index
+        let is_last =
+            self.entry(self.last).is_some_and(|last| (last.nature, last.holder) == (nature, holder));
+        let id = if is_last { self.last } else { self.change_last(nature, holder) };
+        if let Some(index) = Self::index(id) {
+            self.entries[index].refs += 1;
+            self.runs += 1;
+        }
+        id
+    }
+
+    fn change_last(&mut self, nature: Nature, holder: Holder) -> KindId {
+        if self.entry(self.last).is_some_and(|last| last.refs == 0) {
+            self.forget(self.last);
+        }
+        self.last = match self.ids.get(&(nature, holder)) {
+            Some(id) => *id,
+            None => self.add(Entry { nature, holder, refs: 0 }),
+        };
+        self.last
+    }
+
+    fn add(&mut self, entry: Entry) -> KindId {
+        let reused = self.free.pop().and_then(|id| Some((id, Self::index(id)?)));
+        let id = match reused {
+            Some((id, index)) => {
+                self.entries[index] = entry;
+                id
             }
             None => {
                 self.entries.push(entry);
                 // There are not more kinds than runs, and those are bounded.
-                (self.entries.len() - 1) as u32
+                KindId((self.entries.len() - 1) as u32 + u32::from(LEVELS_MAX))
             }
         };
-        KindId(index + u32::from(LEVELS_MAX))
+        self.ids.insert((entry.nature, entry.holder), id);
+        id
+    }
+
+    fn forget(&mut self, id: KindId) {
+        if let Some(Entry { nature, holder, .. }) = self.entry(id).copied() {
+            self.ids.remove(&(nature, holder));
+            self.free.push(id);
+        }
     }
 
     fn index(id: KindId) -> Option<usize> {
@@ -100,44 +110,24 @@ impl Kinds {
         self.entries.get(Self::index(id)?)
     }
 
-    /// Whether that is the priority and expiry of a kind.
-    pub(super) fn is(&self, id: KindId, priority: u8, expires: TimestampMs) -> bool {
-        self.entry(id).is_some_and(|entry| entry.bits == Entry::bits(priority, expires))
-    }
-
-    /// One more is of that kind.
-    pub(super) fn hold(&mut self, id: KindId) {
-        if let Some(index) = Self::index(id) {
-            self.entries[index].refs += 1;
+    /// One run less is of that kind.
+    pub(super) fn leave(&mut self, id: KindId) {
+        let Some(index) = Self::index(id) else { return };
+        self.entries[index].refs -= 1;
+        self.runs -= 1;
+        if self.entries[index].refs == 0 && id != self.last {
+            self.forget(id);
         }
-    }
-
-    /// One less is. The key that has one kind less with the last of it.
-    pub(super) fn drop(&mut self, id: KindId) -> Option<KeyId> {
-        let index = Self::index(id)?;
-        let entry = &mut self.entries[index];
-        entry.refs -= 1;
-        if entry.refs > 0 {
-            return None;
-        }
-        let key = entry.key;
-        self.free.push(index as u32);
-        if self.free.len() == self.entries.len() {
+        if self.runs == 0 && self.entries.len() > FEW {
             *self = Self::default();
         }
-        key
     }
 
-    /// [`NEVER`] if they do not.
-    pub(super) fn expires(&self, id: KindId) -> TimestampMs {
-        self.entry(id).map_or(NEVER, Entry::expires)
-    }
-
-    pub(super) fn key(&self, id: KindId) -> Option<KeyId> {
-        self.entry(id)?.key
-    }
-
-    pub(super) fn priority(&self, id: KindId) -> u8 {
-        self.entry(id).map_or(id.0 as u8, Entry::priority)
+    /// What runs of that kind are like, and who has them, if it is a member.
+    pub(super) fn get(&self, id: KindId) -> (Nature, Holder) {
+        match self.entry(id) {
+            Some(entry) => (entry.nature, entry.holder),
+            None => (Nature { priority: id.0 as u8, ..Nature::PLAIN }, Holder::RECEIPT),
+        }
     }
 }

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use super::kinds::{KeyId, KindId};
+use super::keys::{KeyId, Keys, Stand};
 use crate::clock::TimestampMs;
-use crate::queue::sorted::Sorted;
+use crate::queue::sorted::{Near, Sorted};
 
 /// Of so many records that are handed out one is of the lowest priority that has something.
 pub(super) const LOWEST_EACH: i64 = 10;
@@ -44,101 +44,39 @@ struct Level {
     is_rings_turn: bool,
 }
 
-/// 40 bytes: there may be a million.
-#[derive(Clone, Default, Debug)]
-struct Key {
-    hash: u64,
-    line: Line,
-    /// Records that are with somebody: not more than may be in flight.
-    leased: u32,
-    /// Kinds that have this key.
-    kinds: u32,
-    /// The last of them; [`KindId::default`] for none.
-    kind: KindId,
-    /// Levels in whose ring it stands, a bit each.
-    rings: u16,
-}
-
-/// A run in a line: what orders it first, above its first offset. No log has so many records that this is not enough.
+/// A run that is not the first of its line, by the line. Its rank goes with the key, so that those of all ranks are near each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Stand(u64);
+struct Place {
+    key_and_rank: u64,
+    first: i64,
+}
 
-const OFFSET_BITS: u32 = 60;
+/// Of a key and a rank, those of the rank.
+const RANK_BITS: u32 = 4;
 
-impl Stand {
-    /// Above all others.
-    const NONE: Self = Self(u64::MAX);
-
-    fn new(rank: u8, first: i64) -> Self {
-        Self(u64::from(rank) << OFFSET_BITS | first.cast_unsigned() & ((1 << OFFSET_BITS) - 1))
+impl Place {
+    fn new(id: KeyId, stand: Stand) -> Self {
+        let key_and_rank = (id.index() as u64) << RANK_BITS | u64::from(stand.rank());
+        Self { key_and_rank, first: stand.first() }
     }
 
-    fn first(self) -> i64 {
-        (self.0 & ((1 << OFFSET_BITS) - 1)).cast_signed()
+    /// `None` if it is not in the line of that key.
+    fn stand(self, id: KeyId) -> Option<Stand> {
+        let rank = self.key_and_rank & ((1 << RANK_BITS) - 1);
+        (self.key_and_rank >> RANK_BITS == id.index() as u64).then(|| Stand::new(rank as u8, self.first))
     }
 }
 
-/// Runs of a key in order: with `fifo` all that are not done, else those that are available. The first needs no room of its own.
-#[derive(Clone, Debug)]
-struct Line {
-    /// [`Stand::NONE`] if it is empty.
-    front: Stand,
-    /// Never empty.
-    #[expect(clippy::box_collection, reason = "most keys have none, and then it is a quarter as large")]
-    rest: Option<Box<VecDeque<Stand>>>,
-}
+impl Near for Place {
+    /// There are not so many keys that 28 bits would not be enough: each has a run, or had one in the last second.
+    type Step = (u32, i32);
 
-impl Default for Line {
-    fn default() -> Self {
-        Self { front: Stand::NONE, rest: None }
-    }
-}
-
-impl Line {
-    fn stand(&mut self, stand: Stand) {
-        if stand == self.front {
-            return;
-        }
-        if self.front == Stand::NONE {
-            self.front = stand;
-            return;
-        }
-        let behind = stand.max(self.front);
-        self.front = stand.min(self.front);
-        let rest = self.rest.get_or_insert_default();
-        match rest.back() {
-            Some(last) if *last >= behind => {
-                if let Err(index) = rest.binary_search(&behind) {
-                    rest.insert(index, behind);
-                }
-            }
-            _ => rest.push_back(behind),
-        }
+    fn step_from(self, base: Self) -> Option<Self::Step> {
+        Some((u32::try_from(self.key_and_rank).ok()?, self.first.step_from(base.first)?))
     }
 
-    fn step_out(&mut self, stand: Stand) {
-        if stand == self.front {
-            self.front = self.rest.as_mut().and_then(|rest| rest.pop_front()).unwrap_or(Stand::NONE);
-        } else if let Some(rest) = &mut self.rest
-            && let Ok(index) = rest.binary_search(&stand)
-        {
-            rest.remove(index);
-        }
-        self.rest.take_if(|rest| rest.is_empty());
-    }
-
-    fn front(&self) -> Option<i64> {
-        (self.front != Stand::NONE).then(|| self.front.first())
-    }
-
-    /// The next in a line that goes by offset alone.
-    fn behind(&self, offset: i64) -> Option<i64> {
-        let stand = Stand::new(0, offset);
-        if self.front > stand {
-            return self.front();
-        }
-        let rest = self.rest.as_ref()?;
-        rest.get(rest.partition_point(|other| *other <= stand)).map(|other| other.first())
+    fn at(base: Self, (key_and_rank, step): Self::Step) -> Self {
+        Self { key_and_rank: key_and_rank.into(), first: i64::at(base.first, step) }
     }
 }
 
@@ -157,9 +95,9 @@ pub(super) struct Lines {
     rule: KeyRule,
     /// From the lowest priority on; never empty.
     levels: Vec<Level>,
-    keys: Vec<Key>,
-    by_hash: Sorted<u64, KeyId>,
-    free: Vec<KeyId>,
+    keys: Keys,
+    /// Of each key's line those behind the first: with `fifo` all runs that are not done stand there, else those that are available.
+    behind: Sorted<Place>,
     /// Until when what a key has spent counts, and how many records that are.
     spent: HashMap<KeyId, (TimestampMs, u32)>,
     /// When the seconds of keys end.
@@ -173,9 +111,8 @@ impl Lines {
         Self {
             rule,
             levels: vec![Level::default(); usize::from(levels.max(1))],
-            keys: Vec::new(),
-            by_hash: Sorted::default(),
-            free: Vec::new(),
+            keys: Keys::default(),
+            behind: Sorted::default(),
             spent: HashMap::new(),
             seconds: BTreeSet::new(),
             turn: 0,
@@ -209,80 +146,88 @@ impl Lines {
         self.levels[usize::from(priority)].plain.remove(first);
     }
 
-    /// The kind that the key with that hash has got last.
-    pub(super) fn last_kind(&self, hash: u64) -> Option<KindId> {
-        let kind = self.keys[self.by_hash.get(hash)?.index()].kind;
-        (kind != KindId::default()).then_some(kind)
-    }
-
-    /// The key with that hash, for one kind more.
-    pub(super) fn join(&mut self, hash: u64) -> KeyId {
-        let id = self.by_hash.get(hash).unwrap_or_else(|| {
-            let id = self.free.pop().unwrap_or_else(|| {
-                self.keys.push(Key::default());
-                KeyId::at(self.keys.len() - 1)
-            });
-            self.by_hash.insert(hash, id);
-            id
-        });
-        let key = &mut self.keys[id.index()];
-        (key.hash, key.kinds) = (hash, key.kinds + 1);
+    /// The key with that hash, which stays known until it is [left](Self::leave).
+    pub(super) fn open(&mut self, hash: u64) -> KeyId {
+        let id = self.keys.open(hash);
+        self.join(id);
         id
     }
 
-    /// A key has got that kind.
-    pub(super) fn name(&mut self, id: KeyId, kind: KindId) {
-        self.keys[id.index()].kind = kind;
+    /// One more needs a key known.
+    pub(super) fn join(&mut self, id: KeyId) {
+        self.keys[id].refs += 1;
     }
 
-    /// A key no longer has that kind.
-    pub(super) fn leave(&mut self, id: KeyId, kind: KindId) {
-        let key = &mut self.keys[id.index()];
-        key.kinds -= 1;
-        if key.kind == kind {
-            key.kind = KindId::default();
-        }
+    /// One less does.
+    pub(super) fn leave(&mut self, id: KeyId) {
+        self.keys[id].refs -= 1;
         self.forget_if_idle(id);
     }
 
     fn forget_if_idle(&mut self, id: KeyId) {
-        let key = &mut self.keys[id.index()];
-        if key.kinds == 0 && !self.spent.contains_key(&id) {
-            self.by_hash.remove(key.hash);
-            // Rings may still have it: without its bit, that is nobody.
-            *key = Key::default();
-            self.free.push(id);
+        if self.keys[id].refs > 0 || self.spent.contains_key(&id) {
+            return;
+        }
+        // Rings may still have it: then that is nobody.
+        self.keys.remove(id);
+        if self.keys.len() == 0 {
+            self.levels.iter_mut().for_each(|level| level.ring.clear());
         }
     }
 
     /// Puts a run in its key's line.
     pub(super) fn stand(&mut self, id: KeyId, rank: u8, first: i64) {
-        self.keys[id.index()].line.stand(Stand::new(rank, first));
+        let (stand, front) = (Stand::new(rank, first), self.keys[id].front);
+        if front == Stand::NONE {
+            self.keys[id].front = stand;
+        } else if stand != front {
+            self.keys[id].front = stand.min(front);
+            self.behind.insert(Place::new(id, stand.max(front)), ());
+        }
     }
 
     pub(super) fn step_out(&mut self, id: KeyId, rank: u8, first: i64) {
-        self.keys[id.index()].line.step_out(Stand::new(rank, first));
+        let (stand, front) = (Stand::new(rank, first), self.keys[id].front);
+        if front != stand {
+            self.behind.remove(Place::new(id, stand));
+            return;
+        }
+        let next = self.next_in_line(id, stand);
+        if let Some(next) = next {
+            self.behind.remove(Place::new(id, next));
+        }
+        self.keys[id].front = next.unwrap_or(Stand::NONE);
+    }
+
+    /// The next that stands behind.
+    fn next_in_line(&self, id: KeyId, stand: Stand) -> Option<Stand> {
+        self.behind.above(Place::new(id, stand)).and_then(|(place, ())| place.stand(id))
     }
 
     /// The run that is first in a key's line.
     pub(super) fn front(&self, id: KeyId) -> Option<i64> {
-        self.keys[id.index()].line.front()
+        let front = self.keys[id].front;
+        (front != Stand::NONE).then(|| front.first())
     }
 
     /// The next in a line that goes by offset alone.
     pub(super) fn behind(&self, id: KeyId, offset: i64) -> Option<i64> {
-        self.keys[id.index()].line.behind(offset)
+        let (stand, front) = (Stand::new(0, offset), self.keys[id].front);
+        if front > stand {
+            return self.front(id);
+        }
+        self.next_in_line(id, stand).map(Stand::first)
     }
 
     /// So many more records of a key are with somebody.
     pub(super) fn lease(&mut self, id: KeyId, records: i64) {
-        let leased = &mut self.keys[id.index()].leased;
+        let leased = &mut self.keys[id].leased;
         *leased = u32::try_from(i64::from(*leased).saturating_add(records).max(0)).unwrap_or(u32::MAX);
     }
 
     /// How many records the rule allows of a key just now.
     pub(super) fn allowance(&self, id: KeyId) -> i64 {
-        let key = &self.keys[id.index()];
+        let key = &self.keys[id];
         let left = |limit: u32, used: i64| if limit == 0 { i64::MAX } else { i64::from(limit) - used };
         let by_lease = match self.rule.fifo {
             true if key.leased > 0 => 0,
@@ -318,7 +263,7 @@ impl Lines {
         while let Some((_, id)) = self.seconds.first().filter(|(ends, _)| *ends <= now).copied() {
             self.seconds.pop_first();
             self.spent.remove(&id);
-            if self.keys[id.index()].kinds > 0 {
+            if self.keys[id].refs > 0 {
                 return Some(id);
             }
             self.forget_if_idle(id);
@@ -328,23 +273,17 @@ impl Lines {
 
     /// Gives a key a place in the ring of its priority; whether it had none.
     pub(super) fn enlist(&mut self, id: KeyId, priority: u8) -> bool {
-        let key = &mut self.keys[id.index()];
-        let bit = 1 << priority;
-        if key.rings & bit != 0 {
+        if !self.keys[id].enter_ring(priority) {
             return false;
         }
-        key.rings |= bit;
         let ring = &mut self.levels[usize::from(priority)].ring;
         ring.push_back(id);
-        if ring.len() > 2 * self.by_hash.len() + RING_SLACK {
+        if ring.len() > 2 * self.keys.len() + RING_SLACK {
             // Who is met for the first time stays.
-            ring.retain(|id| {
-                let key = &mut self.keys[id.index()];
-                let is_there = key.rings & bit != 0;
-                key.rings &= !bit;
-                is_there
-            });
-            ring.iter().for_each(|id| self.keys[id.index()].rings |= bit);
+            ring.retain(|id| self.keys[*id].leave_ring(priority));
+            for id in ring {
+                self.keys[*id].enter_ring(priority);
+            }
         }
         true
     }
@@ -369,10 +308,10 @@ impl Lines {
         let plain = level.plain.first().map(|(first, ())| first);
         if may_be_key && (level.is_rings_turn || plain.is_none()) {
             while let Some(id) = level.ring.pop_front() {
-                let key = &mut self.keys[id.index()];
-                let bit = 1 << priority;
-                if key.rings & bit != 0 {
-                    key.rings &= !bit;
+                if level.ring.capacity() > 4 * level.ring.len() + RING_SLACK {
+                    level.ring.shrink_to(2 * level.ring.len());
+                }
+                if self.keys[id].leave_ring(priority) {
                     level.is_rings_turn = false;
                     return Some(Next::Key(id));
                 }

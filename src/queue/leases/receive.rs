@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use super::kinds::{KeyId, LEVELS_MAX, NEVER};
+use super::keys::KeyId;
+use super::kinds::{LEVELS_MAX, NEVER, Nature};
 use super::lines::{KeyRule, Lines, Next};
-use super::{
-    Cause, Counts, FREE, Holder, KindId, Leases, Mark, Range, Run, State, Taking, keepable, push_mark,
-};
+use super::{Cause, Counts, FREE, Holder, Leases, Mark, Range, Run, State, Taking, keepable, push_mark};
 use crate::clock::TimestampMs;
 
 /// Runs that a queue's window may have: some 200 MiB. What comes then is not looked at before there are fewer.
@@ -318,7 +317,7 @@ impl Leases {
                 State::Waiting { .. } if run.deliveries == 0 => State::Available,
                 state => state,
             };
-            self.set(first, Run { state, kind: KindId::default(), ..run });
+            self.set(first, Run { state, nature: Nature::PLAIN, key: None, ..run });
         }
         debug_assert_eq!(self.end, end, "runs tile the window");
     }
@@ -345,66 +344,37 @@ impl Leases {
                 self.archive_idle(first, arrival.last, marks);
                 continue;
             }
-            let id = self.kind_of(now, &arrival.kind, &wanted.terms);
-            self.bring(now, first, arrival, id, marks);
+            self.bring(now, first, arrival, marks);
         }
         self.seen > before
     }
 
-    /// The kind of records like that, which is kept as that of the last arrival.
-    fn kind_of(&mut self, now: TimestampMs, kind: &Kind, terms: &QueueTerms) -> KindId {
-        let kind = Kind {
-            due: None,
-            expires: kind.expires.map(|at| shared_expiry(now, at)),
+    /// Says of the records of an arrival what is particular about them; of those that nothing has happened to also when they are due.
+    fn bring(&mut self, now: TimestampMs, first: i64, arrival: &Arrival, marks: &mut Vec<Mark>) {
+        let kind = &arrival.kind;
+        let nature = Nature {
             priority: kind.priority.min(self.lines.top()),
-            key: kind.key.filter(|_| terms.key_rule().is_any()),
-            skip: false,
+            expires: kind.expires.map_or(NEVER, |at| shared_expiry(now, at)),
         };
-        if let Some((_, id)) = self.last_kind.filter(|(last, _)| *last == kind) {
-            return id;
-        }
-        let expires = kind.expires.unwrap_or(NEVER);
-        // That of the last one with its key, more often than not.
-        let known = kind.key.and_then(|hash| self.lines.last_kind(hash));
-        let known = known.filter(|id| self.kinds.is(*id, kind.priority, expires));
-        let id = known.unwrap_or_else(|| {
-            let key = kind.key.map(|hash| self.lines.join(hash));
-            let id = self.kinds.add(kind.priority, expires, key);
-            key.into_iter().for_each(|key| self.lines.name(key, id));
-            id
-        });
-        self.kinds.hold(id);
-        if let Some((_, before)) = self.last_kind.replace((kind, id)) {
-            self.drop_kind(before);
-        }
-        id
-    }
-
-    /// Says of the records of an arrival what kind they are; of those that nothing has happened to also when they are due.
-    fn bring(
-        &mut self,
-        now: TimestampMs,
-        first: i64,
-        arrival: &Arrival,
-        kind: KindId,
-        marks: &mut Vec<Mark>,
-    ) {
-        let is_expired = self.kinds.expires(kind) <= now;
+        let key = kind.key.filter(|_| self.lines.rule().is_any()).map(|hash| self.lines.open(hash));
         let mut at = first;
         while at <= arrival.last {
             let run = match self.find(at) {
-                Some((_, run)) => Run { last: run.last.min(arrival.last), kind, ..run },
-                None => Run { kind, ..Run::fresh(arrival.last) },
+                Some((_, run)) => Run { last: run.last.min(arrival.last), nature, key, ..run },
+                None => Run { nature, key, ..Run::fresh(arrival.last) },
             };
             let idle = matches!(run.state, State::Available | State::Waiting { .. });
-            if idle && is_expired {
+            if idle && nature.expires <= now {
                 self.finish(at, run, State::Archived, marks);
             } else if !run.state.is_done() {
-                let due = arrival.kind.due.filter(|due| run.is_untouched() && *due > now);
+                let due = kind.due.filter(|due| run.is_untouched() && *due > now);
                 let state = due.map_or(run.state, |due| State::Waiting { until: keepable(due) });
                 self.set(at, Run { state, ..run });
             }
             at = run.last + 1;
+        }
+        if let Some(key) = key {
+            self.lines.leave(key);
         }
     }
 
@@ -463,7 +433,7 @@ impl Leases {
     fn ready_at(&self, key: KeyId) -> Option<u8> {
         let (_, run) = self.find(self.lines.front(key)?)?;
         let is_ready = run.state == State::Available && self.lines.allowance(key) > 0;
-        is_ready.then(|| self.kinds.priority(run.kind))
+        is_ready.then_some(run.nature.priority)
     }
 
     /// A key may have become ready.

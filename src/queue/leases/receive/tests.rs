@@ -714,9 +714,15 @@ fn a_run_is_kept_in_sixteen_bytes() {
         State::Acknowledged,
         State::Archived,
     ];
-    for state in states {
-        let run = Run { last: 9, deliveries: u16::MAX, state, kind: KindId::default() };
-        assert_eq!(super::super::Packed::new(&run).run(9), run);
+    let mut kinds = super::super::Kinds::default();
+    let natures = [(0, NEVER), (9, NEVER), (3, 1_753_000_000_123)];
+    for (state, (priority, expires)) in
+        states.into_iter().flat_map(|state| natures.map(|nature| (state, nature)))
+    {
+        let (nature, key) = (Nature { priority, expires }, Some(KeyId::at(7)));
+        let run = Run { last: 9, deliveries: u16::MAX, state, nature, key };
+        let packed = super::super::Packed::new(&run, &mut kinds);
+        assert_eq!(packed.run(9, &kinds), run);
     }
 }
 
