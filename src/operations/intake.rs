@@ -1,9 +1,9 @@
 //! What the headers of a record say of how it is to be treated in a queue.
 
-use std::hash::Hasher;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
-use siphasher::sip::SipHasher13;
 
 use super::dead_letters::SOURCE;
 use super::dedup::{Dedup, DedupId};
@@ -137,10 +137,11 @@ fn level(config: &QueueConfig, said: &Said<'_>) -> u8 {
     u8::try_from(wanted.clamp(0, i64::from(highest))).unwrap_or(highest)
 }
 
+/// Another one in each process, so that nobody can choose keys that come to the same: hashes are not kept.
+static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
 fn hash(key: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(key);
-    hasher.finish()
+    KEYS.hash_one(key)
 }
 
 /// Whether a record is a message of the queue, by its headers. A dead letter in its own log is: it was sent here by name.
