@@ -261,7 +261,9 @@ impl<K: Near, V: Copy> Sorted<K, V> {
     }
 
     fn insert_page(&mut self, at: usize, key: K, value: V) {
-        let mut page = Page { base: key, entries: Vec::new() };
+        // Behind a full page another one will soon be: one that grows bit by bit leaves holes in memory.
+        let room = if at > 0 && at == self.pages.len() { PAGE } else { 1 };
+        let mut page = Page { base: key, entries: Vec::with_capacity(room) };
         let is_near = page.insert(0, key, value);
         debug_assert!(is_near, "{key:?} is near itself");
         self.pages.insert(at, page);
@@ -286,8 +288,8 @@ impl<K: Near, V: Copy> Sorted<K, V> {
         };
         self.firsts[at] = first;
         let len = page.len();
-        if page.entries.capacity() > 2 * len + GROWTH {
-            page.entries.shrink_to(len + GROWTH / 2);
+        if page.entries.capacity() > 4 * len {
+            page.entries.shrink_to(2 * len);
         }
         if len < PAGE / 4
             && let Some(next) = self.pages.get(at + 1).filter(|next| next.len() + len <= PAGE / 2)
