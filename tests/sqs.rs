@@ -230,6 +230,17 @@ async fn what_is_too_long_is_refused_and_harms_nobody() {
     let answered = String::from_utf8_lossy(&rest);
     // A peer that is still writing may only see its connection reset.
     assert!(rest.is_empty() || answered.contains(" 413 "), "{answered}");
+    let many = "x: y\r\n".repeat(101);
+    let mut stream = connect(address);
+    stream.write_all(format!("{head}{many}content-length: 2\r\n\r\n{{}}").as_bytes()).unwrap();
+    assert_eq!(take(&mut stream).status(), 431);
+    let long = format!("x: {}\r\n", "y".repeat(200_000));
+    let mut stream = connect(address);
+    let _: std::io::Result<()> = stream.write_all(format!("{head}{long}\r\n").as_bytes());
+    rest.clear();
+    let _: std::io::Result<usize> = stream.read_to_end(&mut rest);
+    let answered = String::from_utf8_lossy(&rest);
+    assert!(rest.is_empty() || answered.contains(" 431 "), "{answered}");
     assert_eq!(json(address, "ListQueues", "{}").body, "{}");
 }
 
