@@ -177,7 +177,8 @@ const SAYS: &str = "bytes for each record: ";
 #[test]
 #[ignore = "a part of the next, in a process of its own"]
 fn one_shape() {
-    let at: usize = std::env::var(SHAPE_VARIABLE).unwrap().parse().unwrap();
+    let Ok(at) = std::env::var(SHAPE_VARIABLE) else { return };
+    let at: usize = at.parse().unwrap();
     println!("\n{SAYS}{}", SHAPES[at].measure());
 }
 

@@ -885,8 +885,13 @@ impl Leases {
 
     /// Gives `first..=run.last`, of which `first` is not behind the end of the window, a state.
     fn set(&mut self, first: i64, run: Run) {
-        // What is done is the same however often it had to be tried.
-        let run = if run.state.is_done() { Run { state: run.state, ..Run::fresh(run.last) } } else { run };
+        let run = match run.state {
+            // What is done is the same however often it had to be tried.
+            state if state.is_done() => Run { state, ..Run::fresh(run.last) },
+            // What is dead goes by nothing any more.
+            State::Dead { .. } => Run { nature: Nature::PLAIN, key: None, ..run },
+            _ => run,
+        };
         if first == self.end {
             return self.append(run);
         }

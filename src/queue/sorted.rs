@@ -53,7 +53,7 @@ impl Near for (i64, i64) {
 /// Neighbours, in order.
 #[derive(Clone, Debug)]
 struct Page<K: Near, V> {
-    /// Near all of them; it was the first that came.
+    /// What steps are counted from. It need not be among them any more.
     base: K,
     entries: Vec<(K::Step, V)>,
 }
@@ -88,7 +88,7 @@ impl<K: Near, V: Copy> Page<K, V> {
         }
     }
 
-    /// Whether it could be added: not if it is too far from the others.
+    /// Whether it could be added: not if it is too far from the base.
     fn insert(&mut self, index: usize, key: K, value: V) -> bool {
         let Some(step) = key.step_from(self.base) else { return false };
         if self.len() == self.entries.capacity() {
@@ -194,7 +194,7 @@ impl<K: Near, V: Copy> Sorted<K, V> {
         if len == PAGE {
             if index == PAGE {
                 // What comes in order leaves full pages behind, wherever it is.
-                return self.insert_page(at + 1, key, value);
+                return self.insert_between(at + 1, key, value);
             }
             self.split(at, PAGE / 2);
             if index > PAGE / 2 {
@@ -211,7 +211,18 @@ impl<K: Near, V: Copy> Sorted<K, V> {
         if index > 0 && index < page.len() {
             self.split(at, index);
         }
-        self.insert_page(at + usize::from(index > 0), key, value);
+        self.insert_between(at + usize::from(index > 0), key, value);
+    }
+
+    /// Adds what belongs in front of a page: to that, if it is nearly empty, or else as a page of its own.
+    fn insert_between(&mut self, at: usize, key: K, value: V) {
+        if let Some(next) = self.pages.get_mut(at).filter(|next| next.len() < PAGE / 4)
+            && next.insert(0, key, value)
+        {
+            self.firsts[at] = key;
+            return;
+        }
+        self.insert_page(at, key, value);
     }
 
     /// Adds entries, none of which is there; if they are many, by putting in order anew what is not below all of them.
@@ -242,7 +253,6 @@ impl<K: Near, V: Copy> Sorted<K, V> {
     fn push(&mut self, key: K, value: V) {
         self.len += 1;
         if let Some(last) = self.pages.back_mut().filter(|last| last.len() < PAGE) {
-            last.entries.reserve_exact(PAGE - last.len());
             if last.insert(last.len(), key, value) {
                 return;
             }
@@ -262,10 +272,12 @@ impl<K: Near, V: Copy> Sorted<K, V> {
 
     fn insert_page(&mut self, at: usize, key: K, value: V) {
         // Behind a full page another one will soon be: one that grows bit by bit leaves holes in memory.
-        let room = if at > 0 && at == self.pages.len() { PAGE } else { 1 };
+        let is_behind_full =
+            at == self.pages.len() && self.pages.back().is_some_and(|last| last.len() == PAGE);
+        let room = if is_behind_full { PAGE } else { 1 };
         let mut page = Page { base: key, entries: Vec::with_capacity(room) };
         let is_near = page.insert(0, key, value);
-        debug_assert!(is_near, "{key:?} is near itself");
+        assert!(is_near, "{key:?} is near itself");
         self.pages.insert(at, page);
         self.firsts.insert(at, key);
     }
@@ -383,5 +395,28 @@ mod tests {
         assert!(room < 4 * map.len(), "{room} for {}", map.len());
         (0..100_000i64).step_by(10).for_each(|key| assert_eq!(map.remove(key), Some(())));
         assert!(map.is_empty() && map.pages.is_empty());
+    }
+
+    #[test]
+    fn what_comes_downwards_between_pages_fills_pages_too() {
+        let mut map = Sorted::default();
+        (0..2 * PAGE as i64).for_each(|key| map.insert(key, ()));
+        map.insert(1_000_000, ());
+        (1_000..11_000i64).rev().for_each(|key| map.insert(key, ()));
+        assert!(map.pages.len() < 10_000 / (PAGE / 4) + 4, "{}", map.pages.len());
+        // Too far from all others, but not from each other.
+        (1_000..11_000i64).rev().for_each(|key| map.insert((1 << 40) + key, ()));
+        (1_000..11_000i64).rev().for_each(|key| map.insert((1 << 39) + key, ()));
+        assert!(map.pages.len() < 3 * 10_000 / (PAGE / 4) + 6, "{}", map.pages.len());
+    }
+
+    #[test]
+    fn what_is_far_from_all_others_takes_no_room_for_more() {
+        let far = |key: i64| (key << 40, ());
+        let mut map = Sorted::default();
+        map.extend((0..1_000).map(far).collect());
+        (1_000..2_000).map(far).for_each(|(key, ())| map.insert(key, ()));
+        let room: usize = map.pages.iter().map(|page| page.entries.capacity()).sum();
+        assert_eq!((map.len(), map.pages.len(), room), (2_000, 2_000, 2_000));
     }
 }

@@ -9,7 +9,7 @@ use super::kinds::LEVELS_MAX;
 const KEYS_A_BUCKET: usize = 2;
 
 /// Room that may stay for so many keys while there is none.
-const FEW: usize = 64;
+const FEW: usize = 8;
 
 /// A key that some record has.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -126,6 +126,11 @@ impl Keys {
         self.len
     }
 
+    /// What is known of a key, if it is.
+    pub(super) fn get(&self, id: KeyId) -> Option<&Key> {
+        self.keys.get(id.index())
+    }
+
     /// The key with that hash, which nobody may need yet.
     pub(super) fn open(&mut self, hash: u64) -> KeyId {
         let hash = hash & !RINGS;
@@ -163,7 +168,7 @@ impl Keys {
         id
     }
 
-    /// Forgets a key. When it was the last, no other id may be used again either.
+    /// Forgets a key. Whoever still names it, or any other if it was the last, may only [`get`](Self::get) it.
     pub(super) fn remove(&mut self, id: KeyId) {
         let bucket = self.bucket_of(self[id].hash());
         let next = self[id].next;
@@ -175,11 +180,12 @@ impl Keys {
                 before = self[other].next;
                 if before == Some(id) {
                     self[other].next = next;
+                    break;
                 }
             }
         }
         self.len -= 1;
-        // What still names it finds a key that stands nowhere.
+        // Then it is found to stand nowhere.
         self[id] = Key { hash_and_rings: 0, front: Stand::NONE, leased: 0, refs: 0, next: self.free };
         self.free = Some(id);
         if self.len == 0 && self.keys.len() > FEW {
@@ -207,7 +213,8 @@ impl Keys {
         // It differs from the new one in its highest bit.
         let split = if added == 0 { 0 } else { added & !(1 << added.ilog2()) };
         self.buckets.push(None);
-        self.link_all(split);
+        let first = self.buckets[split].take();
+        self.link_chain(first);
     }
 
     /// The keys of the last bucket go where they were before there was one.
@@ -218,11 +225,6 @@ impl Keys {
         if self.buckets.capacity() > 4 * self.buckets.len() {
             self.buckets.shrink_to(2 * self.buckets.len());
         }
-    }
-
-    fn link_all(&mut self, bucket: usize) {
-        let first = self.buckets[bucket].take();
-        self.link_chain(first);
     }
 
     fn link_chain(&mut self, first: Option<KeyId>) {

@@ -39,7 +39,7 @@ struct Entry {
 /// Kinds of which so many may stay known while there is no run of any.
 const FEW: usize = 64;
 
-/// The kinds of a window: few, since [expiries are shared](super::Kind::expires).
+/// The kinds of a window: few, since [expiries are shared](super::Kind::expires), times members.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Kinds {
     entries: Vec<Entry>,

@@ -171,7 +171,7 @@ impl Lines {
         // Rings may still have it: then that is nobody.
         self.keys.remove(id);
         if self.keys.len() == 0 {
-            self.levels.iter_mut().for_each(|level| level.ring.clear());
+            self.levels.iter_mut().for_each(|level| level.ring = VecDeque::new());
         }
     }
 
@@ -206,13 +206,13 @@ impl Lines {
 
     /// The run that is first in a key's line.
     pub(super) fn front(&self, id: KeyId) -> Option<i64> {
-        let front = self.keys[id].front;
+        let front = self.keys.get(id)?.front;
         (front != Stand::NONE).then(|| front.first())
     }
 
     /// The next in a line that goes by offset alone.
     pub(super) fn behind(&self, id: KeyId, offset: i64) -> Option<i64> {
-        let (stand, front) = (Stand::new(0, offset), self.keys[id].front);
+        let (stand, front) = (Stand::new(0, offset), self.keys.get(id)?.front);
         if front > stand {
             return self.front(id);
         }

@@ -9,7 +9,7 @@ use super::lines::{KeyRule, Lines, Next};
 use super::{Cause, Counts, FREE, Holder, Leases, Mark, Range, Run, State, Taking, keepable, push_mark};
 use crate::clock::TimestampMs;
 
-/// Runs that a queue's window may have: some 200 MiB. What comes then is not looked at before there are fewer.
+/// Runs that a queue's window may have: up to 256 MiB. What comes then is not looked at before there are fewer.
 const RUNS_OF_A_QUEUE_MAX: usize = 1 << 22;
 
 /// What lives no longer expires to the millisecond.

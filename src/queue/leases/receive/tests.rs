@@ -702,6 +702,33 @@ fn a_share_group_gets_of_a_queues_window_only_what_may_be_had() {
 }
 
 #[test]
+fn nothing_stays_of_many_keys_when_the_last_of_their_records_is_done_dead_or_purged() {
+    let keys: Vec<_> = (1..=100).collect();
+    let terms = QueueTerms { fifo: true, ..TERMS };
+    for terms in
+        [terms, QueueTerms { key_rate: 5, ..terms }, QueueTerms { fifo: false, key_concurrency: 1, ..terms }]
+    {
+        for end in 0..5 {
+            let mut window = Window::new(terms);
+            window.bring(keyed(&keys));
+            match end {
+                0 => window.offsets(100).into_iter().for_each(|at| window.done(at)),
+                1 => window.leases.purge(100, &mut window.marks),
+                2 => assert_eq!(window.give_way(100, Dead::Archive).len(), 100),
+                3 => assert_eq!(window.give_way(100, Dead::Keep).len(), 100),
+                _ => window.leases.raise_start(100),
+            }
+            let dead = if end == 3 { 100 } else { 0 };
+            assert_eq!((window.counts(), window.leases.runs()), ((0, 0, 0, dead), dead.min(1) as usize));
+            window.pass(2_000);
+            // They can come again.
+            window.bring(keyed(&keys));
+            assert_eq!(window.offsets(200).len(), 100, "{terms:?}, {end}");
+        }
+    }
+}
+
+#[test]
 fn a_run_is_kept_in_sixteen_bytes() {
     assert_eq!(size_of::<super::super::Packed>(), 16);
     let states = [
