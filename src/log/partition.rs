@@ -26,7 +26,7 @@ use super::retention::{self, Bounds, Plan};
 use super::segment::{Segment, Served, TimestampOffset, Visible};
 use super::view::{Commit, Following, Place, SyncState, SyncStep, View};
 use super::waiter::{Subscription, Waiter, Waiters};
-use crate::record::range::FileRange;
+use crate::record::range::{FileRange, RangeFile};
 use crate::record::{TimestampType, ValidBatch};
 use crate::uuid::Uuid;
 
@@ -1084,6 +1084,9 @@ impl Partition {
         if when_synced && is_awaited {
             self.directory.awaits_commit();
         }
+        if let Some(active) = log.segments.last() {
+            self.waiters.hand(active.base_offset(), placed.position, batch);
+        }
         self.take_step(step);
         self.directory.sync_if_many();
         if !when_synced {
@@ -1232,6 +1235,7 @@ impl Partition {
         loop {
             let next = self.view.lock().after(&segment, end);
             let visible = self.visible(&segment, &next, end)?;
+            let is_active = known.is_some();
             let served = match known.take() {
                 // What this process has appended moments ago needs no second look.
                 Some((position, size_bytes)) => {
@@ -1253,7 +1257,7 @@ impl Partition {
                 }
                 let length = (end - position).min(left);
                 if length > 0 {
-                    let file = segment.pinned()?;
+                    let file = self.file_of(&segment, (position, length as usize), is_active)?;
                     ranges.push(FileRange { file, position, length: length as usize });
                     left -= length;
                 }
@@ -1271,6 +1275,20 @@ impl Partition {
             }
         }
         Ok(Some(ranges))
+    }
+
+    /// The file that has these bytes (position and length) of a segment, or what was just handed over of it. That is asked for only
+    /// where the place is one of the active segment: in another, compaction may have put something else there since.
+    fn file_of(
+        &self,
+        segment: &Segment,
+        (position, length): (u64, usize),
+        is_active: bool,
+    ) -> Result<Arc<dyn RangeFile>, LogError> {
+        match is_active.then(|| self.waiters.handed(segment.base_offset(), position, length)).flatten() {
+            Some(handed) => Ok(handed),
+            None => segment.pinned(),
+        }
     }
 
     /// What consumers may see of a segment, if `end` is where what they may see ends.
@@ -1602,6 +1620,51 @@ mod tests {
         fixture.directory.delete(&partition).unwrap();
         assert!(is_ready(waiter.wait()));
         drop(subscription);
+    }
+
+    #[test]
+    fn what_is_appended_while_somebody_waits_is_read_from_memory() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(LogConfig { segment_bytes: 700, ..config() });
+        let size = batch(1).size_bytes();
+        // On the disk something else has become of the batches: each of these bytes was 0.
+        let spoil = |number| fixture.disk.flip(&log_file(0), number * size + 23, 1).unwrap();
+        let is_spoilt = |offset| {
+            let read = bytes(&partition.read(offset, 10_000, true).unwrap().ranges);
+            read.chunks(size).map(|batch| batch[23] == 1).collect::<Vec<_>>()
+        };
+        append(&partition, batch(1)).unwrap();
+        let subscription = partition.subscribe(&Waiter::new());
+        append(&partition, batch(1)).unwrap();
+        (0..2).for_each(spoil);
+        assert_eq!((is_spoilt(0), is_spoilt(1)), (vec![true, true], vec![false]));
+        append(&partition, batch(1)).unwrap();
+        spoil(2);
+        assert_eq!(
+            (is_spoilt(1), is_spoilt(2)),
+            (vec![true, true], vec![false]),
+            "only the last one is kept"
+        );
+        assert!(partition.read(2, size - 1, false).unwrap().ranges.is_empty());
+        drop(subscription);
+        assert_eq!(is_spoilt(2), [true], "nor is that when nobody waits");
+    }
+
+    #[test]
+    fn what_is_kept_for_who_waits_is_not_seen_before_it_is_durable() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(commit());
+        append(&partition, batch(1)).unwrap();
+        let waiter = Waiter::new();
+        let _subscription = partition.subscribe(&waiter);
+        fixture.disk.hold_syncs();
+        partition.append(batch(1)).unwrap();
+        assert!(!is_ready(waiter.wait()) && partition.read(1, 1000, true).unwrap().ranges.is_empty());
+        fixture.disk.release_syncs();
+        run(waiter.wait());
+        let ranges = partition.read(1, 1000, true).unwrap().ranges;
+        fixture.disk.flip(&log_file(0), batch(1).size_bytes() + 23, 1).unwrap();
+        assert_eq!(bytes(&ranges)[23], 0, "it comes from memory");
     }
 
     #[test]

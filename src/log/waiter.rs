@@ -1,10 +1,22 @@
 //! Long polling without polling: who waits for something new leaves a [`Waiter`] with the partitions that may have it.
+//!
+//! A small batch that is appended meanwhile stays in memory for as long as anybody waits: who is woken by it need not read it
+//! from its file.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use crate::record::ValidBatch;
+use crate::record::range::RangeFile;
+
+/// Largest batch that is kept for who waits: copying it costs less than a read, and a thousand of them take 4 MiB.
+pub(super) const HANDED_BYTES_MAX: usize = 4 << 10;
 
 /// One who waits, for any number of partitions at once.
 ///
@@ -48,6 +60,45 @@ pub(super) struct Waiters {
 struct Slots {
     waiters: Vec<Option<Arc<Waiter>>>,
     free: Vec<usize>,
+    /// The last small batch that was appended while anybody waited.
+    handed: Option<Arc<Handed>>,
+}
+
+/// A batch in memory: a piece of its segment's file, whose positions it has.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// Base offset of the segment.
+    segment: i64,
+    position: u64,
+    bytes: Bytes,
+}
+
+impl Handed {
+    fn holds(&self, segment: i64, position: u64, length: usize) -> bool {
+        self.segment == segment && self.position == position && length <= self.bytes.len()
+    }
+}
+
+impl RangeFile for Handed {
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let from = position.checked_sub(self.position).and_then(|from| usize::try_from(from).ok());
+        let rest = from.and_then(|from| self.bytes.get(from..)).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.read_at(buffer, position)
+    }
+
+    fn is_cached(&self, _position: u64, _length: usize) -> bool {
+        true
+    }
 }
 
 impl Waiters {
@@ -65,6 +116,27 @@ impl Waiters {
     /// Whether there is anyone to wake.
     pub(super) fn is_anyone_here(&self) -> bool {
         self.count.load(Ordering::Relaxed) > 0
+    }
+
+    /// Keeps a batch in memory that was appended at `position` of a segment, if it is small and anybody waits.
+    pub(super) fn hand(&self, segment: i64, position: u64, batch: &ValidBatch) {
+        if batch.size_bytes() > HANDED_BYTES_MAX || !self.is_anyone_here() {
+            return;
+        }
+        let handed = Handed { segment, position, bytes: batch.to_bytes() };
+        let mut slots = self.slots.lock();
+        // Whoever has left since would not come back to take it away.
+        if slots.free.len() < slots.waiters.len() {
+            slots.handed = Some(Arc::new(handed));
+        }
+    }
+
+    /// What was handed over, if it is what lies at `position` of the active segment, `length` bytes or more.
+    pub(super) fn handed(&self, segment: i64, position: u64, length: usize) -> Option<Arc<Handed>> {
+        if !self.is_anyone_here() {
+            return None;
+        }
+        self.slots.lock().handed.clone().filter(|handed| handed.holds(segment, position, length))
     }
 
     pub(super) fn wake_all(&self) {
@@ -91,7 +163,7 @@ impl Drop for Subscription {
         slots.free.push(self.slot);
         self.waiters.count.fetch_sub(1, Ordering::SeqCst);
         if slots.free.len() == slots.waiters.len() {
-            // A crowd that has left leaves no memory behind.
+            // A crowd that has left leaves no memory behind, nor what was kept for it.
             *slots = Slots::default();
         }
     }
@@ -100,6 +172,7 @@ impl Drop for Subscription {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::fixture::builder;
 
     fn woken(waiter: &Waiter) -> bool {
         use std::future::Future;
@@ -134,6 +207,34 @@ mod tests {
         assert!(!woken(&waiter));
         partitions[2].wake_all();
         assert!(woken(&waiter));
+    }
+
+    #[test]
+    fn a_small_batch_is_kept_while_anybody_waits() {
+        let waiters = Arc::new(Waiters::default());
+        let small = builder(1, HANDED_BYTES_MAX - 80).build_valid();
+        let length = small.size_bytes();
+        waiters.hand(7, 40, &small);
+        let both = [(); 2].map(|()| waiters.subscribe(&Waiter::new()));
+        assert!(waiters.handed(7, 40, 1).is_none(), "nobody waited");
+        waiters.hand(7, 40, &small);
+        waiters.hand(7, 5000, &builder(1, HANDED_BYTES_MAX).build_valid());
+        for (segment, position, wanted) in [(8, 40, 1), (7, 41, 1), (7, 40, length + 1), (7, 5000, 1)] {
+            assert!(waiters.handed(segment, position, wanted).is_none());
+        }
+        let [first, second] = both;
+        drop(first);
+        let handed = waiters.handed(7, 40, length).unwrap();
+        let mut bytes = vec![0; length + 1];
+        assert_eq!(handed.read_at(&mut bytes, 40).unwrap(), length);
+        assert_eq!(bytes[..length], small.to_bytes()[..]);
+        assert_eq!(handed.read_cached_at(&mut bytes, 40 + length as u64 - 1).unwrap(), 1);
+        assert_eq!(
+            (handed.read_at(&mut bytes, 39).unwrap(), handed.read_at(&mut bytes, 9999).unwrap()),
+            (0, 0)
+        );
+        drop(second);
+        assert!(waiters.slots.lock().handed.is_none());
     }
 
     #[test]
