@@ -1889,6 +1889,27 @@ mod tests {
     }
 
     #[test]
+    fn who_reads_on_is_led_there_by_nothing_but_the_last_read() {
+        let fixture = Fixture::new();
+        let partition = fixture.partition(config());
+        (0..20).for_each(|_| assert!(append(&partition, batch(3)).is_ok()));
+        let fixture = fixture.stop();
+        let partition = fixture.partition(config());
+        let size = batch(3).size_bytes();
+        let first_of = |offset, max_bytes| {
+            let read = partition.read(offset, max_bytes, true)?;
+            Ok::<_, LogError>(BatchHeader::parse(&bytes(&read.ranges)).unwrap().base_offset)
+        };
+        assert_eq!(first_of(0, 2 * size + 70).unwrap(), 0);
+        // Without an index entry all else is found from the beginning.
+        fixture.disk.flip(&log_file(0), 16, 0xff).unwrap();
+        for (offset, max_bytes) in [(6, size), (9, 1), (12, 2 * size - 1), (15, 100_000)] {
+            assert_eq!(first_of(offset, max_bytes).unwrap(), offset, "{max_bytes}");
+        }
+        assert!(matches!(first_of(18, 1), Err(LogError::Damaged { .. })));
+    }
+
+    #[test]
     fn a_missing_segment_file_is_an_error_and_no_panic() {
         let fixture = Fixture::new();
         append(&fixture.partition(config()), batch(1)).unwrap();

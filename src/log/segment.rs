@@ -78,6 +78,8 @@ pub struct Indexes {
     /// index entry until recovery has added the rest.
     newest: Option<TimeEntry>,
     bytes_since_entry: usize,
+    /// Where the reader that was served last would go on: the position at which this offset lies, or what comes after it.
+    reader: Option<(u64, i64)>,
 }
 
 /// Where [`Segment::rescan`] begins.
@@ -176,6 +178,7 @@ impl Segment {
             times: Index::existing(index("timeindex"), base_offset),
             newest: None,
             bytes_since_entry: 0,
+            reader: None,
         };
         Self {
             base_offset,
@@ -328,8 +331,7 @@ impl Segment {
     /// checksum, which is the reader's to compare, does not cover offsets and leader epochs. An error where the very batch is
     /// damaged that the reader would begin with.
     pub fn serve(&self, offset: i64, visible: &Visible, max_bytes: u64) -> Result<Option<Served>, LogError> {
-        let entry = self.entry_below(offset, visible.end)?;
-        let start = (entry.map_or(0, |entry| u64::from(entry.position)), self.base_offset);
+        let start = self.start_of(offset, visible.end)?;
         let file = &**self.file()?;
         let ending = if visible.is_full { Ending::Full } else { Ending::Open };
         let mut scanner = Scanner::new(file, self.base_offset, start, visible.end, LOOKUP_BUFFER_BYTES)
@@ -337,24 +339,33 @@ impl Segment {
             .checking_epochs(Arc::clone(&visible.epochs));
         let mut served: Option<Served> = None;
         let mut last: Option<(u64, BatchHeader)> = None;
+        let mut goes_on = None;
         let damage = loop {
             match scanner.next(UNCHECKED) {
                 // One more than was asked for: only a sound header behind a batch says that its length is right.
-                Ok(Some(_)) if served.is_some_and(|served| served.has(max_bytes)) => return Ok(served),
+                Ok(Some(_)) if served.is_some_and(|served| served.has(max_bytes)) => break None,
                 Ok(Some((position, header))) => {
                     last = Some((position, header));
                     if served.is_some() || header.last_offset() >= offset {
                         let first_batch_bytes = header.size_bytes() as u64;
                         let first = Served { position, first_batch_bytes, end: 0, stopped: false };
-                        served.get_or_insert(first).end = scanner.position();
+                        let served = served.get_or_insert(first);
+                        served.end = scanner.position();
+                        // A batch that is cut is asked for again; the first one never is.
+                        if position == served.position || served.end - served.position <= max_bytes {
+                            goes_on = Some((served.end, header.last_offset() + 1));
+                        }
                     }
                 }
-                Ok(None) => return Ok(served),
-                Err(ScanError::Damaged { position, damage }) => break (position, damage),
+                Ok(None) => break None,
+                Err(ScanError::Damaged { position, damage }) => break Some((position, damage)),
                 Err(ScanError::Io(source)) => return Err(self.failed(source)),
             }
         };
-        let (mut position, damage) = damage;
+        let Some((mut position, damage)) = damage else {
+            self.state.lock().reader = goes_on;
+            return Ok(served);
+        };
         if let Some((before, header)) = last
             && !scanner.is_whole(before, &header).map_err(|source| self.failed(source))?
         {
@@ -587,6 +598,18 @@ impl Segment {
         Ok(())
     }
 
+    /// Where to walk to `offset` from, and an offset that nothing is below from there on.
+    fn start_of(&self, offset: i64, end: u64) -> Result<(u64, i64), LogError> {
+        let reader = self.state.lock().reader;
+        match reader.filter(|(position, next)| *next == offset && *position <= end) {
+            Some(reader) => Ok(reader),
+            None => {
+                let entry = self.entry_below(offset, end)?;
+                Ok((entry.map_or(0, |entry| u64::from(entry.position)), self.base_offset))
+            }
+        }
+    }
+
     /// The index entry from which to walk to `offset`. An index that leads astray is no reason to fail: the log is the
     /// truth, and is walked from its beginning then.
     fn entry_below(&self, offset: i64, end: u64) -> Result<Option<OffsetEntry>, LogError> {
@@ -712,6 +735,7 @@ impl Indexes {
             times: Index::new(times, base_offset),
             newest: None,
             bytes_since_entry: 0,
+            reader: None,
         }
     }
 
