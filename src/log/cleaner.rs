@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -31,6 +32,11 @@ const SLEEP_MIN: Duration = Duration::from_millis(5);
 
 /// How long a thread works at least before it lets others have the core.
 const WORK_MIN: Duration = Duration::from_micros(100);
+
+/// How much nicer a thread is than the rest of the process: of a core that others want as well it gets a tenth, at once and not
+/// only when its turn is over.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// Shortest rest.
 const REST_MIN: Duration = Duration::from_millis(5);
@@ -181,6 +187,9 @@ impl Cleaner {
 impl Shared {
     /// What thread `number` (from 0) does until the directory stops.
     pub(super) fn work_at_cleaning(&self, number: usize) {
+        if let Err(error) = step_back() {
+            tracing::debug!(%error, "compaction has no lower priority than the rest");
+        }
         while !self.is_stopped() {
             let config = **self.cleaner.config.load();
             if number >= config.threads || !self.clean_dirtiest(&config) {
@@ -404,6 +413,21 @@ impl Shared {
     }
 }
 
+/// Has the system prefer all others to the calling thread.
+#[cfg(target_os = "linux")]
+fn step_back() -> io::Result<()> {
+    // Here a priority is a thread's own. Of 2.5 s beside a compaction, with both cores to run on, the threads that serve sockets
+    // stood 49 ms behind it without this, and 4 to 17 ms with it; the compaction took no longer.
+    let nice = rustix::process::getpriority_process(None)?;
+    Ok(rustix::process::setpriority_process(None, nice + NICENESS)?)
+}
+
+/// Elsewhere it is the process's.
+#[cfg(not(target_os = "linux"))]
+fn step_back() -> io::Result<()> {
+    Ok(())
+}
+
 /// Lets who waits for this core go first, an append most of all: it need not wait for the milliseconds that the system leaves a
 /// thread to run. Gives from when on to work again, and for how long: as long as others have worked, so that those who always
 /// do leave half of the core.
@@ -421,6 +445,30 @@ fn key_of(partition: &Partition) -> Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_thread_that_compacts_is_nicer_than_the_rest_of_the_process() {
+        use std::fs;
+
+        use rustix::process::{Pid, getpriority_process};
+
+        use super::super::fixture::{Fixture, eventually};
+        let fixture = Fixture::new();
+        fixture.directory.clean(CleanerConfig { threads: 1, ..CleanerConfig::default() });
+        let niceness = |thread: fs::DirEntry| {
+            let name = fs::read_to_string(thread.path().join("comm")).ok()?;
+            let thread = Pid::from_raw(thread.file_name().to_str()?.parse().ok()?);
+            (name == "clean-0\n").then_some(getpriority_process(thread).ok()?)
+        };
+        let nicest = || {
+            let threads = fs::read_dir("/proc/self/task").unwrap();
+            threads.filter_map(|thread| niceness(thread.unwrap())).max()
+        };
+        let here = getpriority_process(None).unwrap();
+        eventually("it has stepped back", || nicest() == Some((here + NICENESS).min(19)));
+        assert_eq!(getpriority_process(None).unwrap(), here);
+    }
 
     #[test]
     fn what_is_read_and_written_is_paced() {
