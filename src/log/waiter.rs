@@ -118,17 +118,17 @@ impl Waiters {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Keeps a batch in memory that was appended at `position` of a segment, if it is small and anybody waits.
+    /// Keeps a batch in memory that was appended at `position` of a segment, if it is small and anybody waits. In any case what was
+    /// kept before is no longer the last one.
     pub(super) fn hand(&self, segment: i64, position: u64, batch: &ValidBatch) {
-        if batch.size_bytes() > HANDED_BYTES_MAX || !self.is_anyone_here() {
+        if !self.is_anyone_here() {
             return;
         }
-        let handed = Handed { segment, position, bytes: batch.to_bytes() };
+        let is_small = batch.size_bytes() <= HANDED_BYTES_MAX;
+        let handed = is_small.then(|| Arc::new(Handed { segment, position, bytes: batch.to_bytes() }));
         let mut slots = self.slots.lock();
         // Whoever has left since would not come back to take it away.
-        if slots.free.len() < slots.waiters.len() {
-            slots.handed = Some(Arc::new(handed));
-        }
+        slots.handed = handed.filter(|_| slots.free.len() < slots.waiters.len());
     }
 
     /// What was handed over, if it is what lies at `position` of the active segment, `length` bytes or more.
@@ -219,6 +219,8 @@ mod tests {
         assert!(waiters.handed(7, 40, 1).is_none(), "nobody waited");
         waiters.hand(7, 40, &small);
         waiters.hand(7, 5000, &builder(1, HANDED_BYTES_MAX).build_valid());
+        assert!(waiters.handed(7, 40, length).is_none(), "it is not the last any more");
+        waiters.hand(7, 40, &small);
         for (segment, position, wanted) in [(8, 40, 1), (7, 41, 1), (7, 40, length + 1), (7, 5000, 1)] {
             assert!(waiters.handed(segment, position, wanted).is_none());
         }
