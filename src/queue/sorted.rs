@@ -252,10 +252,10 @@ impl<K: Near, V: Copy> Sorted<K, V> {
     /// Adds one that is above all others.
     fn push(&mut self, key: K, value: V) {
         self.len += 1;
-        if let Some(last) = self.pages.back_mut().filter(|last| last.len() < PAGE) {
-            if last.insert(last.len(), key, value) {
-                return;
-            }
+        if let Some(last) = self.pages.back_mut().filter(|last| last.len() < PAGE)
+            && last.insert(last.len(), key, value)
+        {
+            return;
         }
         self.insert_page(self.pages.len(), key, value);
     }
