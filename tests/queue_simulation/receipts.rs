@@ -376,7 +376,7 @@ impl World {
 
     fn produce(&mut self) {
         // Sometimes most keys have one record, and go with it.
-        let keys = if self.seed % 4 == 0 { 100 } else { 5 };
+        let keys = if self.seed.is_multiple_of(4) { 100 } else { 5 };
         for _ in 0..self.random.usize(1..30) {
             // What compaction has taken away leaves a hole.
             let is_there = self.random.u8(0..20) != 0;
