@@ -51,17 +51,16 @@ pub(super) struct Dedup {
 
 impl Dedup {
     fn number_of(&self, id: DedupId) -> Option<u32> {
-        let is_its = |number: &u32| self.firsts[self.index(*number)].id == id;
-        self.numbers.find(self.hashes.hash_one(id), is_its).copied()
+        self.numbers.find(self.hashes.hash_one(id), |number| self.first(*number).id == id).copied()
     }
 
-    fn index(&self, number: u32) -> usize {
-        number.wrapping_sub(self.forgotten) as usize
+    fn first(&self, number: u32) -> &First {
+        first_at(&self.firsts, self.forgotten, number)
     }
 
     /// The first message of that id that came less than `window_ms` before `at`.
     pub(super) fn first_of(&self, id: DedupId, at: TimestampMs, window_ms: i64) -> Option<i64> {
-        let first = &self.firsts[self.index(self.number_of(id)?)];
+        let first = self.first(self.number_of(id)?);
         (at.saturating_sub(first.at) < window_ms).then_some(first.offset)
     }
 
@@ -72,7 +71,6 @@ impl Dedup {
             Some(first) if first <= offset => first < offset,
             // This one came before: of those that both of their senders think were first, one is.
             _ => {
-                self.forget(id);
                 self.add(First { id, offset, at });
                 false
             }
@@ -81,16 +79,20 @@ impl Dedup {
 
     fn add(&mut self, first: First) {
         let Self { firsts, forgotten, numbers, hashes, .. } = self;
+        let (id, hash) = (first.id, hashes.hash_one(first.id));
         let number = forgotten.wrapping_add(firsts.len() as u32);
-        let hash = hashes.hash_one(first.id);
         firsts.push_back(first);
-        numbers.insert_unique(hash, number, |number| hash_at(firsts, *forgotten, hashes, *number));
+        match numbers.find_mut(hash, |other| first_at(firsts, *forgotten, *other).id == id) {
+            Some(latest) => *latest = number,
+            None => {
+                let hash_of = |other: &u32| hashes.hash_one(first_at(firsts, *forgotten, *other).id);
+                numbers.insert_unique(hash, number, hash_of);
+            }
+        }
     }
 
-    fn forget(&mut self, id: DedupId) {
-        if let Some(number) = self.number_of(id)
-            && let Ok(entry) = self.numbers.find_entry(self.hashes.hash_one(id), |other| *other == number)
-        {
+    fn forget(&mut self, id: DedupId, number: u32) {
+        if let Ok(entry) = self.numbers.find_entry(self.hashes.hash_one(id), |other| *other == number) {
             entry.remove();
         }
     }
@@ -104,8 +106,8 @@ impl Dedup {
 
     /// The message at `offset` will not be there after all.
     pub(super) fn take_back(&mut self, id: DedupId, offset: i64) {
-        if self.number_of(id).is_some_and(|number| self.firsts[self.index(number)].offset == offset) {
-            self.forget(id);
+        if let Some(number) = self.number_of(id).filter(|number| self.first(*number).offset == offset) {
+            self.forget(id, number);
         }
     }
 
@@ -118,21 +120,20 @@ impl Dedup {
         while let Some(First { id, .. }) = self.firsts.pop_front_if(|first| first.at <= time) {
             let number = self.forgotten;
             self.forgotten = number.wrapping_add(1);
-            if let Ok(entry) = self.numbers.find_entry(self.hashes.hash_one(id), |other| *other == number) {
-                entry.remove();
-            }
+            self.forget(id, number);
         }
         let len = self.firsts.len();
         if self.firsts.capacity() > FEW.max(4 * len) {
             let Self { firsts, forgotten, numbers, hashes, .. } = self;
             firsts.shrink_to(2 * len);
-            numbers.shrink_to(2 * len, |number| hash_at(firsts, *forgotten, hashes, *number));
+            numbers.shrink_to(2 * len, |number| hashes.hash_one(first_at(firsts, *forgotten, *number).id));
         }
     }
 }
 
-fn hash_at(firsts: &VecDeque<First>, forgotten: u32, hashes: &RandomState, number: u32) -> u64 {
-    hashes.hash_one(firsts[number.wrapping_sub(forgotten) as usize].id)
+/// The one of that number.
+fn first_at(firsts: &VecDeque<First>, forgotten: u32, number: u32) -> &First {
+    &firsts[number.wrapping_sub(forgotten) as usize]
 }
 
 #[cfg(test)]
