@@ -49,11 +49,7 @@ fn step(shard: &mut QueueShard, group: &str, now: i64, event: QueueEvent) -> (Re
     (reply, out.records)
 }
 
-fn receive(shard: &mut QueueShard, group: &str, now: i64, arrivals: Vec<Arrival>, max: i64) -> Received {
-    receive_by(TERMS, shard, group, now, arrivals, max)
-}
-
-fn receive_by(
+fn receive(
     terms: QueueTerms,
     shard: &mut QueueShard,
     group: &str,
@@ -75,15 +71,6 @@ fn receive_by(
     match step(shard, group, now, QueueEvent::Receive(wanted)).0 {
         Reply::Received(Ok(received)) => received,
         other => panic!("{other:?}"),
-    }
-}
-
-/// Has records come, `at_a_time`, of which one receive may take as many.
-fn fill(shard: &mut QueueShard, group: &str, at_a_time: i64, max: i64, mut kind: impl FnMut(i64) -> Kind) {
-    step(shard, group, NOW, QueueEvent::Initialise { start: 0, leader_epoch: 0 });
-    for first in (0..RECORDS).step_by(at_a_time as usize) {
-        let arrival = |at| Arrival { first: at, last: at, kind: kind(at) };
-        receive(shard, group, NOW + first, (first..first + at_a_time).map(arrival).collect(), max);
     }
 }
 
@@ -127,13 +114,10 @@ impl Shape {
 
     /// Bytes for each record. What the memory was used for before would hide some: this is for a process that has done nothing else.
     fn measure(self) -> u64 {
-        let (mut shard, mut random) = (QueueShard::new(), fastrand::Rng::with_seed(1));
+        let mut shard = QueueShard::new();
         let before = resident_bytes();
-        self.fill(&mut shard, &mut random);
-        let bytes = (resident_bytes() - before) / RECORDS as u64;
-        let counts = shard.leases(&key("measured")).unwrap().counts();
-        assert_eq!(if self.is_delayed { counts.waiting } else { counts.leased }, RECORDS, "{self:?}");
-        bytes
+        self.fill(&mut shard, "measured");
+        (resident_bytes() - before) / RECORDS as u64
     }
 
     fn kind(self, at: i64, random: &mut fastrand::Rng) -> Kind {
@@ -148,23 +132,26 @@ impl Shape {
         }
     }
 
-    fn fill(self, shard: &mut QueueShard, random: &mut fastrand::Rng) {
+    fn fill(self, shard: &mut QueueShard, group: &str) {
+        let mut random = fastrand::Rng::with_seed(1);
         let terms = QueueTerms { fifo: self.keys > 0, ..TERMS };
         // Of few keys, all is handed out when all is there: then nothing waits for its turn.
         let is_out_at_once = !self.is_delayed && (self.keys == 0 || self.keys == RECORDS);
         // What is out is so by a lease of its own, which ends when no other does.
         let at_a_time = if is_out_at_once { 1 } else { 100 };
-        step(shard, "measured", NOW, QueueEvent::Initialise { start: 0, leader_epoch: 0 });
+        step(shard, group, NOW, QueueEvent::Initialise { start: 0, leader_epoch: 0 });
         for first in (0..RECORDS).step_by(at_a_time as usize) {
-            let arrival = |at| Arrival { first: at, last: at, kind: self.kind(at, random) };
+            let arrival = |at| Arrival { first: at, last: at, kind: self.kind(at, &mut random) };
             let arrivals = (first..first + at_a_time).map(arrival).collect();
-            receive_by(terms, shard, "measured", NOW + first, arrivals, i64::from(is_out_at_once));
+            receive(terms, shard, group, NOW + first, arrivals, i64::from(is_out_at_once));
         }
         let mut taken = 0;
         while !self.is_delayed && !is_out_at_once && taken < RECORDS {
             let max = RECORDS / self.keys;
-            taken += receive_by(terms, shard, "measured", NOW + RECORDS + taken, Vec::new(), max).records();
+            taken += receive(terms, shard, group, NOW + RECORDS + taken, Vec::new(), max).records();
         }
+        let counts = shard.leases(&key(group)).unwrap().counts();
+        assert_eq!(if self.is_delayed { counts.waiting } else { counts.leased }, RECORDS, "{self:?}");
     }
 }
 
@@ -203,24 +190,16 @@ fn a_million_records_cost_little_memory_whatever_they_are_like() {
 #[test]
 fn a_million_records_hold_nobody_up_and_are_there_after_a_restart() {
     let mut shard = QueueShard::new();
-    let mut random = fastrand::Rng::with_seed(1);
-    fill(&mut shard, "delayed", 100, 0, |_| {
-        let due = Some(NOW + 2 * RECORDS + random.i64(0..3_600_000));
-        Kind { due, ..Kind::default() }
-    });
-    assert_eq!(shard.leases(&key("delayed")).unwrap().counts().waiting, RECORDS);
-
-    // Each by a receive of its own, whose lease ends when no other does; and each expires four days after it was sent.
+    Shape::delayed(0).shuffled().fill(&mut shard, "delayed");
     let began = Instant::now();
-    fill(&mut shard, "out", 1, 1, |at| Kind { expires: Some(NOW + at + 345_600_000), ..Kind::default() });
+    Shape::out(0).fill(&mut shard, "out");
     let taking = began.elapsed();
-    assert_eq!(shard.leases(&key("out")).unwrap().counts().leased, RECORDS);
 
     // Others come and go behind them.
     let began = Instant::now();
     for at in RECORDS..RECORDS + 100_000 {
         let arrivals = vec![Arrival { first: at, last: at, kind: Kind::default() }];
-        let received = receive(&mut shard, "delayed", NOW, arrivals, 1);
+        let received = receive(TERMS, &mut shard, "delayed", NOW, arrivals, 1);
         assert_eq!(received.ranges.len(), 1);
         let settle = vec![Settle { offset: at, deliveries: 1, what: Settlement::Done }];
         let (reply, records) = step(&mut shard, "delayed", NOW, QueueEvent::Settle(settle));
