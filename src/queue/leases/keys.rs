@@ -72,6 +72,10 @@ pub(super) struct Key {
 const RINGS: u64 = !(u64::MAX >> LEVELS_MAX);
 
 impl Key {
+    fn new(hash: u64, next: Option<KeyId>) -> Self {
+        Self { hash_and_rings: hash, front: Stand::NONE, leased: 0, refs: 0, next }
+    }
+
     fn hash(&self) -> u64 {
         self.hash_and_rings & !RINGS
     }
@@ -148,7 +152,7 @@ impl Keys {
     }
 
     fn add(&mut self, hash: u64) -> KeyId {
-        let key = Key { hash_and_rings: hash, front: Stand::NONE, leased: 0, refs: 0, next: None };
+        let key = Key::new(hash, None);
         let id = match self.free {
             Some(id) => {
                 self.free = self[id].next;
@@ -186,7 +190,7 @@ impl Keys {
         }
         self.len -= 1;
         // Then it is found to stand nowhere.
-        self[id] = Key { hash_and_rings: 0, front: Stand::NONE, leased: 0, refs: 0, next: self.free };
+        self[id] = Key::new(0, self.free);
         self.free = Some(id);
         if self.len == 0 && self.keys.len() > FEW {
             *self = Self::default();
