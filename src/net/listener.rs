@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::net::sockopt::{set_tcp_congestion, tcp_congestion};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -24,10 +25,19 @@ const BACKLOG: i32 = 4096;
 /// Pause after an accept that failed for want of something (file descriptors, memory), ms.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Congestion control within one machine, where there is nothing to avoid. Every Linux has it and lets everybody choose it, and it
+/// does not pace: a system whose default does (BBR) sets a timer of high resolution for each packet, which doubles what sending costs.
+const UNPACED: &str = "reno";
+
 /// A listening socket that can be closed while a task accepts on it: then its address is free at once, whenever the task
 /// runs next. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Listener(Arc<Mutex<Option<TcpListener>>>);
+pub struct Listener {
+    socket: Arc<Mutex<Option<TcpListener>>>,
+    /// The system's congestion control, which connections from elsewhere get. They all begin without pacing, since a connection
+    /// that has begun with it keeps it; `None` if they begin with the system's.
+    default_congestion: Option<Arc<str>>,
+}
 
 impl Listener {
     /// Opens a listening socket. Port 0 takes any free one.
@@ -40,8 +50,10 @@ impl Listener {
         // A restarted broker takes its port back although connections of the last one linger.
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
+        let default_congestion = begin_unpaced(&socket);
         socket.listen(BACKLOG)?;
-        Ok(Self(Arc::new(Mutex::new(Some(TcpListener::from_std(socket.into())?)))))
+        let socket = Arc::new(Mutex::new(Some(TcpListener::from_std(socket.into())?)));
+        Ok(Self { socket, default_congestion })
     }
 
     /// Where it listens.
@@ -49,7 +61,7 @@ impl Listener {
     /// # Errors
     /// The system's; that it is closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0
+        self.socket
             .lock()
             .as_ref()
             .map_or_else(|| Err(io::ErrorKind::NotConnected.into()), TcpListener::local_addr)
@@ -57,17 +69,45 @@ impl Listener {
 
     /// Closes the socket.
     pub fn close(&self) {
-        self.0.lock().take();
+        self.socket.lock().take();
     }
 
     /// The next connection; `None` when the socket has been closed.
     async fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-        poll_fn(|cx| match &*self.0.lock() {
+        poll_fn(|cx| match &*self.socket.lock() {
             Some(listener) => listener.poll_accept(cx).map(Some),
             None => Poll::Ready(None),
         })
         .await
     }
+
+    /// Gets a connection that was accepted here ready to be served.
+    ///
+    /// # Errors
+    /// The system's, when the connection is lost already.
+    fn set_up(&self, stream: &TcpStream, peer: SocketAddr) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        if let Some(congestion) = &self.default_congestion
+            && !is_within_machine(peer.ip(), stream.local_addr()?.ip())
+            && let Err(error) = set_tcp_congestion(stream, congestion)
+        {
+            debug!(%peer, %error, %congestion, "connection keeps {UNPACED}");
+        }
+        Ok(())
+    }
+}
+
+/// Lets the connections of a socket that is to listen begin without pacing, and gives the congestion control that they would
+/// have had: `None` where the system does not let it be chosen.
+fn begin_unpaced(socket: &Socket) -> Option<Arc<str>> {
+    let default = tcp_congestion(socket).ok()?;
+    set_tcp_congestion(socket, UNPACED).ok()?;
+    Some(default.into())
+}
+
+/// Whether a connection between these addresses never leaves the machine.
+fn is_within_machine(peer: IpAddr, local: IpAddr) -> bool {
+    peer == local || peer.to_canonical().is_loopback()
 }
 
 /// How many connections there may be: `max.connections` over all listeners, `max.connections.per.ip`. Cheap to clone.
@@ -162,7 +202,7 @@ async fn accept_into<F>(
             None => return,
             Some(Ok((stream, peer))) => match limits.place(peer.ip(), permit) {
                 Some(place) => {
-                    if let Err(error) = stream.set_nodelay(true) {
+                    if let Err(error) = listener.set_up(&stream, peer) {
                         debug!(%peer, %error, "connection lost before its first request");
                         continue;
                     }
@@ -184,5 +224,47 @@ async fn accept_into<F>(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    /// The congestion control of a connection to a listener at `address`, set up as one from `peer` if that is given.
+    async fn congestion(address: SocketAddr, peer: Option<IpAddr>) -> String {
+        let listener = Listener::bind(address).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        let (stream, from) = listener.accept().await.unwrap().unwrap();
+        listener.set_up(&stream, peer.map_or(from, |peer| (peer, from.port()).into())).unwrap();
+        assert!(stream.nodelay().unwrap());
+        tcp_congestion(&stream).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_connections_that_leave_the_machine_have_the_systems_congestion_control() {
+        let default = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap();
+        let elsewhere = Some(Ipv4Addr::new(192, 0, 2, 1).into());
+        for address in
+            [Ipv4Addr::LOCALHOST.into(), Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+        {
+            let address = SocketAddr::new(address, 0);
+            assert_eq!(congestion(address, None).await, UNPACED, "{address}");
+            assert_eq!(congestion(address, elsewhere).await, default.trim_end(), "{address}");
+        }
+    }
+
+    #[test]
+    fn who_connects_to_an_address_of_his_own_machine_is_within_it() {
+        let [own, other] = [7, 8].map(|last| IpAddr::from([192, 0, 2, last]));
+        assert!(is_within_machine(own, own));
+        assert!(!is_within_machine(other, own));
+        assert!(is_within_machine(Ipv4Addr::new(127, 0, 0, 9).into(), Ipv4Addr::LOCALHOST.into()));
+        let mapped: IpAddr = Ipv4Addr::LOCALHOST.to_ipv6_mapped().into();
+        assert!(is_within_machine(mapped, mapped));
+        assert!(is_within_machine(mapped, Ipv6Addr::LOCALHOST.into()));
     }
 }
