@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::Failure;
+use super::{Failure, begin_unpaced};
 
 /// Answer to all: the URL of a queue, the id of a message that was sent, and a received message of 100 bytes.
 const ANSWER: &str = "{\"QueueUrl\":\"http://127.0.0.1/0/bare\",\"MessageId\":\"0\",\"Messages\":[{\"ReceiptHandle\":\"0123456789abcdef\",\
@@ -25,6 +25,7 @@ pub fn serve(address: &str) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind(address).await?;
+        begin_unpaced(&listener)?;
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;

@@ -15,7 +15,7 @@ use std::error::Error;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -85,6 +85,11 @@ fn sync_over_and_over(path: &str, bytes: usize, count: u64, seconds: u64) -> Res
     Ok(syncs as f64 / began.elapsed().as_secs_f64())
 }
 
+/// As Ottla does: connections begin with a congestion control that sets no timer for each packet.
+fn begin_unpaced(listener: &impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_tcp_congestion(listener, "reno")?)
+}
+
 struct Server {
     listener: TcpListener,
     port: i32,
@@ -111,6 +116,7 @@ struct Client {
 impl Server {
     fn open(address: &str, path: &str, syncs: bool) -> Result<Self, Failure> {
         let listener = TcpListener::bind(address)?;
+        begin_unpaced(&listener)?;
         listener.set_nonblocking(true)?;
         let file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path)?;
         let port = i32::from(listener.local_addr()?.port());
