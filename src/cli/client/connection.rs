@@ -270,8 +270,9 @@ impl Connection {
         }
         while left > 0 {
             let most = left.min(DISCARD_BYTES);
-            // The kernel drops the bytes itself instead of copying them.
-            match recv(&self.socket.get_ref().stream, &mut self.discarded[..most], RecvFlags::TRUNC) {
+            // Copied, as by any client. If the kernel dropped them, the driver would be done with each packet before the next, and
+            // the server would wake it for every one.
+            match recv(&self.socket.get_ref().stream, &mut self.discarded[..most], RecvFlags::empty()) {
                 Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok((_, dropped)) => left -= dropped,
                 Err(rustix::io::Errno::INTR) => {}
