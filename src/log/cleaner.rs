@@ -22,6 +22,7 @@ use super::compaction::{Dirt, SegmentView};
 use super::directory::{Key, Shared};
 use super::partition::{Compactable, Partition};
 use super::segment::Segment;
+use super::slice;
 use crate::clock::TimestampMs;
 
 /// What may be spent at once after a rest, as time at the configured rate.
@@ -189,6 +190,9 @@ impl Shared {
     pub(super) fn work_at_cleaning(&self, number: usize) {
         if let Err(error) = step_back() {
             tracing::debug!(%error, "compaction has no lower priority than the rest");
+        }
+        if let Err(error) = slice::prefer(slice::LONG) {
+            tracing::debug!(%error, "compaction keeps a core to the end of its slice of time");
         }
         while !self.is_stopped() {
             let config = **self.cleaner.config.load();

@@ -1946,7 +1946,7 @@ fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("sync-{number}"));
         let work = move || {
-            if let Err(error) = slice::prefer_short() {
+            if let Err(error) = slice::prefer(slice::SHORT) {
                 tracing::debug!(%error, "syncing threads get no turns of their own");
             }
             shared.work_at_syncing();
