@@ -296,6 +296,42 @@ fn a_partition_listed_twice_is_refused_the_second_time() {
     assert!(codes.contains(&"INVALID_REQUEST"), "{codes:?}");
 }
 
+/// Has the system forget what it keeps of a partition's files in memory.
+fn evict(server: &Server, partition: &str) {
+    for entry in std::fs::read_dir(server.data().join(partition)).unwrap() {
+        let file = File::open(entry.unwrap().path()).unwrap();
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    }
+}
+
+#[test]
+fn a_log_that_is_not_in_memory_comes_from_the_disk() {
+    let mut server = Server::start(&["--topic", "t:1", "--set", "log.segment.bytes=1048576"]);
+    let mut client = server.client();
+    let value = |number: usize| format!("{number:06}").repeat(10_000);
+    for number in 0..60 {
+        client.append("t", [value(number)]);
+    }
+    for killed in [false, true] {
+        if killed {
+            server.kill();
+            server.restart();
+            client = server.client();
+        }
+        for first in [0, 17, 18, 40, 59] {
+            evict(&server, "t-0");
+            let answer = client.fetch("t", 0, first);
+            assert_eq!(named(answer.error_code), "NONE", "{first}");
+            let found = values_of(&records_of(&answer));
+            assert!(!found.is_empty(), "{first}");
+            for (number, found) in (first as usize..).zip(found) {
+                assert!(*found == value(number), "{number}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_timestamp_finds_the_first_record_at_or_after_it_in_a_long_log() {
     let (_server, mut client) = with_topic("t");

@@ -28,7 +28,7 @@ pub async fn handle(cx: RequestContext, request: FetchRequest) -> FetchResponse 
         Err(code) => return FetchResponse { error_code: code.into(), ..Default::default() },
     };
     let targets: Vec<_> = plan.wanted.iter().map(|wanted| find(&cx, wanted)).collect();
-    let mut answers = read_all(&plan.wanted, &targets, &limits);
+    let mut answers = read_all(&plan.wanted, &targets, &limits).await;
     if !wait.is_zero() && !targets.is_empty() && !is_enough(&answers, &limits) {
         answers = wait_and_read(&cx, &plan.wanted, &targets, &limits, wait).await;
     }
@@ -70,7 +70,7 @@ async fn wait_and_read(
     let mut deadline = std::pin::pin!(deadline);
     loop {
         if is_available(wanted, targets, limits) {
-            let answers = read_all(wanted, targets, limits);
+            let answers = read_all(wanted, targets, limits).await;
             if is_enough(&answers, limits) {
                 return answers;
             }
@@ -81,7 +81,7 @@ async fn wait_and_read(
             () = cx.stopping.cancelled() => break,
         }
     }
-    read_all(wanted, targets, limits)
+    read_all(wanted, targets, limits).await
 }
 
 fn is_available(wanted: &[Wanted], targets: &[Result<Arc<Partition>, ErrorCode>], limits: &Limits) -> bool {
@@ -109,7 +109,7 @@ fn is_enough(answers: &[FetchPartitionResponse], limits: &Limits) -> bool {
 
 /// Reads the partitions in order. The first that has anything gives at least one whole batch, however large; the others
 /// stay within what is left.
-fn read_all(
+async fn read_all(
     wanted: &[Wanted],
     targets: &[Result<Arc<Partition>, ErrorCode>],
     limits: &Limits,
@@ -120,7 +120,7 @@ fn read_all(
     for (wanted, target) in wanted.iter().zip(targets) {
         let wanted = &wanted.partition;
         let read = match target {
-            Ok(partition) => read(partition, wanted, left, !anything, limits),
+            Ok(partition) => read(partition, wanted, left, !anything, limits).await,
             Err(code) => Err(*code),
         };
         let answer = match read {
@@ -145,7 +145,7 @@ fn failed(wanted: &FetchPartition, code: ErrorCode) -> FetchPartitionResponse {
     }
 }
 
-fn read(
+async fn read(
     partition: &Partition,
     wanted: &FetchPartition,
     left: usize,
@@ -172,7 +172,8 @@ fn read(
         });
     }
     let max_bytes = usize::try_from(wanted.partition_max_bytes).unwrap_or_default().min(left);
-    let read = partition.read(wanted.fetch_offset, max_bytes, minimum_one_batch).map_err(coded)?;
+    let read =
+        partition.read_aside(wanted.fetch_offset, max_bytes, minimum_one_batch).await.map_err(coded)?;
     Ok(FetchPartitionResponse {
         high_watermark: read.high_watermark,
         last_stable_offset: read.last_stable_offset,

@@ -420,7 +420,7 @@ impl Loan<'_> {
         offset: i64,
         minimum_one_batch: bool,
     ) -> Result<Option<Read>, Refusal> {
-        let read = match partition.read(offset, self.limits.max_bytes, minimum_one_batch) {
+        let read = match partition.read_aside(offset, self.limits.max_bytes, minimum_one_batch).await {
             Ok(read) => read,
             // Its front went between the two looks: the next attempt begins behind it.
             Err(LogError::OffsetOutOfRange { .. }) => return Ok(None),

@@ -163,6 +163,11 @@ impl LogError {
         }
     }
 
+    /// Whether a read ended so because it would have had to wait for a disk.
+    fn would_wait(&self) -> bool {
+        matches!(self, Self::Disk { source, .. } if source.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Whether a write or sync that ended so leaves what is on the disk in doubt.
     fn is_failure_of_writing(&self) -> bool {
         matches!(self, Self::Disk { .. })

@@ -509,7 +509,14 @@ impl World {
     fn read_until_error(&self, offset: i64) -> (Vec<Read>, Option<LogError>) {
         let (mut found, mut next): (Vec<Read>, _) = (Vec::new(), offset);
         loop {
-            let read = match self.partition().read(next, 10_000, true) {
+            // Sometimes all is in memory, sometimes nothing.
+            self.disk().set_cold(next % 3 == 0);
+            let partition = self.partition();
+            let read = match partition.read_cached(next, 10_000, true).transpose() {
+                Some(read) => read,
+                None => partition.read(next, 10_000, true),
+            };
+            let read = match read {
                 // Reading the bytes is the reader's own affair.
                 Ok(read) => self.disk().without_faults(|| super::fixture::bytes(&read.ranges)),
                 Err(error) => return (found, Some(error)),

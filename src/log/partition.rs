@@ -26,7 +26,7 @@ use super::retention::{self, Bounds, Plan};
 use super::segment::{Segment, Served, TimestampOffset, Visible};
 use super::view::{Commit, Following, Place, SyncState, SyncStep, View};
 use super::waiter::{Subscription, Waiter, Waiters};
-use crate::record::range::{FileRange, RangeFile};
+use crate::record::range::{FileRange, RangeFile, Reads};
 use crate::record::{TimestampType, ValidBatch};
 use crate::uuid::Uuid;
 
@@ -392,11 +392,49 @@ impl Partition {
     pub fn read(&self, offset: i64, max_bytes: usize, minimum_one_batch: bool) -> Result<ReadSet, LogError> {
         self.open()?;
         self.check_readable()?;
-        self.read_open(offset, max_bytes, minimum_one_batch)
+        self.read_open(offset, max_bytes, minimum_one_batch, Reads::All)
             .inspect_err(|error| self.directory.fail_if_broken(error))
     }
 
-    fn read_open(&self, offset: i64, max_bytes: usize, minimum_one_batch: bool) -> Result<ReadSet, LogError> {
+    /// The same without waiting for a disk, which most reads do not have to; `None` if this one does.
+    pub(super) fn read_cached(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        minimum_one_batch: bool,
+    ) -> Result<Option<ReadSet>, LogError> {
+        if !self.is_open() {
+            return Ok(None);
+        }
+        self.check_readable()?;
+        match self.read_open(offset, max_bytes, minimum_one_batch, Reads::Cached) {
+            Err(error) if error.would_wait() => Ok(None),
+            read => read.map(Some).inspect_err(|error| self.directory.fail_if_broken(error)),
+        }
+    }
+
+    /// As [`Self::read`], for a thread that serves sockets: what has to wait for a disk is left to one that may.
+    pub async fn read_aside(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        minimum_one_batch: bool,
+    ) -> Result<ReadSet, LogError> {
+        if let Some(read) = self.read_cached(offset, max_bytes, minimum_one_batch)? {
+            return Ok(read);
+        }
+        let partition = self.this.upgrade().ok_or(LogError::Deleted)?;
+        let read = move || partition.read(offset, max_bytes, minimum_one_batch);
+        tokio::task::spawn_blocking(read).await.unwrap_or(Err(LogError::Shutdown))
+    }
+
+    fn read_open(
+        &self,
+        offset: i64,
+        max_bytes: usize,
+        minimum_one_batch: bool,
+        reads: Reads,
+    ) -> Result<ReadSet, LogError> {
         loop {
             let (start, mut read) = {
                 let view = self.view.lock();
@@ -409,7 +447,7 @@ impl Partition {
                 (view.start_of(offset)?.map(|start| (start, view.high_watermark)), read)
             };
             let Some((start, end)) = start else { return Ok(read) };
-            let ranges = self.collect(offset, start, end, max_bytes as u64, minimum_one_batch);
+            let ranges = self.collect(offset, start, end, max_bytes as u64, minimum_one_batch, reads);
             // If compaction has just taken what was begun with, then once more.
             if let Some(ranges) = ranges.map_err(|error| self.explain(offset, error))? {
                 read.ranges = ranges;
@@ -1227,6 +1265,7 @@ impl Partition {
         end: Place,
         max_bytes: u64,
         minimum_one_batch: bool,
+        reads: Reads,
     ) -> Result<Option<Vec<FileRange>>, LogError> {
         let mut segment = start.segment;
         let mut known = start.known;
@@ -1243,7 +1282,7 @@ impl Partition {
                     Some(Served { position, first_batch_bytes, end: visible.end, stopped: false })
                 }
                 // Later segments are read from their beginning.
-                None => match segment.serve(offset.max(segment.base_offset()), &visible, left) {
+                None => match segment.serve(offset.max(segment.base_offset()), &visible, left, reads) {
                     Err(LogError::Damaged { .. }) if !ranges.is_empty() => break,
                     served => served?,
                 },
@@ -1368,6 +1407,36 @@ mod tests {
                 assert_eq!(read.ranges[0].length, header.size_bytes());
             }
         }
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_read_by_a_thread_that_may_wait() {
+        let fixture = Fixture::new();
+        let config = LogConfig { index_interval_bytes: 200, segment_bytes: 20_000, ..config() };
+        let partition = fixture.partition(config.clone());
+        for _ in 0..300 {
+            append(&partition, batch(3)).unwrap();
+        }
+        let fixture = fixture.stop();
+        let partition = fixture.partition(config);
+        assert!(partition.read_cached(0, 1000, true).unwrap().is_none(), "it is not open yet");
+        append(&partition, batch(3)).unwrap();
+        for offset in 0..903 {
+            // The first to come looks into an index that is not open either.
+            let read = bytes(&run(partition.read_aside(offset, 1000, true)).unwrap().ranges);
+            let cached = partition.read_cached(offset, 1000, true).unwrap().expect("all is in memory");
+            assert_eq!(bytes(&cached.ranges), read, "{offset}");
+            fixture.disk.set_cold(true);
+            // Where the newest batch is needs no look.
+            assert_eq!(
+                partition.read_cached(offset, 1000, true).unwrap().is_some(),
+                offset >= 900,
+                "{offset}"
+            );
+            assert_eq!(bytes(&run(partition.read_aside(offset, 1000, true)).unwrap().ranges), read);
+            fixture.disk.set_cold(false);
+        }
+        assert!(matches!(run(partition.read_aside(904, 1, true)), Err(LogError::OffsetOutOfRange { .. })));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::retention::Expiring;
 use super::scan::{Damage, Ending, ScanError, Scanner, UNCHECKED, is_zero};
 use crate::clock::TimestampMs;
 use crate::record::batch::NO_TIMESTAMP;
-use crate::record::range::RangeFile;
+use crate::record::range::{Cached, RangeFile, Reads};
 use crate::record::records::{Stamp, stamps};
 use crate::record::{BatchHeader, HEADER_BYTES, ValidBatch};
 use crate::storage::{Disk, DiskFile, read_exact_at, write_all_at};
@@ -329,10 +329,20 @@ impl Segment {
     /// The bytes from the batch that holds `offset` on (or the next one if compaction has removed it), about `max_bytes` of
     /// them. `None` if all that is visible is older. Every header in them has been looked at, and fits its neighbours: the
     /// checksum, which is the reader's to compare, does not cover offsets and leader epochs. An error where the very batch is
-    /// damaged that the reader would begin with.
-    pub fn serve(&self, offset: i64, visible: &Visible, max_bytes: u64) -> Result<Option<Served>, LogError> {
-        let start = self.start_of(offset, visible.end)?;
-        let file = &**self.file()?;
+    /// damaged that the reader would begin with, and where `reads` would have to wait but must not.
+    pub fn serve(
+        &self,
+        offset: i64,
+        visible: &Visible,
+        max_bytes: u64,
+        reads: Reads,
+    ) -> Result<Option<Served>, LogError> {
+        if reads == Reads::Cached && self.file.get().is_none() {
+            return Err(self.failed(io::ErrorKind::WouldBlock.into()));
+        }
+        let cached = Cached(&**self.file()?);
+        let file = reads.through(&cached);
+        let start = self.start_of(offset, visible.end, file, reads)?;
         let ending = if visible.is_full { Ending::Full } else { Ending::Open };
         let mut scanner = Scanner::new(file, self.base_offset, start, visible.end, LOOKUP_BUFFER_BYTES)
             .ending(ending, visible.offset_end)
@@ -394,7 +404,7 @@ impl Segment {
     ) -> Result<Option<TimestampOffset>, LogError> {
         let reached = self.with_state(|state, disk| match self.retired.get() {
             Some(_) => Ok(None),
-            None => state.times.floor(disk, timestamp),
+            None => state.times.floor(disk, timestamp, Reads::All),
         })?;
         let from = reached.map_or(offset_min, |entry| entry.offset.max(offset_min));
         let wanted = |header: &BatchHeader| {
@@ -536,7 +546,7 @@ impl Segment {
                 let last = self.with_state(|state, disk| state.offsets.last(disk))?;
                 // Where the log is continued from one entry, that has to be right to the offset.
                 let is_right = |header: &BatchHeader, offset| header.last_offset() == offset;
-                self.if_sane(last, length, is_right)?
+                self.if_sane(last, length, file, is_right)?
             }
         };
         self.with_state(|state, disk| state.rewind(disk, from))?;
@@ -599,12 +609,19 @@ impl Segment {
     }
 
     /// Where to walk to `offset` from, and an offset that nothing is below from there on.
-    fn start_of(&self, offset: i64, end: u64) -> Result<(u64, i64), LogError> {
+    fn start_of(
+        &self,
+        offset: i64,
+        end: u64,
+        file: &dyn RangeFile,
+        reads: Reads,
+    ) -> Result<(u64, i64), LogError> {
         let reader = self.state.lock().reader;
         match reader.filter(|(position, next)| *next == offset && *position <= end) {
             Some(reader) => Ok(reader),
             None => {
-                let entry = self.entry_below(offset, end)?;
+                let entry = self.indexed_below(offset, reads)?;
+                let entry = self.if_sane(entry, end, file, Self::is_at_or_below)?;
                 Ok((entry.map_or(0, |entry| u64::from(entry.position)), self.base_offset))
             }
         }
@@ -613,11 +630,20 @@ impl Segment {
     /// The index entry from which to walk to `offset`. An index that leads astray is no reason to fail: the log is the
     /// truth, and is walked from its beginning then.
     fn entry_below(&self, offset: i64, end: u64) -> Result<Option<OffsetEntry>, LogError> {
-        let entry = self.with_state(|state, disk| match self.retired.get() {
+        let entry = self.indexed_below(offset, Reads::All)?;
+        self.if_sane(entry, end, &**self.file()?, Self::is_at_or_below)
+    }
+
+    /// What the index says of it.
+    fn indexed_below(&self, offset: i64, reads: Reads) -> Result<Option<OffsetEntry>, LogError> {
+        self.with_state(|state, disk| match self.retired.get() {
             Some(_) => Ok(None),
-            None => state.offsets.floor(disk, offset),
-        })?;
-        self.if_sane(entry, end, |header, offset| header.base_offset <= offset)
+            None => state.offsets.floor(disk, offset, reads),
+        })
+    }
+
+    fn is_at_or_below(header: &BatchHeader, offset: i64) -> bool {
+        header.base_offset <= offset
     }
 
     /// `entry` if a batch starts where it leads that is right for the offset that it names.
@@ -625,11 +651,11 @@ impl Segment {
         &self,
         entry: Option<OffsetEntry>,
         end: u64,
+        file: &dyn RangeFile,
         is_right: impl Fn(&BatchHeader, i64) -> bool,
     ) -> Result<Option<OffsetEntry>, LogError> {
         let Some(OffsetEntry { offset, position }) = entry else { return Ok(None) };
         let start = (u64::from(position), self.base_offset);
-        let file = &**self.file()?;
         match Scanner::new(file, self.base_offset, start, end, HEADER_BYTES).next(UNCHECKED) {
             Ok(Some((_, header))) if is_right(&header, offset) => Ok(entry),
             Ok(_) | Err(ScanError::Damaged { .. }) => {

@@ -833,7 +833,7 @@ pub(super) async fn read(
     from: i64,
     bytes: usize,
 ) -> Result<Read, LogError> {
-    let read = match partition.read(from, bytes, true) {
+    let read = match partition.read_aside(from, bytes, true).await {
         Err(LogError::OffsetOutOfRange { log_start_offset, .. }) if from < log_start_offset => {
             return Ok(Read { batches: Vec::new(), from, end: log_start_offset });
         }

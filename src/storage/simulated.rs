@@ -66,6 +66,8 @@ struct Faults {
     /// How many syncs may still begin before they have to wait, and whose never do.
     syncs_let: Option<(usize, Option<ThreadId>)>,
     syncs_waiting: usize,
+    /// Whether all that is read has to come from the disk.
+    is_cold: bool,
     file_syncs: u64,
     writes: u64,
     opens: u64,
@@ -207,6 +209,11 @@ impl SimulatedDisk {
     /// ages.
     pub fn fail_looks(&self, skipped: usize, count: usize, error: Errno) {
         self.0.faults.lock().look_error = Some((skipped, count, error));
+    }
+
+    /// Whether nothing of what files have is in memory.
+    pub fn set_cold(&self, is_cold: bool) {
+        self.0.faults.lock().is_cold = is_cold;
     }
 
     /// What `look` finds, as if looks did not fail.
@@ -768,11 +775,14 @@ impl RangeFile for Descriptor {
     }
 
     fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.working()?.read_at(buffer, position)
+        match self.is_cached(position, buffer.len()) {
+            true => self.read_at(buffer, position),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 
     fn is_cached(&self, _position: u64, _length: usize) -> bool {
-        true
+        !self.file.machine.faults.lock().is_cold
     }
 }
 

@@ -12,6 +12,7 @@ use super::super::fixture::{Fixture, NOW_MS, TOPIC_ID, append, bytes, eventually
 use super::super::segment::Visible;
 use super::super::{FlushMode, LogConfig, LogError, Partition, ReplayError, replay};
 use super::keys::ENTRY_BYTES;
+use crate::record::range::Reads;
 use crate::record::records::{records, split_batch};
 use crate::record::{BatchBuilder, BatchHeader, Codec, HEADER_BYTES, ValidBatch};
 use crate::storage::{Disk, write_all_at};
@@ -330,7 +331,7 @@ fn a_reader_of_a_segment_that_is_replaced_reads_it_to_its_end_and_then_what_repl
         let base_offset = segment.base_offset();
         let epochs = Arc::clone(&model.partition.view.lock().epochs);
         let all = Visible { end: bytes, offset_end: i64::MAX, is_full: false, epochs };
-        let served = segment.serve(base_offset + 1, &all, u64::MAX).unwrap().unwrap();
+        let served = segment.serve(base_offset + 1, &all, u64::MAX, Reads::All).unwrap().unwrap();
         assert_eq!(
             (served.position, served.end),
             (0, bytes),

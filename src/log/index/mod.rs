@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 pub use self::offset::OffsetEntry;
 pub use self::time::TimeEntry;
+use crate::record::range::{Cached, RangeFile, Reads};
 use crate::storage::{Disk, DiskFile, read_exact_at, write_all_at};
 
 mod offset;
@@ -132,14 +133,17 @@ impl<E: IndexEntry> Index<E> {
     }
 
     /// The entry with the largest key that is at most `key`.
-    pub fn floor(&mut self, disk: &dyn Disk, key: i64) -> io::Result<Option<E>> {
-        let written = self.open(disk)?;
+    pub fn floor(&mut self, disk: &dyn Disk, key: i64, reads: Reads) -> io::Result<Option<E>> {
+        let written = match self.written {
+            None if reads == Reads::Cached => return Err(io::ErrorKind::WouldBlock.into()),
+            _ => self.open(disk)?,
+        };
         if self.pending.first().is_some_and(|first| first.key() <= key) {
             let above = self.pending.partition_point(|entry| entry.key() <= key);
             return Ok(Some(self.pending[above - 1]));
         }
         match &self.file {
-            Some(file) => floor_in_file(&**file, self.base_offset, written, key),
+            Some(file) => floor_in_file(reads.through(&Cached(&**file)), self.base_offset, written, key),
             None => Ok(None),
         }
     }
@@ -181,7 +185,7 @@ impl<E: IndexEntry> Index<E> {
     }
 }
 
-fn entry_in_file<E: IndexEntry>(file: &dyn DiskFile, base_offset: i64, number: usize) -> io::Result<E> {
+fn entry_in_file<E: IndexEntry>(file: &dyn RangeFile, base_offset: i64, number: usize) -> io::Result<E> {
     let mut bytes = [0; 16];
     let bytes = &mut bytes[..E::BYTES];
     read_exact_at(file, bytes, (number * E::BYTES) as u64)?;
@@ -194,7 +198,7 @@ fn last_in_file<E: IndexEntry>(file: &dyn DiskFile, base_offset: i64, count: usi
 
 /// Halves the range by single reads until a block is left, which is read whole.
 fn floor_in_file<E: IndexEntry>(
-    file: &dyn DiskFile,
+    file: &dyn RangeFile,
     base_offset: i64,
     count: usize,
     key: i64,
@@ -241,10 +245,10 @@ mod tests {
             }
             for number in 0..count {
                 for key in [entry(number).offset, entry(number).offset + 9] {
-                    assert_eq!(index.floor(&disk, key).unwrap(), Some(entry(number)), "{count}");
+                    assert_eq!(index.floor(&disk, key, Reads::All).unwrap(), Some(entry(number)), "{count}");
                 }
             }
-            assert_eq!(index.floor(&disk, 999).unwrap(), None);
+            assert_eq!(index.floor(&disk, 999, Reads::All).unwrap(), None);
         }
         assert!(disk.writes() < 15, "entries are written together");
     }
@@ -259,7 +263,7 @@ mod tests {
         for index in [&mut written, &mut read] {
             assert_eq!(index.len(&disk).unwrap(), 300);
             assert_eq!(index.last(&disk).unwrap(), Some(entry(299)));
-            assert_eq!(index.floor(&disk, 2005).unwrap(), Some(entry(100)));
+            assert_eq!(index.floor(&disk, 2005, Reads::All).unwrap(), Some(entry(100)));
         }
     }
 
@@ -301,7 +305,7 @@ mod tests {
         assert!(read.push(&disk, entry(2)).unwrap());
         read.write(&disk).unwrap();
         assert_eq!(read.len(&disk).unwrap(), 3);
-        assert_eq!(read.floor(&disk, i64::MAX).unwrap(), Some(entry(2)));
+        assert_eq!(read.floor(&disk, i64::MAX, Reads::All).unwrap(), Some(entry(2)));
     }
 
     #[test]
@@ -309,6 +313,6 @@ mod tests {
         let disk = SimulatedDisk::default();
         let mut index = Index::<TimeEntry>::existing("/nowhere.timeindex".into(), 0);
         assert_eq!(index.last(&disk).unwrap(), None);
-        assert_eq!(index.floor(&disk, 7).unwrap(), None);
+        assert_eq!(index.floor(&disk, 7, Reads::All).unwrap(), None);
     }
 }
