@@ -7,7 +7,7 @@ use nom::number::complete as number;
 /// Bytes of the size that stands before a frame.
 pub const SIZE_BYTES: usize = 4;
 
-/// What a read asks for first, bytes; doubled while reads fill it.
+/// What a read asks for first, bytes; doubled while reads bring all that they ask for, and halved when they bring little.
 const FIRST_READ_BYTES: usize = 4 << 10;
 
 /// Most that one read asks for, bytes.
@@ -46,6 +46,8 @@ pub struct FrameBuffer {
     bytes: BytesMut,
     limit: usize,
     read_bytes: usize,
+    /// What the last read has asked for.
+    asked_bytes: usize,
     /// Of the frame that was taken last, with its size.
     last_bytes: usize,
 }
@@ -53,7 +55,7 @@ pub struct FrameBuffer {
 impl FrameBuffer {
     /// For frames of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { bytes: BytesMut::new(), limit, read_bytes: FIRST_READ_BYTES, last_bytes: 0 }
+        Self { bytes: BytesMut::new(), limit, read_bytes: FIRST_READ_BYTES, asked_bytes: 0, last_bytes: 0 }
     }
 
     /// Bytes of the frame at the front, without its size prefix; `None` while not even the size is there.
@@ -112,16 +114,21 @@ impl FrameBuffer {
             Some(cut) if after > cut && (missing > 0 || self.bytes.is_empty()) => wanted - cut,
             _ => wanted,
         };
+        self.asked_bytes = wanted;
         if self.bytes.capacity() - self.bytes.len() < wanted {
             self.bytes.reserve(wanted);
         }
         (&mut self.bytes).limit(wanted)
     }
 
-    /// Notes that a read brought `read` bytes: reads that fill their room ask for more next time.
+    /// Notes that a read brought `read` bytes. One that fills its room asks for more next time: frames that come together are
+    /// answered together, and whoever sent them is woken once. One that began with nothing and brought little asks for less.
     pub fn arrived(&mut self, read: usize) {
-        if read >= self.read_bytes {
+        let began_empty = read == self.bytes.len();
+        if read >= self.asked_bytes {
             self.read_bytes = (self.read_bytes * 2).min(LARGEST_READ_BYTES);
+        } else if began_empty && read < self.asked_bytes / 2 {
+            self.read_bytes = (self.read_bytes / 2).max(FIRST_READ_BYTES);
         }
     }
 
@@ -183,6 +190,40 @@ mod tests {
         (buffer.read_bytes, buffer.last_bytes) = (LARGEST_READ_BYTES, frame.len());
         buffer.room().put_slice(&(900i32 << 10).to_be_bytes());
         assert_eq!(buffer.room().remaining_mut(), LARGEST_READ_BYTES);
+    }
+
+    #[test]
+    fn who_sends_many_frames_has_many_read_at_once_and_who_sends_one_has_one() {
+        let mut frame = vec![0, 1, 0, 0];
+        frame.resize(4 + (1 << 16), 7);
+        let mut buffer = FrameBuffer::new(1 << 20);
+        let mut sent = 0;
+        // The frames that a read takes out of what has been sent: up to the end of so many that are not taken yet.
+        let mut come = |frames: usize| {
+            let there = (sent / frame.len() + frames) * frame.len() - sent;
+            let read = buffer.room().remaining_mut().min(there);
+            let bytes: Vec<u8> = frame.iter().cycle().skip(sent % frame.len()).take(read).copied().collect();
+            buffer.room().put_slice(&bytes);
+            buffer.arrived(read);
+            sent += read;
+            std::iter::from_fn(|| buffer.take().unwrap()).count()
+        };
+        let many: Vec<_> = (0..20).map(|_| come(100)).collect();
+        assert!(many[10..].iter().all(|frames| *frames == 3), "{many:?}");
+        let one: Vec<_> = (0..20).map(|_| come(1)).collect();
+        assert!(one.iter().all(|frames| *frames == 1), "{one:?}");
+    }
+
+    #[test]
+    fn who_sends_little_is_asked_for_little() {
+        let mut buffer = FrameBuffer::new(1 << 20);
+        buffer.read_bytes = LARGEST_READ_BYTES;
+        for _ in 0..10 {
+            buffer.room().put_slice(&[0, 0, 0, 1, 7]);
+            buffer.arrived(5);
+            assert_eq!(buffer.take(), Ok(Some(Bytes::from_static(&[7]))));
+        }
+        assert_eq!(buffer.read_bytes, FIRST_READ_BYTES);
     }
 
     #[test]
