@@ -342,7 +342,7 @@ impl Segment {
         }
         let cached = Cached(&**self.file()?);
         let file = reads.through(&cached);
-        let start = self.start_of(offset, visible.end, file, reads)?;
+        let start = self.start_of(offset, visible.end, reads)?;
         let ending = if visible.is_full { Ending::Full } else { Ending::Open };
         let mut scanner = Scanner::new(file, self.base_offset, start, visible.end, LOOKUP_BUFFER_BYTES)
             .ending(ending, visible.offset_end)
@@ -411,7 +411,7 @@ impl Segment {
             header.base_offset >= offset_end
                 || header.last_offset() >= offset_min && header.max_timestamp >= timestamp
         };
-        let mut entry = self.entry_below(from, end)?;
+        let mut entry = self.entry_below(from, end, Reads::All)?;
         while let Some((position, header)) = self.walk(entry, end, wanted)? {
             if header.base_offset >= offset_end {
                 return Ok(None);
@@ -596,7 +596,8 @@ impl Segment {
     /// Shows `on_batch` the headers of all batches that hold `offset_min` or more.
     pub fn replay(&self, offset_min: i64, mut on_batch: impl FnMut(&BatchHeader)) -> Result<(), LogError> {
         let end = self.size_bytes()?;
-        let position = self.entry_below(offset_min, end)?.map_or(0, |entry| u64::from(entry.position));
+        let position =
+            self.entry_below(offset_min, end, Reads::All)?.map_or(0, |entry| u64::from(entry.position));
         let file = &**self.file()?;
         let mut scanner =
             Scanner::new(file, self.base_offset, (position, self.base_offset), end, REPLAY_BUFFER_BYTES);
@@ -609,19 +610,12 @@ impl Segment {
     }
 
     /// Where to walk to `offset` from, and an offset that nothing is below from there on.
-    fn start_of(
-        &self,
-        offset: i64,
-        end: u64,
-        file: &dyn RangeFile,
-        reads: Reads,
-    ) -> Result<(u64, i64), LogError> {
+    fn start_of(&self, offset: i64, end: u64, reads: Reads) -> Result<(u64, i64), LogError> {
         let reader = self.state.lock().reader;
         match reader.filter(|(position, next)| *next == offset && *position <= end) {
             Some(reader) => Ok(reader),
             None => {
-                let entry = self.indexed_below(offset, reads)?;
-                let entry = self.if_sane(entry, end, file, Self::is_at_or_below)?;
+                let entry = self.entry_below(offset, end, reads)?;
                 Ok((entry.map_or(0, |entry| u64::from(entry.position)), self.base_offset))
             }
         }
@@ -629,21 +623,13 @@ impl Segment {
 
     /// The index entry from which to walk to `offset`. An index that leads astray is no reason to fail: the log is the
     /// truth, and is walked from its beginning then.
-    fn entry_below(&self, offset: i64, end: u64) -> Result<Option<OffsetEntry>, LogError> {
-        let entry = self.indexed_below(offset, Reads::All)?;
-        self.if_sane(entry, end, &**self.file()?, Self::is_at_or_below)
-    }
-
-    /// What the index says of it.
-    fn indexed_below(&self, offset: i64, reads: Reads) -> Result<Option<OffsetEntry>, LogError> {
-        self.with_state(|state, disk| match self.retired.get() {
+    fn entry_below(&self, offset: i64, end: u64, reads: Reads) -> Result<Option<OffsetEntry>, LogError> {
+        let entry = self.with_state(|state, disk| match self.retired.get() {
             Some(_) => Ok(None),
             None => state.offsets.floor(disk, offset, reads),
-        })
-    }
-
-    fn is_at_or_below(header: &BatchHeader, offset: i64) -> bool {
-        header.base_offset <= offset
+        })?;
+        let cached = Cached(&**self.file()?);
+        self.if_sane(entry, end, reads.through(&cached), |header, offset| header.base_offset <= offset)
     }
 
     /// `entry` if a batch starts where it leads that is right for the offset that it names.
