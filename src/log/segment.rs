@@ -259,8 +259,11 @@ impl Segment {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let opened = self.disk.open(&self.path()).map_err(|source| LogError::disk(&self.path(), source))?;
-        Ok(self.file.get_or_init(|| opened))
+        match self.disk.open(&self.path()) {
+            // Who came first counts: since a segment has retired, another one's file may have this name, or none.
+            Ok(opened) => Ok(self.file.get_or_init(|| opened)),
+            Err(source) => self.file.get().ok_or_else(|| LogError::disk(&self.path(), source)),
+        }
     }
 
     /// The `.log` file for ranges to point into: open for as long as somebody has it.
@@ -270,14 +273,18 @@ impl Segment {
 
     /// Bytes of batches in the `.log` file.
     pub fn size_bytes(&self) -> Result<u64, LogError> {
-        match self.size_bytes.load(Ordering::Acquire) {
-            SIZE_UNKNOWN => {
-                // Asked of many at once: a file is not opened only for it.
-                let status = self.disk.status(&self.path()).map_err(|source| self.failed(source))?;
-                self.size_bytes.store(status.length, Ordering::Release);
-                Ok(status.length)
+        let known = || Some(self.size_bytes.load(Ordering::Acquire)).filter(|size| *size != SIZE_UNKNOWN);
+        if let Some(size) = known() {
+            return Ok(size);
+        }
+        // Asked of many at once: a file is not opened only for it. As there, who came first counts.
+        match self.disk.status(&self.path()) {
+            Ok(status) => {
+                let (set, fetch) = (Ordering::AcqRel, Ordering::Acquire);
+                let first = self.size_bytes.compare_exchange(SIZE_UNKNOWN, status.length, set, fetch);
+                Ok(first.err().unwrap_or(status.length))
             }
-            size => Ok(size),
+            Err(source) => known().ok_or_else(|| self.failed(source)),
         }
     }
 
@@ -306,9 +313,10 @@ impl Segment {
         Ok(position)
     }
 
-    /// The names of its files are about to become another segment's: who still reads it goes on by the file that is open, and
-    /// without the indexes.
+    /// The names of its files are about to become another segment's, or nobody's: who still reads it goes on by the file that is
+    /// open, and without the indexes.
     pub fn retire(&self) -> Result<(), LogError> {
+        self.size_bytes()?;
         let file = self.pinned()?;
         // Whoever looks into an index at this moment has found it by its name.
         let _state = self.state.lock();

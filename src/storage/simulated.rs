@@ -2,6 +2,7 @@
 //! Bytes become durable by syncing their file, names by syncing their folder, as POSIX has it and no better.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::path::{Component, Path, PathBuf};
@@ -68,9 +69,20 @@ struct Faults {
     syncs_waiting: usize,
     /// Whether all that is read has to come from the disk.
     is_cold: bool,
+    /// What takes place before a file is next looked for by this name.
+    meanwhile: Option<(PathBuf, Meanwhile)>,
     file_syncs: u64,
     writes: u64,
     opens: u64,
+}
+
+/// What another thread does.
+struct Meanwhile(Box<dyn FnOnce() + Send>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 impl Default for SimulatedDisk {
@@ -216,6 +228,12 @@ impl SimulatedDisk {
         self.0.faults.lock().is_cold = is_cold;
     }
 
+    /// Has `event` take place, once, when the file at `path` is next opened or asked for its status, just before its name is
+    /// looked up: as if another thread had been that much quicker.
+    pub fn before_finding(&self, path: &Path, event: impl FnOnce() + Send + 'static) {
+        self.0.faults.lock().meanwhile = Some((path.to_owned(), Meanwhile(Box::new(event))));
+    }
+
     /// What `look` finds, as if looks did not fail.
     pub fn without_faults<T>(&self, look: impl FnOnce() -> T) -> T {
         let set_aside = self.0.faults.lock().look_error.take();
@@ -351,6 +369,15 @@ impl Machine {
         Ok(())
     }
 
+    /// The file that has this name after whatever takes place before.
+    fn find(&self, path: &Path) -> io::Result<Arc<SimulatedFile>> {
+        let meanwhile = self.faults.lock().meanwhile.take_if(|(name, _)| name == path);
+        if let Some((_, Meanwhile(event))) = meanwhile {
+            event();
+        }
+        self.tree.lock().file(path)
+    }
+
     fn check(&self, path: &Path) -> io::Result<()> {
         match &self.faults.lock().broken {
             Some((folder, error)) if path.starts_with(folder) => Err((*error).into()),
@@ -364,7 +391,7 @@ impl Disk for SimulatedDisk {
         self.0.faults.lock().opens += 1;
         self.open_something(path)?;
         self.0.look()?;
-        Descriptor::of(self.0.tree.lock().file(path)?, path)
+        Descriptor::of(self.0.find(path)?, path)
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -383,7 +410,7 @@ impl Disk for SimulatedDisk {
     fn status(&self, path: &Path) -> io::Result<FileStatus> {
         self.0.check(path)?;
         self.0.look()?;
-        let file = self.0.tree.lock().file(path)?;
+        let file = self.0.find(path)?;
         let content = file.content.lock();
         Ok(FileStatus { length: content.seen.len() as u64, modified_ms: content.modified_ms })
     }
