@@ -19,6 +19,7 @@ use super::config::{FlushMode, LogConfig};
 use super::flush::{SyncQueue, Turn};
 use super::journal::{self, Journal, Owner};
 use super::partition::{Partition, Retired};
+use super::precedence::Precedence;
 use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
 use super::segment::{Segment, file_name};
@@ -1077,7 +1078,10 @@ impl Shared {
 
     /// What a syncing thread does until the end.
     fn work_at_syncing(&self) {
+        let mut precedence = Precedence::new();
         while let Some(turn) = self.queue.next() {
+            // Syncs of files may take long, and not all of it is waiting for the disk.
+            precedence.go_first(matches!(turn, Turn::Commit(_)));
             self.take_turn(turn);
         }
     }

@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use super::partition::Partition;
 
 /// Appends for which a commit waits at most, if the one before had something of one partition only.
-const COMPANY_OF_ONE: u64 = 14;
+const COMPANY_OF_ONE: u64 = 20;
 
 /// The same for several: then each commit also saves syncs of their files.
 const COMPANY: u64 = 40;
@@ -221,7 +221,7 @@ mod tests {
             (8, 0, 10),
             (3, 2, 4),
             (1, 9, 3),
-            (40, 0, 14),
+            (40, 0, 20),
             (20, 33, 0),
         ] {
             let queue = SyncQueue::default();

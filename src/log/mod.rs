@@ -41,6 +41,7 @@ mod log;
 #[cfg(test)]
 mod model;
 pub mod partition;
+mod precedence;
 pub mod producers;
 mod progress;
 mod recovery;
