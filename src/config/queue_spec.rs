@@ -90,6 +90,8 @@ mod tests {
             configs,
             [("ottla.queue.delay.ms", "5"), ("ottla.queue.enable", "true"), ("ottla.queue.fifo", "true")]
         );
+        let spaced = QueueSpec::parse_list("a: partitions = 3 :b=0 :a=1").unwrap();
+        assert_eq!(QueueSpec::parse_list("a:a=1:b=0:partitions=3"), Ok(spaced));
         assert_eq!(QueueSpec::parse_list(""), Ok(Vec::new()));
     }
 
@@ -108,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_and_reads_back(text in "[a-c:=;0-9.,]{0,40}|.{0,40}") {
+        fn any_text_is_read_or_refused_and_reads_back(text in "[a-c:= ;0-9.,]{0,40}|.{0,40}") {
             if let Ok(queues) = QueueSpec::parse_list(&text) {
                 for queue in queues {
                     prop_assert_eq!(QueueSpec::parse_list(&queue.to_string()), Ok(vec![queue.clone()]));

@@ -47,20 +47,21 @@ impl TopicSpec {
     }
 }
 
-/// Names and values. A part without `=` belongs to the value before it, which had a colon (as lists of throttled replicas have).
+/// Names and values, without the space around them. A part without `=` belongs to the value before it, which had a colon (as lists
+/// of throttled replicas have).
 pub(super) fn settings<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Vec<(String, String)>> {
-    let mut settings: Vec<(String, String)> = Vec::new();
+    let mut settings: Vec<(&str, String)> = Vec::new();
     for part in parts {
-        match (part.split_once('='), settings.last_mut()) {
+        match (part.split_once('=').map(|(key, value)| (key.trim(), value)), settings.last_mut()) {
             (Some(("", _)), _) | (None, None) => return None,
-            (Some((key, value)), _) => settings.push((key.to_owned(), value.to_owned())),
+            (Some((key, value)), _) => settings.push((key, value.to_owned())),
             (None, Some((_, value))) => {
                 value.push(':');
                 value.push_str(part);
             }
         }
     }
-    Some(settings)
+    Some(settings.into_iter().map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect())
 }
 
 impl fmt::Display for TopicSpec {
@@ -78,26 +79,30 @@ mod tests {
     #[test]
     fn topics_are_read_with_their_configs() {
         let topics = TopicSpec::parse_list(
-            "a:1; b:3:cleanup.policy=compact,delete:leader.replication.throttled.replicas=0:1,1:1;",
+            "a:1; b:3:cleanup.policy=compact,delete:leader.replication.throttled.replicas=0:1,1:1; c:2: k = v :l= ;",
         )
         .unwrap();
-        assert_eq!(topics.len(), 2);
+        assert_eq!(topics.len(), 3);
         assert_eq!(topics[0], TopicSpec { name: "a".into(), partitions: 1, configs: ConfigMap::new() });
         assert_eq!(topics[1].configs["cleanup.policy"], "compact,delete");
         assert_eq!(topics[1].configs["leader.replication.throttled.replicas"], "0:1,1:1");
+        let spaced = ConfigMap::from([("k".to_owned(), "v".to_owned()), ("l".to_owned(), String::new())]);
+        assert_eq!(topics[2].configs, spaced);
         assert_eq!(TopicSpec::parse_list(""), Ok(Vec::new()));
     }
 
     #[test]
     fn what_is_no_topic_is_refused() {
-        for text in ["a", "a:", "a:x", "a:0", "a:-1", "a:10001", ":1", "a:1:x", "a:1:=x", "a:1:k=1:k=2"] {
+        for text in
+            ["a", "a:", "a:x", "a:0", "a:-1", "a:10001", ":1", "a:1:x", "a:1:=x", "a:1: =x", "a:1:k=1: k =2"]
+        {
             assert!(TopicSpec::parse_list(text).is_err(), "{text:?}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused_and_reads_back(text in "[a-c:=;0-9.,]{0,40}|.{0,40}") {
+        fn any_text_is_read_or_refused_and_reads_back(text in "[a-c:= ;0-9.,]{0,40}|.{0,40}") {
             if let Ok(topics) = TopicSpec::parse_list(&text) {
                 for topic in topics {
                     prop_assert_eq!(TopicSpec::parse_list(&topic.to_string()), Ok(vec![topic.clone()]));
