@@ -20,8 +20,8 @@ use super::compaction::swap::Place;
 use super::compaction::{Dirt, SegmentView};
 use super::directory::{Key, Shared};
 use super::partition::{Compactable, Partition};
+use super::scheduling;
 use super::segment::Segment;
-use super::{precedence, slice};
 use crate::clock::TimestampMs;
 
 /// What may be spent at once after a rest, as time at the configured rate.
@@ -188,10 +188,10 @@ impl Shared {
     pub(super) fn work_at_cleaning(&self, number: usize) {
         // Of 2.5 s beside a compaction, with both cores to run on, the threads that serve sockets stood 49 ms behind it without
         // this, and 4 to 17 ms with it; the compaction took no longer.
-        if let Err(error) = precedence::step_back(NICENESS) {
+        if let Err(error) = scheduling::step_back(NICENESS) {
             tracing::debug!(%error, "compaction has no lower priority than the rest");
         }
-        if let Err(error) = slice::prefer(slice::LONG) {
+        if let Err(error) = scheduling::prefer_slice(scheduling::LONG_SLICE) {
             tracing::debug!(%error, "compaction keeps a core to the end of its slice of time");
         }
         while !self.is_stopped() {

@@ -19,11 +19,10 @@ use super::config::{FlushMode, LogConfig};
 use super::flush::{SyncQueue, Turn};
 use super::journal::{self, Journal, Owner};
 use super::partition::{Partition, Retired};
-use super::precedence::Precedence;
 use super::progress::Progress;
 use super::recovery::{self, Cut, OpenRequest, Trust};
+use super::scheduling::{self, Precedence};
 use super::segment::{Segment, file_name};
-use super::slice;
 use super::space::SpaceGuard;
 use super::view::SyncWork;
 use crate::clock::Clock;
@@ -1950,7 +1949,7 @@ fn start_threads(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("sync-{number}"));
         let work = move || {
-            if let Err(error) = slice::prefer(slice::SHORT) {
+            if let Err(error) = scheduling::prefer_slice(scheduling::SHORT_SLICE) {
                 tracing::debug!(%error, "syncing threads get no turns of their own");
             }
             shared.work_at_syncing();

@@ -41,7 +41,6 @@ mod log;
 #[cfg(test)]
 mod model;
 pub mod partition;
-mod precedence;
 pub mod producers;
 mod progress;
 mod recovery;
@@ -52,8 +51,8 @@ mod retention;
 mod roll;
 pub mod salvage;
 pub mod scan;
+mod scheduling;
 mod segment;
-mod slice;
 mod space;
 pub mod verify;
 mod view;
