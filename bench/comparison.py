@@ -362,13 +362,13 @@ def awake(cpu):
 
 @contextlib.contextmanager
 def memory_at_hand():
-    """Has the host give half of the memory that is free, and keeps it: a virtual machine's host may take free memory back after seconds,
+    """Has the host give nine tenths of the memory that is free, and keeps it: a virtual machine's host may take free memory back after seconds,
     and what a page that a server writes to then costs is the host's affair. Taken back is what is free in one piece of 2 MiB, so a page is
     held in each of half that size, and the rest is free for the servers."""
     with open("/proc/meminfo") as lines:
         free = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemFree"))
     piece = 1 << 20
-    with mmap.mmap(-1, max(piece, free // 2 // piece * piece), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+    with mmap.mmap(-1, max(piece, free * 9 // 10 // piece * piece), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         for page in range(0, len(memory), mmap.PAGESIZE):
             memory[page] = 1
