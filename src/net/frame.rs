@@ -7,8 +7,9 @@ use nom::number::complete as number;
 /// Bytes of the size that stands before a frame.
 pub const SIZE_BYTES: usize = 4;
 
-/// What a read asks for first, bytes; doubled while reads bring all that they ask for, and halved when they bring little.
-const FIRST_READ_BYTES: usize = 4 << 10;
+/// What a read asks for first, bytes, for which allocators have a quick way; doubled while reads bring all that they ask for,
+/// and halved when they bring little.
+const FIRST_READ_BYTES: usize = 1 << 10;
 
 /// Most that one read asks for, bytes.
 const LARGEST_READ_BYTES: usize = 256 << 10;
