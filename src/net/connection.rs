@@ -6,11 +6,13 @@
 use std::collections::VecDeque;
 use std::future::{pending, poll_fn};
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
@@ -104,11 +106,13 @@ pub async fn serve(
         frame_deadline: None,
         limits,
     };
+    // Looked at when it has come only, not at each step: each look takes a lock that all connections have in common.
+    let mut stop: FuturesUnordered<_> = iter::once(stop.cancelled_owned()).collect();
     let end = tokio::select! {
         biased;
         end = connection.run() => end,
         // Answers that are ready still go out; a peer that does not take them does not hold up the shutdown.
-        () = stop.cancelled() => connection.drain().await,
+        _ = stop.next() => connection.drain().await,
     };
     connection.session.shared.connections.closed(end.closed());
     // Whatever it still waited for takes nothing more.
@@ -260,8 +264,13 @@ impl Connection {
             return Ok(());
         }
         self.last_active = Instant::now();
+        let chunks = self.out.sealed();
+        transmit::send_at_once(&self.stream, chunks).map_err(End::Socket)?;
+        if chunks.is_empty() {
+            return Ok(());
+        }
         // A peer that stops reading is as idle as one that stops writing.
-        match timeout(self.limits.idle, transmit::send(&self.stream, self.out.sealed())).await {
+        match timeout(self.limits.idle, transmit::send(&self.stream, chunks)).await {
             Ok(sent) => sent.map_err(End::Socket),
             Err(_) => Err(End::Idle),
         }
@@ -277,11 +286,8 @@ impl Connection {
         let deadline = self.frame_deadline;
         tokio::select! {
             biased;
-            outcome = poll_fn(|cx| poll_front(&mut self.pending, cx)) => {
-                self.last_active = Instant::now();
-                self.finish(outcome)
-            }
-            readable = self.stream.readable(), if may_read => {
+            outcome = poll_fn(|cx| poll_front(&mut self.pending, cx)) => self.finish(outcome),
+            readable = poll_fn(|cx| self.stream.poll_read_ready(cx)), if may_read => {
                 readable.map_err(End::Socket)?;
                 self.read().await
             }

@@ -22,6 +22,23 @@ const SENDFILE_FROM_BYTES: usize = 16 << 10;
 /// Most of a range that is checked for residence and sent at once, bytes: a cold disk holds up one step, not a response.
 const STEP_BYTES: usize = 512 << 10;
 
+/// Sends of `chunks`, if they are bytes only, what the socket takes without waiting, consuming it: nearly always all. The rest is
+/// for [`send`].
+///
+/// # Errors
+/// The socket's.
+pub fn send_at_once(stream: &TcpStream, chunks: &mut VecDeque<Chunk>) -> io::Result<()> {
+    let is_simple = chunks.iter().all(|chunk| matches!(chunk, Chunk::Bytes(_)));
+    while is_simple && !chunks.is_empty() {
+        match stream.try_io(Interest::WRITABLE, || write_bytes(stream, chunks)) {
+            Ok(sent) => consume(chunks, sent),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Sends all `chunks`, in order, consuming them.
 ///
 /// # Errors
@@ -40,7 +57,10 @@ pub async fn send(stream: &TcpStream, chunks: &mut VecDeque<Chunk>) -> io::Resul
             Chunk::Bytes(bytes) if bytes.is_empty() => {
                 chunks.pop_front();
             }
-            Chunk::Bytes(_) => send_bytes(stream, chunks).await?,
+            Chunk::Bytes(_) => {
+                let sent = stream.async_io(Interest::WRITABLE, || write_bytes(stream, chunks)).await?;
+                consume(chunks, sent);
+            }
             Chunk::File(range) => {
                 send_range(stream, range).await?;
                 chunks.pop_front();
@@ -50,32 +70,33 @@ pub async fn send(stream: &TcpStream, chunks: &mut VecDeque<Chunk>) -> io::Resul
     Ok(())
 }
 
-/// Writes the bytes at the front with one vectored call, then drops what was taken.
-async fn send_bytes(stream: &TcpStream, chunks: &mut VecDeque<Chunk>) -> io::Result<()> {
-    let mut sent = {
-        let mut slices = [IoSlice::new(&[]); MOST_SLICES];
-        let mut count = 0;
-        // With more to come the kernel holds a short packet back, so that a header travels with its records.
-        let mut flags = SendFlags::NOSIGNAL;
-        for chunk in chunks.iter() {
-            match chunk {
-                Chunk::Bytes(bytes) if count < MOST_SLICES => {
-                    slices[count] = IoSlice::new(bytes);
-                    count += 1;
-                }
-                _ => {
-                    flags |= SendFlags::MORE;
-                    break;
-                }
+/// Writes the bytes at the front with one call; how many the socket has taken.
+fn write_bytes(stream: &TcpStream, chunks: &VecDeque<Chunk>) -> io::Result<usize> {
+    if let (1, Some(Chunk::Bytes(bytes))) = (chunks.len(), chunks.front()) {
+        return Ok(rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)?);
+    }
+    let mut slices = [IoSlice::new(&[]); MOST_SLICES];
+    let mut count = 0;
+    // With more to come the kernel holds a short packet back, so that a header travels with its records.
+    let mut flags = SendFlags::NOSIGNAL;
+    for chunk in chunks {
+        match chunk {
+            Chunk::Bytes(bytes) if count < MOST_SLICES => {
+                slices[count] = IoSlice::new(bytes);
+                count += 1;
+            }
+            _ => {
+                flags |= SendFlags::MORE;
+                break;
             }
         }
-        stream
-            .async_io(Interest::WRITABLE, || {
-                let mut ancillary = rustix::net::SendAncillaryBuffer::default();
-                Ok(rustix::net::sendmsg(stream, &slices[..count], &mut ancillary, flags)?)
-            })
-            .await?
-    };
+    }
+    let mut ancillary = rustix::net::SendAncillaryBuffer::default();
+    Ok(rustix::net::sendmsg(stream, &slices[..count], &mut ancillary, flags)?)
+}
+
+/// Drops the bytes at the front that were sent.
+fn consume(chunks: &mut VecDeque<Chunk>, mut sent: usize) {
     while let Some(Chunk::Bytes(bytes)) = chunks.front_mut() {
         if sent < bytes.len() {
             bytes.advance(sent);
@@ -84,7 +105,6 @@ async fn send_bytes(stream: &TcpStream, chunks: &mut VecDeque<Chunk>) -> io::Res
         sent -= bytes.len();
         chunks.pop_front();
     }
-    Ok(())
 }
 
 /// Sends a range from the page cache to the socket without passing through this process. What is not cached is read in
